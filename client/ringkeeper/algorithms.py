@@ -1,0 +1,238 @@
+"""Signature algorithms, and the keys that sign and verify with them.
+
+A key is made for one algorithm and is never used with another: the algorithm is taken from the
+trusted ring, not from the token (RFC 8725 section 3.1).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from ringkeeper.errors import MalformedDocument, SealBroken, UnsupportedAlgorithm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+JoseKey = RSAKey | ECKey | OKPKey
+
+PublicJwk = tuple[tuple[str, str], ...]
+"""The members of a public JWK that make up the key itself (RFC 7638), as sorted pairs."""
+
+RSA_BITS: Final = 2048
+_LEAST_RSA_BITS: Final = 2048
+_MOST_RSA_BITS: Final = 4096
+_KID_LENGTH: Final = 22  # of 43 thumbprint characters: 132 bits, as unguessable as a UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """One JWS algorithm (RFC 7518 section 3, RFC 8037) and the keys that it takes."""
+
+    name: str
+    kty: str
+    curve: str | None = None
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The public members of its JWK, the ones that its thumbprint covers."""
+        return {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y")}.get(
+            self.kty, ("crv", "kty", "x")
+        )
+
+
+ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
+    {
+        algorithm.name: algorithm
+        for algorithm in (
+            Algorithm("RS256", "RSA"),
+            Algorithm("RS384", "RSA"),
+            Algorithm("RS512", "RSA"),
+            Algorithm("PS256", "RSA"),
+            Algorithm("ES256", "EC", "P-256"),
+            Algorithm("ES384", "EC", "P-384"),
+            Algorithm("EdDSA", "OKP", "Ed25519"),
+        )
+    }
+)
+"""What a ring may sign with. EdDSA here is Ed25519 alone, the curve that verifiers know."""
+
+
+def algorithm_named(name: str) -> Algorithm:
+    """The algorithm of that name.
+
+    Raises:
+        UnsupportedAlgorithm: not one that ringkeeper offers.
+    """
+    try:
+        return ALGORITHMS[name]
+    except KeyError:
+        raise UnsupportedAlgorithm(
+            f"algorithm {name!r} is not offered; use one of {', '.join(ALGORITHMS)}"
+        ) from None
+
+
+class PublicKey:
+    """The half that verifies, loaded once and used for many tokens."""
+
+    __slots__ = ("_key", "algorithm", "jwk")
+
+    def __init__(self, jwk: PublicJwk, algorithm: str) -> None:
+        """Load `jwk` for use with `algorithm` alone.
+
+        Raises:
+            MalformedDocument: not a public key of that algorithm.
+        """
+        self.algorithm = algorithm_named(algorithm)
+        self.jwk = jwk
+        self._key = _import(dict(jwk), self.algorithm, MalformedDocument)
+
+    def verifies(self, token: str) -> bool:
+        """Whether the compact JWS `token` was signed by this key with its own algorithm."""
+        try:
+            jws.deserialize_compact(token, self._key, algorithms=[self.algorithm.name])
+        except (JoseError, ValueError):
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"<PublicKey {self.algorithm.name} {thumbprint(self)}>"
+
+
+class PrivateKey:
+    """The half that signs. It shows itself to nobody: no repr, pickle, copy or dict of it.
+
+    Promise 4: the only way out of this class is `secret_jwk`, which sealing (and a file sink
+    that the operator asked for) calls, by a name that is easy to search for.
+    """
+
+    __slots__ = ("_key", "algorithm")
+
+    def __init__(self, key: JoseKey, algorithm: Algorithm) -> None:
+        self._key = key
+        self.algorithm = algorithm
+
+    @classmethod
+    def generate(cls, algorithm: str) -> PrivateKey:
+        """A fresh random key. RSA takes a tenth of a second or more: call it off the event loop."""
+        chosen = algorithm_named(algorithm)
+        match chosen.kty:
+            case "RSA":
+                return cls(RSAKey.generate_key(RSA_BITS), chosen)
+            case "EC":
+                return cls(ECKey.generate_key(chosen.curve), chosen)
+            case _:
+                return cls(OKPKey.generate_key("Ed25519"), chosen)
+
+    @classmethod
+    def from_secret_jwk(cls, jwk: Mapping[str, Any], algorithm: str) -> PrivateKey:
+        """The key that an unsealed private JWK holds.
+
+        Raises:
+            SealBroken: not a private key of that algorithm. The message never quotes it.
+        """
+        chosen = algorithm_named(algorithm)
+        key = _import(dict(jwk), chosen, SealBroken)
+        if not key.is_private:
+            raise SealBroken(f"not the private half of a {algorithm} key; seal it anew")
+        return cls(key, chosen)
+
+    @property
+    def public(self) -> PublicKey:
+        """Its public half."""
+        return PublicKey(self.public_jwk, self.algorithm.name)
+
+    @property
+    def public_jwk(self) -> PublicJwk:
+        """The members of its public half, sorted."""
+        return _public_members(self._key, self.algorithm)
+
+    def sign_compact(self, header: Mapping[str, Any], payload: bytes) -> str:
+        """A compact JWS of `payload`; `alg` is this key's, whatever `header` says."""
+        return jws.serialize_compact(
+            {**header, "alg": self.algorithm.name},
+            payload,
+            self._key,
+            algorithms=[self.algorithm.name],
+        )
+
+    def secret_jwk(self) -> dict[str, Any]:
+        """The whole private JWK, in the clear: for sealing only."""
+        return {
+            name: value
+            for name, value in self._key.as_dict(private=True).items()
+            if name not in ("kid", "use", "key_ops", "alg")
+        }
+
+    def __repr__(self) -> str:
+        return f"<PrivateKey {self.algorithm.name}, secret>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a private key is neither pickled nor copied; seal it instead")
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a private key is neither pickled nor copied; seal it instead")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise TypeError("a private key is neither pickled nor copied; seal it instead")
+
+
+def thumbprint(key: PublicKey) -> str:
+    """Its RFC 7638 thumbprint: SHA-256, base64url, 43 characters."""
+    return thumbprint_of(key.jwk)
+
+
+def thumbprint_of(jwk: PublicJwk) -> str:
+    """The RFC 7638 thumbprint of a public JWK's members."""
+    canonical = json.dumps(dict(sorted(jwk)), separators=(",", ":"), sort_keys=True)
+    digest = hashlib.sha256(canonical.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def kid_of(jwk: PublicJwk, *, prefix: str) -> str:
+    """`d-` or `s-` and the first 22 characters of the thumbprint.
+
+    The prefixes are SuperTokens' own, so its SDKs read our JWKS as it is.
+    """
+    return f"{prefix}-{thumbprint_of(jwk)[:_KID_LENGTH]}"
+
+
+def _public_members(key: JoseKey, algorithm: Algorithm) -> PublicJwk:
+    jwk = key.as_dict(private=False)
+    return tuple((name, str(jwk[name])) for name in algorithm.members)
+
+
+def _import(
+    jwk: dict[str, Any], algorithm: Algorithm, error: type[MalformedDocument | SealBroken]
+) -> JoseKey:
+    """`jwk` as a loaded key; `error`, without quoting it, if it is none of `algorithm`'s."""
+    refusal = error(f"not a usable {algorithm.name} key")
+    if jwk.get("kty") != algorithm.kty or jwk.get("crv") != algorithm.curve:
+        raise refusal
+    if not all(isinstance(value, str) for value in jwk.values()):
+        raise refusal
+    key: JoseKey
+    try:
+        match algorithm.kty:
+            case "RSA":
+                key = RSAKey.import_key(jwk)
+                bits = key.public_key.key_size
+                if not _LEAST_RSA_BITS <= bits <= _MOST_RSA_BITS:
+                    raise refusal
+            case "EC":
+                key = ECKey.import_key(jwk)
+            case _:
+                key = OKPKey.import_key(jwk)
+        # Loading is lazy: ask for the halves now, so that a bad key fails here and not at 3 a.m.
+        _ = key.public_key, key.private_key
+    except (JoseError, ValueError, TypeError, KeyError):
+        raise refusal from None
+    return key

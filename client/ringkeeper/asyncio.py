@@ -1,0 +1,163 @@
+"""The live keyring for asyncio: as `ringkeeper.Keyring`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from ringkeeper import tokens
+from ringkeeper.connection import Connection
+from ringkeeper.errors import RingClosed, RingNotLoaded, UnknownKid
+from ringkeeper.layout import DEFAULT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from datetime import timedelta
+    from pathlib import Path
+
+    from ringkeeper.replica import Held
+    from ringkeeper.sealing import Kek
+    from ringkeeper.trust import PinnedRoots
+
+__all__ = ["Keyring"]
+
+
+class Keyring:
+    """A ring, held live by a task of the running event loop. Make one with `connect`."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Prepare; `start` begins to follow."""
+        self._connection = connection
+        self._clock = connection.clock
+        self._follower, self._store = connection.follower()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        name: str = DEFAULT_NAME,
+        trust_root: str | Path | PinnedRoots,
+        kek: str | Path | Kek | None = None,
+        password: str | None = None,
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> Self:
+        """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
+
+        `trust_root`: the path of the public root. `kek`: the path of the KEK, for apps that sign.
+
+        Raises:
+            InfrastructureError: the ring could not be had in time, and why.
+            SecretError: a file that cannot be used.
+        """
+        options = {"name": name, "trust_root": trust_root, "kek": kek, "password": password}
+        ring = cls(Connection.of(url, **options))  # type: ignore[arg-type]
+        return await ring.start(timeout)
+
+    @classmethod
+    async def from_config(
+        cls,
+        path: str | Path,
+        *,
+        name: str = "",
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> Self:
+        """As `connect`, told by a `config.yaml` (environment variables override it)."""
+        return await cls(Connection.from_config(path, name=name)).start(timeout)
+
+    @classmethod
+    async def from_env(cls, *, name: str = "", timeout: float = 10.0) -> Self:  # noqa: ASYNC109
+        """As `connect`, told by environment variables alone."""
+        return await cls(Connection.from_config(None, name=name)).start(timeout)
+
+    async def start(self, timeout: float = 10.0) -> Self:  # noqa: ASYNC109
+        """Begin to follow, and wait until the ring is loaded (and, to sign, opened)."""
+        self._task = asyncio.create_task(self._follower.run(), name="ringkeeper")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._follower.ready.wait()
+        except TimeoutError:
+            trouble = self._follower.trouble
+            await self.close()
+            raise trouble or RingNotLoaded(
+                f"ring {self._connection.name!r} was not loaded within {timeout:g} s"
+            ) from None
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def sign(
+        self,
+        claims: Mapping[str, Any],
+        *,
+        lifetime: timedelta | None = None,
+        header: Mapping[str, Any] | None = None,
+    ) -> str:
+        """A token with `claims`; see `ringkeeper.tokens.sign`."""
+        return tokens.sign(
+            self._held(), claims, self._clock.now(), lifetime=lifetime, header=header
+        )
+
+    async def verify(
+        self,
+        token: str,
+        *,
+        audience: str | Collection[str] | None = None,
+        issuer: str | None = None,
+    ) -> dict[str, Any]:
+        """The claims of `token`; see `ringkeeper.tokens.verify`.
+
+        An unknown kid is looked for in Redis once, within a second.
+        """
+        now = self._clock.now()
+        try:
+            return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+        except UnknownKid:
+            if not await self._follower.seek(tokens.kid_in(token)):
+                raise
+        return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+
+    def jwks(self) -> dict[str, list[dict[str, Any]]]:
+        """The JWK Set of every key whose tokens count."""
+        return self._held().ring.jwks()
+
+    @property
+    def version(self) -> int:
+        """The version of the ring that is held."""
+        return self._held().ring.version
+
+    @property
+    def staleness(self) -> timedelta:
+        """How old the newest proof of freshness is."""
+        return self._held().staleness(self._clock.now())
+
+    async def close(self) -> None:
+        """Stop following, and let the connections go. Closing twice is fine."""
+        self._is_closed = True
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close."""
+        await self.close()
+
+    def __repr__(self) -> str:
+        held = self._follower.replica.held
+        return f"<Keyring {self._connection.name} version {held.ring.version if held else '-'}>"
+
+    def _held(self) -> Held:
+        if self._is_closed:
+            raise RingClosed(f"ring {self._connection.name!r} was closed by this program")
+        return self._follower.replica.loaded()

@@ -1,0 +1,113 @@
+"""What a live keyring needs to know to connect, wherever it was told."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ringkeeper import notices
+from ringkeeper.clock import SystemClock
+from ringkeeper.follower import Follower
+from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.sealing import Kek
+from ringkeeper.secret_files import read_kek, read_pinned_roots
+from ringkeeper.store import RedisStore, connection_for
+from ringkeeper.trust import PinnedRoots
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ringkeeper.clock import Clock
+    from ringkeeper.replica import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where a ring is, whom to trust, and (to sign) what opens its private halves."""
+
+    url: str = field(repr=False)
+    name: str
+    roots: PinnedRoots
+    kek: Kek | None
+    password: str | None = field(default=None, repr=False)
+    clock: Clock = field(default_factory=SystemClock)
+
+    @classmethod
+    def of(
+        cls,
+        url: str,
+        *,
+        name: str = DEFAULT_NAME,
+        trust_root: str | Path | PinnedRoots,
+        kek: str | Path | Kek | None = None,
+        password: str | None = None,
+    ) -> Connection:
+        """From what a program was written with: paths are read, at once.
+
+        Raises:
+            SecretError: a file that is missing, unreadable, open to others or malformed.
+        """
+        roots = trust_root if isinstance(trust_root, PinnedRoots) else None
+        opener = kek if isinstance(kek, Kek) or kek is None else read_kek(Path(kek))
+        return cls(
+            url=url,
+            name=name,
+            roots=roots or read_pinned_roots(Path(str(trust_root))),
+            kek=opener,
+            password=password,
+        )
+
+    @classmethod
+    def from_config(
+        cls, path: str | Path | None, environ: Mapping[str, str] | None = None, *, name: str = ""
+    ) -> Connection:
+        """From a `config.yaml`, the same that the daemon reads, and the environment.
+
+        The KEK is taken along if its file is there: an app that only verifies has none.
+
+        Raises:
+            ConfigurationError: every problem found, at once.
+            SecretError: as `of`.
+        """
+        from ringkeeper.configuration import load  # noqa: PLC0415 - apps that do not use it do
+        # not pay for it
+
+        configuration = load(
+            Path(path) if path else None, os.environ if environ is None else environ
+        )
+        kek = configuration.kek
+        return cls.of(
+            configuration.redis_url,
+            name=name or configuration.rings[0].name,
+            trust_root=configuration.trust_root_public,
+            kek=kek if kek.exists() else None,
+            password=configuration.redis_password,
+        )
+
+    def follower(self, replica: Replica | None = None) -> tuple[Follower, RedisStore]:
+        """A follower of the ring over a fresh connection; whoever runs it closes the store."""
+        client = connection_for(self.url, password=self.password, name=f"ringkeeper:{self.name}")
+        store = RedisStore(client, self.name, clock=self.clock)
+        follower = Follower(
+            name=self.name,
+            roots=self.roots,
+            store=store,
+            clock=self.clock,
+            random=random.Random(),  # noqa: S311 - for jitter alone
+            instance=instance_id(),
+            role="sign" if self.kek else "verify",
+            kek=self.kek,
+            notice=notices.log,
+            replica=replica,
+        )
+        return follower, store
+
+
+def instance_id() -> str:
+    """A name for this process that an operator recognises, and that no other process has."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -1,0 +1,170 @@
+"""Everything that ringkeeper raises on purpose.
+
+Two families matter to an app. A `TokenError` says that *this token* is not acceptable: answer
+401 and let the user refresh. An `InfrastructureError` says that ringkeeper cannot tell or cannot
+do its work: answer 503, never log the user out for it.
+
+Every message names the thing and the remedy. None of them ever holds a secret or a whole token.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RingkeeperError(Exception):
+    """The root of every error that ringkeeper raises on purpose."""
+
+
+# --- tokens: what `verify` says about the token it was given ---------------------------------
+
+
+class RefreshReason(StrEnum):
+    """Why a session has to be refreshed; the label of `ringkeeper_session_refreshes_total`."""
+
+    EXPIRED = "expired"
+    UNKNOWN_KID = "unknown_kid"
+    REVOKED_KID = "revoked_kid"
+    KIND_MISMATCH = "kind_mismatch"
+    MANUAL = "manual"
+    OTHER = "other"
+
+
+class TokenError(RingkeeperError):
+    """The token is not acceptable. `reason` is what to hand to `record_refresh`."""
+
+    reason: RefreshReason = RefreshReason.OTHER
+
+
+class MalformedToken(TokenError):
+    """Not a compact JWS of ours: cut short, too long, not base64url, not JSON, no kid."""
+
+
+class UnknownKid(TokenError):
+    """No key of this ring has that kid: removed long ago, or never ours."""
+
+    reason = RefreshReason.UNKNOWN_KID
+
+
+class RevokedKid(TokenError):
+    """The key that signed the token was revoked."""
+
+    reason = RefreshReason.REVOKED_KID
+
+
+class WrongAlgorithm(TokenError):
+    """The token's `alg` is not the one its key was made for (alg none, HS256 with a public key)."""
+
+
+class InvalidSignature(TokenError):
+    """The signature is not one of the key that the token names."""
+
+
+class ExpiredToken(TokenError):
+    """`exp` has passed, clock skew included."""
+
+    reason = RefreshReason.EXPIRED
+
+
+class ImmatureToken(TokenError):
+    """`iat` or `nbf` lies in the future, further than clock skew explains."""
+
+
+class ClaimMismatch(TokenError):
+    """Issuer or audience is not what the caller asked for."""
+
+
+# --- infrastructure: ringkeeper cannot do its work now ----------------------------------------
+
+
+class InfrastructureError(RingkeeperError):
+    """ringkeeper cannot do its work at the moment; the token or the user is not at fault."""
+
+
+class RingNotLoaded(InfrastructureError):
+    """No trustworthy snapshot of the ring has been seen yet."""
+
+
+class StaleRing(InfrastructureError):
+    """The newest proof of freshness is older than `max_staleness`: verify only, sign no more."""
+
+
+class NoSigningKey(InfrastructureError):
+    """This process holds no private key that may sign now."""
+
+
+class RedisUnavailable(InfrastructureError):
+    """Redis did not answer, refused us, or is not what it should be."""
+
+
+class RingClosed(InfrastructureError):
+    """The keyring was closed by its owner."""
+
+
+# --- documents: what Redis holds is not what the trust root signed -----------------------------
+
+
+class DocumentError(RingkeeperError):
+    """A snapshot, proof, request, event or sealed key that must not be used."""
+
+
+class MalformedDocument(DocumentError):
+    """Cut short, too large, of another schema, or not what its type says."""
+
+
+class ForgedDocument(DocumentError):
+    """Not signed by a pinned trust root."""
+
+
+class WrongRing(DocumentError):
+    """Signed by the trust root, but for another ring."""
+
+
+class RolledBack(DocumentError):
+    """Signed by the trust root, but older than what is already known."""
+
+
+class ForkedRing(RolledBack):
+    """Signed by the trust root, of the version that is held, and yet different."""
+
+
+class RingMissing(DocumentError):
+    """Redis holds no ring under this name: an incident, or `ringkeeper init` was never run."""
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+
+class SecretError(RingkeeperError):
+    """A trust root or KEK that is missing, unreadable, open to others, malformed, or wrong."""
+
+
+class SealBroken(SecretError):
+    """A sealed private key that does not open, or does not fit its public key."""
+
+
+# --- operators and programmers -----------------------------------------------------------------
+
+
+class ConfigurationError(RingkeeperError):
+    """The configuration cannot be used. `problems` lists every one found, a line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class RequestRefused(RingkeeperError):
+    """The ring cannot do what the operator asked for, now or ever; the message says which."""
+
+
+class LifetimeTooLong(RingkeeperError, ValueError):
+    """A token was to live longer than `access_token_validity`: its key might not outlive it."""
+
+
+class UnsupportedAlgorithm(RingkeeperError, ValueError):
+    """An algorithm that ringkeeper does not offer."""

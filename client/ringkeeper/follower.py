@@ -1,0 +1,308 @@
+"""Keeps a replica live. Promises 9 and 10 live here.
+
+The truth is the hash; messages are hints that spare a read. So a message is applied at once, and
+its loss is normal: the hash is read on every (re)subscription, when a proof speaks of a version
+not seen, on a jittered poll, and once for an unknown kid. Whatever fails, what is held stays.
+
+After each new version a signing app fetches the private halves it lacks, and then the version is
+confirmed: from then on this instance can use every key in it.
+
+The clock, the store and the randomness are handed in, so this runs unchanged in the simulator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ringkeeper.errors import (
+    DocumentError,
+    InfrastructureError,
+    RedisUnavailable,
+    RingkeeperError,
+    RingMissing,
+    SealBroken,
+)
+from ringkeeper.replica import Replica
+from ringkeeper.store import Pong, Published, Subscribed
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from ringkeeper.algorithms import PrivateKey
+    from ringkeeper.clock import Clock
+    from ringkeeper.replica import Held
+    from ringkeeper.sealing import Kek
+    from ringkeeper.store import Store, Stored, Subscription
+    from ringkeeper.trust import PinnedRoots
+
+PING_EVERY: Final = 5.0
+PONG_WITHIN: Final = 2.0
+"""Seconds: together they bound how long a cut connection goes unnoticed."""
+_BACKOFF_FIRST: Final = 0.1
+_BACKOFF_MOST: Final = 5.0
+_FIRST_POLL: Final = 1.0
+_SEEK_WITHIN: Final = 1.0
+_SEEK_SPACING: Final = 0.25
+_UNKNOWN_MOST: Final = 1024
+
+
+class Notice(Protocol):
+    """Where changes of state are told: a constant event name, and fields."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        """Tell it."""
+        ...
+
+
+OnChange = Callable[[Replica], None]
+
+
+class Follower:
+    """Follows one ring. `replica` is always the newest verified state, swapped whole."""
+
+    def __init__(  # noqa: PLR0913 - everything that is not pure is handed in
+        self,
+        *,
+        name: str,
+        roots: PinnedRoots,
+        store: Store,
+        clock: Clock,
+        random: Random,
+        instance: str,
+        role: str,
+        kek: Kek | None = None,
+        notice: Notice,
+        on_change: OnChange | None = None,
+        replica: Replica | None = None,
+    ) -> None:
+        """Follow `name`; with a `kek`, hold the private halves ready, too.
+
+        `on_change` is called with every replica that holds another version, or a younger proof.
+        `replica` is what is known already, from before a fork.
+        """
+        self.replica = replica or Replica(name, roots)
+        self._troubles: dict[str, RingkeeperError] = {}
+        self.ready = asyncio.Event()
+        """Set once the ring was loaded and, for a signing app, its private halves opened."""
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._instance = instance
+        self._role = role
+        self._kek = kek
+        self._notice = notice
+        self._on_change = on_change or (lambda _: None)
+        self._confirmed: tuple[int, int] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._read_at = -_SEEK_SPACING
+        self._unknown: set[str] = set()
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until cancelled; then tell the others not to wait for this instance."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen())
+                tasks.create_task(self._poll())
+                tasks.create_task(self._prepare_when_wanted())
+        finally:
+            with suppress(InfrastructureError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._store.forget(self._instance)
+
+    # --- learning: messages, and the hash behind them --------------------------------------------
+
+    async def _listen(self) -> None:
+        pause = _BACKOFF_FIRST
+        while True:
+            began = self._clock.monotonic()
+            try:
+                async with self._store.subscribe() as subscription:
+                    await self._hear(subscription)
+            except InfrastructureError as error:
+                self._is_troubled("listening", error)
+            if self._clock.monotonic() - began > _BACKOFF_MOST:
+                pause = _BACKOFF_FIRST
+            await asyncio.sleep(self._jittered(pause))
+            pause = min(2 * pause, _BACKOFF_MOST)
+
+    async def _hear(self, subscription: Subscription) -> None:
+        """Take in what comes, until nothing does: then raise, to start afresh elsewhere.
+
+        Whatever is heard proves that the way to Redis is open; silence is broken by a ping.
+        """
+        heard, is_asked = self._clock.monotonic(), False
+        while True:
+            deadline = heard + PING_EVERY + (PONG_WITHIN if is_asked else 0)
+            message = await subscription.next(max(0.01, deadline - self._clock.monotonic()))
+            match message:
+                case Subscribed():
+                    self._is_well("listening")
+                    await self.refresh()
+                case Published():
+                    await self._receive(message)
+                case Pong() | None:
+                    pass
+            now = self._clock.monotonic()
+            if message is not None:
+                heard, is_asked = now, False
+            elif now >= deadline and is_asked:
+                raise RedisUnavailable("redis: no answer to a ping; connecting anew")
+            elif now >= deadline:
+                await subscription.ping()
+                is_asked = True
+
+    async def _receive(self, message: Published) -> None:
+        try:
+            if message.snapshot:
+                self._take(self.replica.offer(message.snapshot, message.proof, self._clock.now()))
+            elif self.replica.lags(message.proof):
+                await self.refresh()
+            else:
+                self._take(self.replica.prove(message.proof))
+        except (DocumentError, InfrastructureError) as error:
+            self._is_troubled("reading", error)
+
+    async def _poll(self) -> None:
+        while True:
+            held = self.replica.held
+            every = held.ring.policy.poll_interval.total_seconds() if held else _FIRST_POLL
+            await asyncio.sleep(self._jittered(every))
+            await self.refresh()
+            self._confirmed = None
+            self._wanted.set()
+
+    async def refresh(self) -> None:
+        """Read the hash and take in what it holds; callers meanwhile share one read."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        try:
+            self._judge(await self._store.read())
+        except (DocumentError, InfrastructureError) as error:
+            self._is_troubled("reading", error)
+        else:
+            self._read_at = self._clock.monotonic()
+            self._is_well("reading")
+
+    def _judge(self, stored: Stored) -> None:
+        if not stored.snapshot:
+            raise RingMissing(
+                f"redis holds no ring {self.replica.name!r}; if it is new, run ringkeeper init, "
+                "otherwise this is a loss of data: keep the daemons running"
+            )
+        self._take(self.replica.offer(stored.snapshot, stored.proof, self._clock.now()))
+
+    def _take(self, replica: Replica) -> None:
+        former, self.replica = self.replica, replica
+        if replica is former or replica.held is None:
+            return
+        if former.held is None or replica.held.digest != former.held.digest:
+            self._unknown.clear()
+            self._wanted.set()
+        self._on_change(replica)
+
+    async def seek(self, kid: str) -> bool:
+        """Whether there is news since `kid` was looked for: one bounded read for all who ask.
+
+        A kid that a read did not find stays unknown until the next version, without a read.
+        """
+        held = self.replica.held
+        if held and held.ring.key(kid):
+            return True
+        just_read = self._clock.monotonic() - self._read_at < _SEEK_SPACING
+        if kid in self._unknown or just_read:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SEEK_WITHIN):
+                await self.refresh()
+        held = self.replica.held
+        if held and held.ring.key(kid):
+            return True
+        if self.trouble is None and len(self._unknown) < _UNKNOWN_MOST:
+            self._unknown.add(kid)
+        return False
+
+    # --- making ready: private halves, then the confirmation -------------------------------------
+
+    async def _prepare_when_wanted(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self.prepare()
+            except (InfrastructureError, SealBroken) as error:
+                # The next poll, or the next version, tries again.
+                self._is_troubled("preparing", error)
+            else:
+                self._is_well("preparing")
+
+    async def prepare(self) -> None:
+        """Open what this instance lacks, and confirm the version.
+
+        Raises:
+            SealBroken: a private half that does not open; the version stays unconfirmed.
+            RedisUnavailable: not now.
+        """
+        held = self.replica.held
+        if held is None:
+            return
+        if self._kek and held.lacks:
+            await self._open(self._kek, held)
+        self.ready.set()
+        edition = (held.ring.epoch, held.ring.version)
+        if edition == self._confirmed:
+            return
+        record = {
+            "role": self._role,
+            "epoch": held.ring.epoch,
+            "version": held.ring.version,
+        }
+        await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
+        self._confirmed = edition
+
+    async def _open(self, kek: Kek, held: Held) -> None:
+        """Open every private half that `held` lacks; one that does not open spoils no other."""
+        sealed = await self._store.sealed(held.lacks)
+        opened: dict[str, PrivateKey] = {}
+        broken: list[SealBroken] = []
+        for kid in held.lacks:
+            key = held.ring.key(kid)
+            try:
+                if key:
+                    opened[kid] = kek.unseal(sealed.get(kid, ""), key)
+            except SealBroken as error:
+                broken.append(error)
+            await asyncio.sleep(0)
+        if opened:
+            self.replica = self.replica.with_signing(opened)
+            self._on_change(self.replica)
+        if broken:
+            raise broken[0]
+
+    # --- telling ---------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> RingkeeperError | None:
+        """Why something fails at the moment; None when all is well."""
+        return next(iter(self._troubles.values()), None)
+
+    def _is_troubled(self, doing: str, error: RingkeeperError) -> None:
+        """Tell it once, however often it happens."""
+        former = self._troubles.get(doing)
+        self._troubles[doing] = error
+        if former is None or type(former) is not type(error):
+            self._notice("ring troubled", ring=self.replica.name, doing=doing, error=str(error))
+
+    def _is_well(self, doing: str) -> None:
+        if self._troubles.pop(doing, None):
+            self._notice("ring well again", ring=self.replica.name, doing=doing)
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * (0.8 + 0.4 * self._random.random())

@@ -1,0 +1,288 @@
+"""The live keyring for threads: one background thread follows, every thread signs and verifies.
+
+Signing and verifying read one reference and take no lock. After a fork (gunicorn's prefork) the
+child has what its parent held but no thread: its first use starts one, under an identity of its
+own, and reads the hash before it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from ringkeeper import tokens
+from ringkeeper.connection import Connection
+from ringkeeper.errors import RingClosed, RingNotLoaded, UnknownKid
+from ringkeeper.layout import DEFAULT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Coroutine, Mapping
+    from datetime import timedelta
+    from pathlib import Path
+
+    from ringkeeper.follower import Follower
+    from ringkeeper.replica import Held, Replica
+    from ringkeeper.sealing import Kek
+    from ringkeeper.trust import PinnedRoots
+
+_AFTER_FORK = 2.0
+"""Seconds that the first use in a forked child waits for news, at the most."""
+
+
+class Keyring:
+    """A ring, held live by a background thread. Make one with `connect`; it is thread-safe."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Prepare; `start` begins to follow."""
+        self._connection = connection
+        self._clock = connection.clock
+        self._background = _Background(connection, None)
+        self._lock = threading.Lock()
+        self._is_forked = False
+        self._is_closed = False
+        _living.add(self)
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        name: str = DEFAULT_NAME,
+        trust_root: str | Path | PinnedRoots,
+        kek: str | Path | Kek | None = None,
+        password: str | None = None,
+        timeout: float = 10.0,
+    ) -> Self:
+        """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
+
+        `trust_root`: the path of the public root. `kek`: the path of the KEK, for apps that sign.
+
+        Raises:
+            InfrastructureError: the ring could not be had in time, and why.
+            SecretError: a file that cannot be used.
+        """
+        options = {"name": name, "trust_root": trust_root, "kek": kek, "password": password}
+        return cls(Connection.of(url, **options)).start(timeout)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, path: str | Path, *, name: str = "", timeout: float = 10.0) -> Self:
+        """As `connect`, told by a `config.yaml` (environment variables override it)."""
+        return cls(Connection.from_config(path, name=name)).start(timeout)
+
+    @classmethod
+    def from_env(cls, *, name: str = "", timeout: float = 10.0) -> Self:
+        """As `connect`, told by environment variables alone."""
+        return cls(Connection.from_config(None, name=name)).start(timeout)
+
+    def start(self, timeout: float = 10.0) -> Self:
+        """Begin to follow, and wait until the ring is loaded (and, to sign, opened)."""
+        try:
+            self._background.start()
+            self._background.wait_until_ready(timeout)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def sign(
+        self,
+        claims: Mapping[str, Any],
+        *,
+        lifetime: timedelta | None = None,
+        header: Mapping[str, Any] | None = None,
+    ) -> str:
+        """A token with `claims`; see `ringkeeper.tokens.sign`."""
+        return tokens.sign(
+            self._held(), claims, self._clock.now(), lifetime=lifetime, header=header
+        )
+
+    def verify(
+        self,
+        token: str,
+        *,
+        audience: str | Collection[str] | None = None,
+        issuer: str | None = None,
+    ) -> dict[str, Any]:
+        """The claims of `token`; see `ringkeeper.tokens.verify`.
+
+        An unknown kid is looked for in Redis once, within a second.
+        """
+        now = self._clock.now()
+        try:
+            return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+        except UnknownKid:
+            if not self._background.seek(tokens.kid_in(token)):
+                raise
+        return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+
+    def jwks(self) -> dict[str, list[dict[str, Any]]]:
+        """The JWK Set of every key whose tokens count."""
+        return self._held().ring.jwks()
+
+    @property
+    def version(self) -> int:
+        """The version of the ring that is held."""
+        return self._held().ring.version
+
+    @property
+    def staleness(self) -> timedelta:
+        """How old the newest proof of freshness is."""
+        return self._held().staleness(self._clock.now())
+
+    def close(self) -> None:
+        """Stop following, and let the connections go. Closing twice is fine."""
+        self._is_closed = True
+        self._background.stop()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        held = self._background.replica.held
+        return f"<Keyring {self._connection.name} version {held.ring.version if held else '-'}>"
+
+    def _held(self) -> Held:
+        if self._is_closed:
+            raise RingClosed(f"ring {self._connection.name!r} was closed by this program")
+        if self._is_forked:
+            self._follow_after_fork()
+        return self._background.replica.loaded()
+
+    def _follow_after_fork(self) -> None:
+        with self._lock:
+            if not self._is_forked:
+                return
+            self._background = _Background(self._connection, self._background.replica)
+            self._background.start()
+            with suppress(RingNotLoaded):
+                self._background.wait_for_news(_AFTER_FORK)
+            self._is_forked = False
+
+    def _forked(self) -> None:
+        """In the child of a fork: the thread is gone, and a lock may be held by nobody."""
+        self._lock = threading.Lock()
+        self._is_forked = True
+
+
+class _Background:
+    """The thread, its event loop, and the follower that runs there."""
+
+    def __init__(self, connection: Connection, replica: Replica | None) -> None:
+        self._connection = connection
+        self._follower: Follower | None = None
+        self._known = replica
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    @property
+    def replica(self) -> Replica:
+        """The newest verified state."""
+        if self._follower is None and self._known:
+            return self._known
+        return self._following.replica
+
+    @property
+    def _following(self) -> Follower:
+        if self._follower is None:
+            raise RingNotLoaded(f"ring {self._connection.name!r} is not followed yet; call start")
+        return self._follower
+
+    def start(self) -> None:
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._main()), name="ringkeeper", daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+        # Leave politely even when the program just ends, so that no leader waits for it.
+        self._finalizer = weakref.finalize(
+            self, _stop, self._loop, self._task, self._thread, os.getpid()
+        )
+
+    async def _main(self) -> None:
+        follower, store = self._connection.follower(self._known)
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._follower = follower
+        self._started.set()
+        try:
+            await follower.run()
+        except asyncio.CancelledError:
+            pass
+        finally:
+            await store.close()
+
+    def wait_until_ready(self, timeout: float) -> None:
+        follower = self._following
+        if not self._within(follower.ready.wait(), timeout):
+            raise follower.trouble or RingNotLoaded(
+                f"ring {self._connection.name!r} was not loaded within {timeout:g} s"
+            )
+
+    def wait_for_news(self, timeout: float) -> None:
+        self._within(self._following.refresh(), timeout)
+
+    def seek(self, kid: str) -> bool:
+        """Whether the follower found news about `kid`; False if it cannot be asked."""
+        follower = self._follower
+        if follower is None or threading.current_thread() is self._thread:
+            return False
+        found: list[bool] = []
+
+        async def ask() -> None:
+            found.append(await follower.seek(kid))
+
+        return self._within(ask(), 2.0) and found == [True]
+
+    def _within(self, doing: Coroutine[Any, Any, object], timeout: float) -> bool:
+        """Whether `doing`, run in the background, ended within `timeout` seconds."""
+        if self._loop is None or self._loop.is_closed():
+            doing.close()
+            return False
+        future = asyncio.run_coroutine_threadsafe(doing, self._loop)
+        try:
+            future.result(timeout)
+        except (TimeoutError, asyncio.CancelledError):
+            future.cancel()
+            return False
+        return True
+
+    def stop(self) -> None:
+        if self._finalizer:
+            self._finalizer()
+
+
+def _stop(
+    loop: asyncio.AbstractEventLoop | None,
+    task: asyncio.Task[None] | None,
+    thread: threading.Thread,
+    pid: int,
+) -> None:
+    if loop is None or task is None or os.getpid() != pid or not thread.is_alive():
+        return
+    with suppress(RuntimeError):  # the loop closed meanwhile
+        loop.call_soon_threadsafe(task.cancel)
+    if threading.current_thread() is not thread:
+        thread.join(3.0)
+
+
+_living: weakref.WeakSet[Keyring] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for ring in list(_living):
+        ring._forked()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,82 @@
+"""Where a ring lies in Redis, and where the embedded server's socket lies on disk.
+
+All keys of a ring share one hash tag, so on a cluster they share one slot and one script may
+write them all.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_NAME = "access-token"
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+
+
+def is_ring_name(name: str) -> bool:
+    """Whether `name` may name a ring: 1-64 of a-z, 0-9, dot, dash, underscore."""
+    return _NAME.fullmatch(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names of one ring's keys and of its channel."""
+
+    name: str
+
+    def _key(self, suffix: str) -> str:
+        return f"ringkeeper:{{{self.name}}}:{suffix}"
+
+    @property
+    def keyring(self) -> str:
+        """Hash: version, epoch, snapshot, proof."""
+        return self._key("keyring")
+
+    @property
+    def sealed(self) -> str:
+        """Hash: kid to sealed private key."""
+        return self._key("sealed")
+
+    @property
+    def lease(self) -> str:
+        """String with a TTL: the leader's owner token."""
+        return self._key("lease")
+
+    @property
+    def epoch(self) -> str:
+        """String: the newest epoch, one per leadership."""
+        return self._key("epoch")
+
+    @property
+    def instances(self) -> str:
+        """Hash: instance id to what it confirmed."""
+        return self._key("instances")
+
+    @property
+    def seen(self) -> str:
+        """Sorted set: instance id by the Redis time, in ms, it was last heard of."""
+        return self._key("seen")
+
+    @property
+    def requests(self) -> str:
+        """Stream: operators' requests."""
+        return self._key("requests")
+
+    @property
+    def events(self) -> str:
+        """Stream: audit events."""
+        return self._key("events")
+
+    @property
+    def published(self) -> str:
+        """Channel: what changed."""
+        return self._key("published")
+
+
+def embedded_socket(directory: Path) -> Path:
+    """The unix socket of the embedded server that lives in `directory`."""
+    return directory / "valkey.sock"

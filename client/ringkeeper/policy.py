@@ -1,0 +1,177 @@
+"""Policy: how long a ring's keys sign, verify and wait. Pure.
+
+A policy travels inside the signed snapshot and apps take it from there alone, so an attacker
+who edits an app's configuration, or an operator who forgets one, changes nothing (promise 8).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ringkeeper.algorithms import ALGORITHMS
+from ringkeeper.durations import format_duration
+
+MAX_KEYS = 32
+"""No ring holds more keys than this: every verifier loads all of them."""
+
+_LONGEST_PROOF_INTERVAL = timedelta(seconds=60)
+_LIVENESS_POLLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One ring's rules. `Policy.derive` fills in the defaults; `problems` judges the whole."""
+
+    cryptoperiod: timedelta
+    """How long a key signs: `access_token_dynamic_signing_key_update_interval`."""
+    access_token_validity: timedelta
+    """The longest that a token may live."""
+    use_dynamic: bool
+    """Whether the dynamic key signs, or the static one (both verify in either case)."""
+    algorithm: str
+    """What fresh keys are made for; existing keys keep their own."""
+    publication_interval: timedelta
+    """How long a key must have been public before it may sign."""
+    max_staleness: timedelta
+    """How old the newest proof may be for a signing app to go on signing."""
+    clock_skew: timedelta
+    """The greatest difference between two hosts' clocks."""
+    confirmation_timeout: timedelta
+    """How long an instance that never confirms may hold an activation up."""
+    jwks_max_age: timedelta
+    """How long a verifier behind HTTP may cache the JWKS."""
+    poll_interval: timedelta
+    """How often an instance reads the hash even when no message came."""
+    max_verify_staleness: timedelta | None = None
+    """After this long without a proof an app refuses to verify; off by default (promise 9)."""
+
+    @classmethod
+    def derive(  # noqa: PLR0913 - one parameter a setting
+        cls,
+        *,
+        cryptoperiod: timedelta = timedelta(hours=168),
+        access_token_validity: timedelta = timedelta(hours=1),
+        use_dynamic: bool = True,
+        algorithm: str = "RS256",
+        publication_interval: timedelta | None = None,
+        max_staleness: timedelta | None = None,
+        clock_skew: timedelta = timedelta(seconds=60),
+        confirmation_timeout: timedelta | None = None,
+        jwks_max_age: timedelta | None = None,
+        poll_interval: timedelta | None = None,
+        max_verify_staleness: timedelta | None = None,
+    ) -> Policy:
+        """A policy with what was not given derived from the cryptoperiod.
+
+        Publication: 4 h (how long SuperTokens' SDK caches a JWKS) or a quarter of the
+        cryptoperiod. Staleness: a day, or one cryptoperiod. The three waits that make no sense
+        beyond the publication interval are capped by it.
+        """
+        publication = publication_interval or _ms(min(timedelta(hours=4), cryptoperiod / 4))
+        return cls(
+            cryptoperiod=cryptoperiod,
+            access_token_validity=access_token_validity,
+            use_dynamic=use_dynamic,
+            algorithm=algorithm,
+            publication_interval=publication,
+            max_staleness=max_staleness or min(timedelta(hours=24), cryptoperiod),
+            clock_skew=clock_skew,
+            confirmation_timeout=confirmation_timeout or min(timedelta(minutes=10), publication),
+            jwks_max_age=jwks_max_age or min(timedelta(minutes=5), publication),
+            poll_interval=poll_interval or min(timedelta(seconds=30), publication),
+            max_verify_staleness=max_verify_staleness,
+        )
+
+    @property
+    def retire_interval(self) -> timedelta:
+        """How long a retired key still verifies under this policy; derived, never configured."""
+        return self.access_token_validity + self.max_staleness + 2 * self.clock_skew
+
+    @property
+    def proof_interval(self) -> timedelta:
+        """How often the leader signs that this is still the newest version."""
+        return _ms(min(_LONGEST_PROOF_INTERVAL, self.cryptoperiod / 10))
+
+    @property
+    def liveness_window(self) -> timedelta:
+        """An instance that was heard of within this long is live: three polls."""
+        return _LIVENESS_POLLS * self.poll_interval
+
+    @property
+    def keys_kept(self) -> int:
+        """The most keys a ring holds under this policy when keys turn on schedule."""
+        return 3 + math.ceil(self.retire_interval / self.cryptoperiod)
+
+    def problems(self) -> list[str]:
+        """What is impossible about this policy, a line each: what, why, what to do."""
+        problems = [
+            f"{name}: must be longer than 0; write e.g. 30s"
+            for name, value in self._positive()
+            if value <= timedelta(0)
+        ]
+        if self.clock_skew < timedelta(0):
+            problems.append("clock_skew: cannot be negative; write e.g. 60s")
+        if self.algorithm not in ALGORITHMS:
+            problems.append(
+                f"algorithm: {self.algorithm!r} is not offered; use one of {', '.join(ALGORITHMS)}"
+            )
+        return problems or self._contradictions()
+
+    def _positive(self) -> tuple[tuple[str, timedelta], ...]:
+        return (
+            ("access_token_dynamic_signing_key_update_interval", self.cryptoperiod),
+            ("access_token_validity", self.access_token_validity),
+            ("publication_interval", self.publication_interval),
+            ("max_staleness", self.max_staleness),
+            ("confirmation_timeout", self.confirmation_timeout),
+            ("jwks_max_age", self.jwks_max_age),
+            ("poll_interval", self.poll_interval),
+            (
+                "max_verify_staleness",
+                timedelta(1) if self.max_verify_staleness is None else self.max_verify_staleness,
+            ),
+        )
+
+    def _contradictions(self) -> list[str]:
+        """What single values do not show: each message says what, why, and what to do."""
+        show = format_duration
+        problems = []
+        if self.keys_kept > MAX_KEYS:
+            problems.append(
+                f"access_token_dynamic_signing_key_update_interval: {show(self.cryptoperiod)} with "
+                f"tokens that live {show(self.access_token_validity)} keeps {self.keys_kept} keys "
+                f"(a retired key verifies for {show(self.retire_interval)}), and {MAX_KEYS} is the "
+                "most; lengthen the interval, or shorten access_token_validity or max_staleness"
+            )
+        if self.publication_interval > self.cryptoperiod:
+            problems.append(
+                f"publication_interval: {show(self.publication_interval)} is longer than the "
+                f"{show(self.cryptoperiod)} that a key signs, so no key would be ready in time; "
+                "shorten it, or lengthen access_token_dynamic_signing_key_update_interval"
+            )
+        if self.jwks_max_age > self.publication_interval:
+            problems.append(
+                f"jwks_max_age: {show(self.jwks_max_age)} is longer than the publication interval "
+                f"of {show(self.publication_interval)}, so a cache could miss the key that signs; "
+                "shorten it, or lengthen publication_interval"
+            )
+        if self.max_staleness < 2 * self.proof_interval:
+            problems.append(
+                f"max_staleness: {show(self.max_staleness)} is shorter than two proofs of "
+                f"freshness ({show(self.proof_interval)} apart), so one lost message would stop "
+                "every app from signing; lengthen it"
+            )
+        if self.max_verify_staleness is not None and self.max_verify_staleness < self.max_staleness:
+            problems.append(
+                f"max_verify_staleness: {show(self.max_verify_staleness)} is shorter than "
+                f"max_staleness ({show(self.max_staleness)}), so an app would sign what it refuses "
+                "to verify; lengthen it, or leave it out"
+            )
+        return problems
+
+
+def _ms(duration: timedelta) -> timedelta:
+    """`duration` in whole milliseconds, so that the wire holds exactly what memory holds."""
+    return timedelta(milliseconds=max(1, duration // timedelta(milliseconds=1)))

@@ -1,0 +1,201 @@
+"""What one process holds of a ring, and what it accepts in its place. Promise 8 lives here. Pure.
+
+Every app, and every daemon, judges what it reads from Redis by these rules alone:
+
+- The trust root signed it, for a ring of this name and, once one is held, of the same id.
+- Its version is higher than the one held: news never goes back.
+- At a cold start there is a proof, for exactly this snapshot, younger than `max_staleness`:
+  otherwise an attacker could hand a starting app a ring of last month, signed as it is.
+
+A `Replica` never changes; `offer` returns the next one. So a live keyring swaps one reference,
+and a reader in another thread sees the former ring or this one, never a mix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ringkeeper.algorithms import PrivateKey, PublicKey
+from ringkeeper.clock import ZERO
+from ringkeeper.durations import format_duration
+from ringkeeper.errors import ForkedRing, RingNotLoaded, RolledBack, StaleRing, WrongRing
+from ringkeeper.wire import Proof, digest_of, open_proof, open_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
+
+    from ringkeeper.ring import Ring
+    from ringkeeper.trust import PinnedRoots
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A verified snapshot, loaded for use."""
+
+    ring: Ring
+    snapshot: str
+    """As it was signed: this is what a witness shows."""
+    digest: str
+    proof: str
+    proof_at: datetime
+    """When the newest proof that vouches for this snapshot, or for one before it, was signed."""
+    verifying: Mapping[str, PublicKey]
+    signing: Mapping[str, PrivateKey] = field(default_factory=lambda: MappingProxyType({}))
+
+    def staleness(self, now: datetime) -> timedelta:
+        """How long ago the leader said that this is the newest version."""
+        return max(ZERO, now - self.proof_at)
+
+    def may_sign(self, now: datetime) -> bool:
+        """Whether the proof is young enough to sign on; clocks may differ by the skew."""
+        policy = self.ring.policy
+        return self.staleness(now) <= policy.max_staleness + policy.clock_skew
+
+    def may_verify(self, now: datetime) -> bool:
+        """As `may_sign`, for verifying: always, unless `max_verify_staleness` is set."""
+        limit = self.ring.policy.max_verify_staleness
+        return limit is None or self.staleness(now) <= limit + self.ring.policy.clock_skew
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The kids whose private half a signing app still has to fetch."""
+        return tuple(k.kid for k in self.ring.may_sign_next if k.kid not in self.signing)
+
+    def with_signing(self, opened: Mapping[str, PrivateKey]) -> Held:
+        """This, with private halves added; those of keys that never sign again are let go."""
+        wanted = {key.kid for key in self.ring.may_sign_next}
+        kept = {**self.signing, **opened}
+        return replace(
+            self,
+            signing=MappingProxyType({kid: kept[kid] for kid in kept if kid in wanted}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process' view of the ring `name`, trusting `roots`."""
+
+    name: str
+    roots: PinnedRoots
+    held: Held | None = None
+
+    def offer(self, snapshot: str, proof: str, now: datetime) -> Replica:
+        """This replica after it was shown a snapshot and, perhaps empty, a proof.
+
+        Raises:
+            DocumentError: refused, and why. What is held stays as it is.
+            RingNotLoaded, StaleRing: a cold start needs a young proof.
+        """
+        if self.held and snapshot == self.held.snapshot:
+            return self.prove(proof) if proof else self
+        ring = open_snapshot(snapshot, self.roots)
+        if ring.name != self.name:
+            raise WrongRing(f"a snapshot of ring {ring.name!r} where {self.name!r} should be")
+        if self.held is None:
+            return self._first(ring, snapshot, proof, now)
+        self._check_succession(ring, self.held.ring)
+        held = self._load(ring, snapshot, self.held.proof, self.held.proof_at)
+        succeeded = replace(self, held=held.with_signing(self.held.signing))
+        return succeeded.prove(proof) if proof else succeeded
+
+    def prove(self, proof: str) -> Replica:
+        """This replica after it was shown a proof; an older or some other version's is ignored.
+
+        Raises:
+            DocumentError: not a proof that the trust root signed for this ring.
+        """
+        if self.held is None or proof == self.held.proof:
+            return self
+        opened = self._opened_proof(proof, self.held.ring)
+        vouches = (opened.version, opened.digest) == (self.held.ring.version, self.held.digest)
+        if not vouches or opened.at <= self.held.proof_at:
+            return self
+        return replace(self, held=replace(self.held, proof=proof, proof_at=opened.at))
+
+    def lags(self, proof: str) -> bool:
+        """Whether `proof` speaks of a version that this replica has not seen: read the hash.
+
+        Raises:
+            DocumentError: as `prove`.
+        """
+        if self.held is None:
+            return True
+        opened = self._opened_proof(proof, self.held.ring)
+        return opened.version > self.held.ring.version
+
+    def with_signing(self, opened: Mapping[str, PrivateKey]) -> Replica:
+        """This replica, with private halves added."""
+        if self.held is None:
+            return self
+        return replace(self, held=self.held.with_signing(opened))
+
+    def loaded(self) -> Held:
+        """What is held.
+
+        Raises:
+            RingNotLoaded: nothing yet.
+        """
+        if self.held is None:
+            raise RingNotLoaded(
+                f"ring {self.name!r} is not loaded yet; is Redis reachable and a daemon leading?"
+            )
+        return self.held
+
+    def _first(self, ring: Ring, snapshot: str, proof: str, now: datetime) -> Replica:
+        if not proof:
+            raise RingNotLoaded(
+                f"ring {self.name!r} has no proof of freshness; start a daemon that may lead it"
+            )
+        opened = self._opened_proof(proof, ring)
+        if (opened.version, opened.digest) != (ring.version, digest_of(snapshot)):
+            raise RingNotLoaded(
+                f"ring {self.name!r}: the proof of freshness vouches for version {opened.version}, "
+                f"Redis holds {ring.version}; waiting for a leader to mend it"
+            )
+        held = self._load(ring, snapshot, proof, opened.at)
+        if not held.may_sign(now):
+            raise StaleRing(
+                f"ring {self.name!r}: the newest proof of freshness is "
+                f"{format_duration(held.staleness(now))} old, and a cold start takes one of at "
+                f"most {format_duration(ring.policy.max_staleness)}; start a daemon that may lead"
+            )
+        return replace(self, held=held)
+
+    def _check_succession(self, ring: Ring, held: Ring) -> None:
+        if ring.id != held.id:
+            raise WrongRing(
+                f"ring {self.name!r} was replaced by another of the same name ({ring.id} instead "
+                f"of {held.id}); restart this process if that was meant"
+            )
+        if ring.version == held.version:
+            raise ForkedRing(f"ring {self.name!r}: two different versions {ring.version}")
+        if ring.version < held.version:
+            raise RolledBack(
+                f"ring {self.name!r} went back from version {held.version} to {ring.version}"
+            )
+
+    def _opened_proof(self, proof: str, ring: Ring) -> Proof:
+        opened = open_proof(proof, self.roots)
+        if (opened.ring_id, opened.name) != (ring.id, self.name):
+            raise WrongRing(f"a proof of another ring than {self.name!r}")
+        return opened
+
+    def _load(self, ring: Ring, snapshot: str, proof: str, proof_at: datetime) -> Held:
+        """`ring` with every public key ready for use; those held already are not loaded again."""
+        known = self.held.verifying if self.held else {}
+        verifying = {
+            key.kid: known.get(key.kid) or PublicKey(key.public, key.algorithm)
+            for key in ring.keys
+            if key.may_verify
+        }
+        return Held(
+            ring=ring,
+            snapshot=snapshot,
+            digest=digest_of(snapshot),
+            proof=proof,
+            proof_at=proof_at,
+            verifying=MappingProxyType(verifying),
+        )

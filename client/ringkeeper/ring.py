@@ -1,0 +1,211 @@
+"""A keyring as a value: its keys, their states, their absolute times. Pure.
+
+The leader is the only one that moves a key from state to state, and what it decided is stored
+here. Readers never work a state out from a time (promise 11): a host with a wrong clock may
+misjudge a token's `exp`, but never which key signs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from ringkeeper.policy import MAX_KEYS, Policy
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from ringkeeper.algorithms import PublicJwk
+
+
+class KeyKind(StrEnum):
+    """Who turns the key."""
+
+    DYNAMIC = "dynamic"
+    """The daemon, on schedule."""
+    STATIC = "static"
+    """Nobody: for those who hardcode the public key."""
+
+    @property
+    def prefix(self) -> str:
+        """What the kid of such a key starts with."""
+        return self.value[0]
+
+
+class KeyState(StrEnum):
+    """Where a key is in its life (RFC 7583 section 3.1 gives the terms their meaning)."""
+
+    PUBLISHED = "published"
+    """In the JWKS, signs nothing yet."""
+    ACTIVE = "active"
+    """The one of its kind that signs."""
+    RETIRED = "retired"
+    """Verifies what it signed, signs no more."""
+    REVOKED = "revoked"
+    """Must not verify: a tombstone for as long as a token of its could live."""
+
+
+class RotationReason(StrEnum):
+    """Why a key became active; the label of `ringkeeper_rotations_total`."""
+
+    SCHEDULED = "scheduled"
+    MANUAL = "manual"
+    REVOCATION = "revocation"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One signing key's public half and its life so far."""
+
+    kid: str
+    kind: KeyKind
+    algorithm: str
+    public: PublicJwk
+    state: KeyState
+    published_at: datetime
+    published_epoch: int
+    """With `published_version`: the edition of the ring that first held the key."""
+    published_version: int
+    ready_at: datetime
+    """From here on it has been public for the publication interval and may sign."""
+    token_validity: timedelta
+    """The greatest in force while it signed, whatever the configuration says now."""
+    max_staleness: timedelta
+    """The greatest in force while it signed."""
+    clock_skew: timedelta
+    """The greatest in force while it signed."""
+    activated_at: datetime | None = None
+    due_at: datetime | None = None
+    """When its cryptoperiod ends and the standby takes over; a static key has none."""
+    due_reason: RotationReason = RotationReason.SCHEDULED
+    retired_at: datetime | None = None
+    revoked_at: datetime | None = None
+    remove_at: datetime | None = None
+    """From here on no unexpired token of its can exist."""
+    reason: str = ""
+    """What the operator said when revoking it."""
+
+    def __post_init__(self) -> None:
+        """Refuse a key whose times do not fit its state."""
+        needed = {
+            KeyState.PUBLISHED: (),
+            KeyState.ACTIVE: (self.activated_at,),
+            KeyState.RETIRED: (self.retired_at, self.remove_at),
+            KeyState.REVOKED: (self.revoked_at, self.remove_at),
+        }[self.state]
+        if any(time is None for time in needed):
+            raise ValueError(f"key {self.kid}: {self.state} without the times that go with it")
+        if not self.kid.startswith(f"{self.kind.prefix}-"):
+            raise ValueError(f"key {self.kid}: a {self.kind} key's kid starts {self.kind.prefix}-")
+        is_turned = self.kind is KeyKind.DYNAMIC and self.state is KeyState.ACTIVE
+        if is_turned and self.due_at is None:
+            raise ValueError(f"key {self.kid}: a dynamic key signs until a set time")
+
+    @property
+    def may_verify(self) -> bool:
+        """Whether its tokens count: in every state but revoked."""
+        return self.state is not KeyState.REVOKED
+
+    @property
+    def retain_for(self) -> timedelta:
+        """How long it must verify after it signed last.
+
+        An app cut off just before signs on for `max_staleness`; its last token then lives for
+        `token_validity`; its clock and a verifier's may each be off by `clock_skew`.
+        """
+        return self.token_validity + self.max_staleness + 2 * self.clock_skew
+
+    def under(self, policy: Policy) -> Key:
+        """This key, kept at least as long as tokens signed under `policy` need it."""
+        return replace(
+            self,
+            token_validity=max(self.token_validity, policy.access_token_validity),
+            max_staleness=max(self.max_staleness, policy.max_staleness),
+            clock_skew=max(self.clock_skew, policy.clock_skew),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """One version of a keyring, whole."""
+
+    id: str
+    """Random, made once by `init`: two rings of one name are not the same ring."""
+    name: str
+    version: int
+    """Grows by one with every change."""
+    epoch: int
+    """The leadership that made this version."""
+    policy: Policy
+    keys: tuple[Key, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a ring that would break promise 3: one key signs per kind."""
+        if len({key.kid for key in self.keys}) != len(self.keys):
+            raise ValueError(f"ring {self.name}: two keys of one kid")
+        if len(self.keys) > MAX_KEYS:
+            raise ValueError(f"ring {self.name}: more than {MAX_KEYS} keys")
+        for kind in KeyKind:
+            if len(self.in_state(KeyState.ACTIVE, kind)) > 1:
+                raise ValueError(f"ring {self.name}: two active {kind} keys")
+
+    def key(self, kid: str) -> Key | None:
+        """The key of that kid, in whatever state."""
+        return next((key for key in self.keys if key.kid == kid), None)
+
+    def in_state(self, state: KeyState, kind: KeyKind | None = None) -> tuple[Key, ...]:
+        """The keys in that state, of that kind only where one is given."""
+        return tuple(
+            key for key in self.keys if key.state is state and (kind is None or key.kind is kind)
+        )
+
+    def active(self, kind: KeyKind = KeyKind.DYNAMIC) -> Key | None:
+        """The key of that kind that signs."""
+        return next(iter(self.in_state(KeyState.ACTIVE, kind)), None)
+
+    @property
+    def standby(self) -> Key | None:
+        """The published key that will sign next: of the policy's algorithm, else the oldest."""
+        return min(
+            self.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC),
+            key=lambda key: (key.algorithm != self.policy.algorithm, key.ready_at, key.kid),
+            default=None,
+        )
+
+    @property
+    def signer(self) -> Key | None:
+        """The key that apps sign with now.
+
+        Where static keys sign and the static one was revoked, the dynamic one stands in until
+        there is a static key again.
+        """
+        dynamic = self.active(KeyKind.DYNAMIC)
+        if self.policy.use_dynamic:
+            return dynamic
+        return self.active(KeyKind.STATIC) or dynamic
+
+    @property
+    def may_sign_next(self) -> tuple[Key, ...]:
+        """The keys whose private half a signing app holds ready: active and published."""
+        return self.in_state(KeyState.ACTIVE) + self.in_state(KeyState.PUBLISHED)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another key before one is removed."""
+        return len(self.keys) >= MAX_KEYS
+
+    def jwks(self) -> dict[str, list[dict[str, Any]]]:
+        """The JWK Set (RFC 7517 section 5) of every key whose tokens count; signers first."""
+        order = list(KeyState)
+        order.sort(key=lambda state: state is not KeyState.ACTIVE)
+        verifying = sorted(
+            (key for key in self.keys if key.may_verify),
+            key=lambda key: (order.index(key.state), key.kind, -key.published_at.timestamp()),
+        )
+        return {
+            "keys": [
+                {**dict(key.public), "kid": key.kid, "alg": key.algorithm, "use": "sig"}
+                for key in verifying
+            ]
+        }

@@ -1,0 +1,147 @@
+"""The KEK seals private keys, so that Redis never sees one. Promise 4.
+
+A sealed key is a compact JWE of its private JWK, `dir` with A256GCM (RFC 7517 section 7). The
+ciphertext alone does not say whose it is: an attacker who writes to Redis may swap two blobs. What
+binds a blob to its kid and its ring is the public key in the signed snapshot, which the opened
+key must match.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from joserfc.util import urlsafe_b64decode
+
+from ringkeeper.algorithms import PrivateKey
+from ringkeeper.errors import SealBroken, SecretError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ringkeeper.ring import Key
+
+MAX_SEALED: Final = 16 * 1024
+"""Bytes of a sealed key; one of 4096-bit RSA has 4.5 KiB."""
+_ALGORITHMS: Final = ["dir", "A256GCM"]
+_BITS: Final = 256
+
+
+class Kek:
+    """The key-encryption keys of a process: the first one seals, all of them open."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Mapping[str, OctKey]) -> None:
+        self._keys = dict(keys)
+
+    @classmethod
+    def generate(cls) -> Kek:
+        """A fresh random KEK of 256 bits."""
+        key = OctKey.generate_key(_BITS)
+        return cls({_kid(key): key})
+
+    @classmethod
+    def from_secret_jwk(cls, jwk: Mapping[str, Any]) -> Kek:
+        """The KEK in a JWK, or several in a JWK Set.
+
+        Raises:
+            SecretError: not symmetric keys of 256 bits.
+        """
+        members = jwk.get("keys", [jwk])
+        if not isinstance(members, list) or not members:
+            raise SecretError("a JWK Set without a key in it")
+        return cls(dict(map(_import, members)))
+
+    @property
+    def kid(self) -> str:
+        """The id of the key that seals."""
+        return next(iter(self._keys))
+
+    def secret_jwk(self) -> dict[str, Any]:
+        """The sealing key's JWK in the clear, for `kek.jwk` alone."""
+        members = self._keys[self.kid].as_dict(private=True)
+        return {"kty": "oct", "k": members["k"], "kid": self.kid, "alg": "A256GCM", "use": "enc"}
+
+    def seal(self, private: PrivateKey) -> str:
+        """`private` as a compact JWE."""
+        header = {"alg": "dir", "enc": "A256GCM", "kid": self.kid, "cty": "jwk+json"}
+        body = json.dumps(private.secret_jwk(), separators=(",", ":")).encode()
+        return jwe.encrypt_compact(header, body, self._keys[self.kid], algorithms=_ALGORITHMS)
+
+    def unseal(self, sealed: str, key: Key) -> PrivateKey:
+        """The private half of `key`, opened, matched and tried once.
+
+        Raises:
+            SealBroken: sealed by another KEK, tampered with, or some other key's.
+        """
+        jwk = self._open(sealed, key.kid)
+        private = PrivateKey.from_secret_jwk(jwk, key.algorithm)
+        if private.public_jwk != key.public:
+            raise SealBroken(f"the sealed key under {key.kid} is some other key's; restore it")
+        trial = private.sign_compact({"kid": key.kid}, b"{}")
+        if not private.public.verifies(trial):
+            raise SealBroken(f"the sealed key under {key.kid} does not sign for its public half")
+        return private
+
+    def _open(self, sealed: str, kid: str) -> dict[str, Any]:
+        if len(sealed) > MAX_SEALED or not sealed.isascii():
+            raise SealBroken(f"what is stored under {kid} is no sealed key; restore it")
+        by = self._sealed_by(sealed, kid)
+        if by not in self._keys:
+            raise SealBroken(
+                f"{kid} was sealed by the KEK {by[:64]!r}; this process has "
+                f"{', '.join(self._keys)}; give it the right KEK file"
+            )
+        try:
+            opened = jwe.decrypt_compact(sealed, self._keys[by], algorithms=_ALGORITHMS)
+            jwk = json.loads(opened.plaintext or b"")
+        except (JoseError, ValueError):
+            jwk = None
+        if not isinstance(jwk, dict):
+            # `from None` above and no quote here: nothing of the plaintext may reach a traceback.
+            raise SealBroken(f"the sealed key under {kid} does not open; it was damaged or forged")
+        return jwk
+
+    @staticmethod
+    def _sealed_by(sealed: str, kid: str) -> str:
+        try:
+            header = json.loads(urlsafe_b64decode(sealed.split(".", 1)[0].encode()))
+            by = header["kid"]
+            known = (header["alg"], header["enc"]) == ("dir", "A256GCM") and "zip" not in header
+        except (ValueError, KeyError, TypeError, RecursionError):
+            known, by = False, None
+        if not known or not isinstance(by, str):
+            raise SealBroken(f"what is stored under {kid} is no sealed key; restore it")
+        return by
+
+    def __repr__(self) -> str:
+        return f"<Kek {', '.join(self._keys)}, secret>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a KEK is neither pickled nor copied")
+
+
+def _import(jwk: object) -> tuple[str, OctKey]:
+    if not isinstance(jwk, dict) or jwk.get("kty") != "oct" or not isinstance(jwk.get("k"), str):
+        raise SecretError("a KEK is a symmetric JWK (kty oct)")
+    try:
+        raw = urlsafe_b64decode(jwk["k"].encode())
+    except ValueError:
+        raise SecretError("a KEK whose k is not base64url") from None
+    if len(raw) * 8 != _BITS:
+        raise SecretError(f"a KEK of {len(raw) * 8} bits; it must have {_BITS}")
+    key = OctKey.import_key({"kty": "oct", "k": jwk["k"]})
+    kid = jwk.get("kid")
+    return (kid if isinstance(kid, str) and kid else _kid(key)), key
+
+
+def _kid(key: OctKey) -> str:
+    """A name that tells KEKs apart and nothing about them: half of a hash of 256 random bits."""
+    digest = hashlib.sha256(b"ringkeeper kek\0" + key.raw_value).digest()
+    return "kek-" + base64.urlsafe_b64encode(digest[:12]).decode()

@@ -1,0 +1,115 @@
+"""Secret files: read with care, made once, never overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from ringkeeper.errors import SecretError
+from ringkeeper.sealing import Kek
+from ringkeeper.trust import PinnedRoots, TrustRoot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
+
+_LIMIT: Final = 64 * 1024
+# A group may read (that is how Kubernetes' fsGroup hands a Secret over), the world may nothing.
+_TOO_OPEN: Final = stat.S_IRWXO | stat.S_IWGRP
+
+
+def read_root(path: Path) -> TrustRoot:
+    """The trust root's private half.
+
+    Raises:
+        SecretError: naming the file, what is wrong with it, and what to do; so for all three.
+    """
+    return _read(path, "trust root", TrustRoot.from_secret_jwk, is_secret=True)
+
+
+def read_pinned_roots(path: Path) -> PinnedRoots:
+    """The public roots to trust; the file may be open to all."""
+    return _read(path, "public trust root", PinnedRoots.from_jwk, is_secret=False)
+
+
+def read_kek(path: Path) -> Kek:
+    """The key-encryption keys."""
+    return _read(path, "KEK", Kek.from_secret_jwk, is_secret=True)
+
+
+def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
+    """Write `jwk` to `path` unless something is there; whether this call wrote it.
+
+    Complete or absent, even if the power fails or another process does the same.
+
+    Raises:
+        SecretError: the directory cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, mode)
+            json.dump(jwk, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(descriptor)
+        # A link, not a rename: it fails where something is, instead of replacing it.
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SecretError(
+            f"{path}: cannot be written ({error.strerror}); "
+            "let this user write there, or choose another path"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return True
+
+
+def _read(path: Path, what: str, make: Callable[[Mapping[str, Any]], _T], *, is_secret: bool) -> _T:
+    document = _json(path, what, is_secret=is_secret)
+    try:
+        return make(document)
+    except SecretError as error:
+        raise SecretError(f"{path}: {what}: {error}") from None
+
+
+def _json(path: Path, what: str, *, is_secret: bool) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            raw = file.read(_LIMIT + 1)
+    except FileNotFoundError:
+        raise SecretError(
+            f"{path}: there is no {what} here; copy it from where the ring was made, or make a "
+            "ring and its secrets with ringkeeper init"
+        ) from None
+    except OSError as error:
+        raise SecretError(
+            f"{path}: the {what} cannot be read ({error.strerror}); let this user read it"
+        ) from None
+    if is_secret and status.st_mode & _TOO_OPEN:
+        raise SecretError(
+            f"{path}: the {what} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"chmod 600 {path}, and replace it if anyone may have read it"
+        )
+    if len(raw) > _LIMIT:
+        raise SecretError(f"{path}: too large for a {what}; is this the right file?")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise SecretError(f"{path}: the {what} is not a JWK in JSON; is this the right file?")
+    return document

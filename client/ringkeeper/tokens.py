@@ -1,0 +1,210 @@
+"""Access tokens, signed and verified with a held ring. Promise 1 ends here. Pure.
+
+A token is a compact JWT (RFC 7519). Nothing in it is negotiable: its `kid` picks a key of the
+trusted ring, and that key says with which algorithm it verifies (RFC 8725 section 3.1).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from joserfc.util import urlsafe_b64decode
+
+from ringkeeper.durations import format_duration
+from ringkeeper.errors import (
+    ClaimMismatch,
+    ExpiredToken,
+    ImmatureToken,
+    InvalidSignature,
+    LifetimeTooLong,
+    MalformedToken,
+    NoSigningKey,
+    RevokedKid,
+    StaleRing,
+    UnknownKid,
+    WrongAlgorithm,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from datetime import datetime, timedelta
+
+    from ringkeeper.algorithms import PublicKey
+    from ringkeeper.replica import Held
+    from ringkeeper.ring import Key
+
+MAX_TOKEN: Final = 16 * 1024
+"""Characters of a token: no HTTP server takes a longer header."""
+_FAR_SECONDS: Final = 1e12
+
+
+def sign(
+    held: Held,
+    claims: Mapping[str, Any],
+    now: datetime,
+    *,
+    lifetime: timedelta | None = None,
+    header: Mapping[str, Any] | None = None,
+) -> str:
+    """A token with `claims`, signed by the key that signs now; `iat` and `exp` are filled in.
+
+    Its lifetime is `lifetime`, or what an `exp` among the claims leaves, or the longest allowed.
+
+    Raises:
+        LifetimeTooLong: longer than `access_token_validity`; its key might not outlive it.
+        StaleRing: no proof of freshness for longer than `max_staleness`.
+        NoSigningKey: this process cannot sign with that key.
+    """
+    policy = held.ring.policy
+    if not held.may_sign(now):
+        raise StaleRing(
+            f"ring {held.ring.name!r}: the newest proof of freshness is "
+            f"{format_duration(held.staleness(now))} old, more than max_staleness "
+            f"({format_duration(policy.max_staleness)}); is Redis reachable and a daemon leading?"
+        )
+    key = held.ring.signer
+    private = held.signing.get(key.kid) if key else None
+    if key is None or private is None:
+        raise NoSigningKey(
+            f"ring {held.ring.name!r}: this process holds no private half of "
+            f"{key.kid if key else 'any key'}; give it the KEK, or see its log for why the sealed "
+            "key did not open"
+        )
+    issued = int(now.timestamp())
+    longest = policy.access_token_validity
+    whole = {"iat": issued, "exp": issued + int((lifetime or longest).total_seconds()), **claims}
+    expires = _instant(whole, "exp", MalformedToken)
+    if (lifetime is not None and lifetime > longest) or expires > issued + longest.total_seconds():
+        raise LifetimeTooLong(
+            f"a token of ring {held.ring.name!r} lives {format_duration(longest)} at most; "
+            "shorten its lifetime, or raise access_token_validity first"
+        )
+    body = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
+    token = private.sign_compact({"typ": "JWT", **(header or {}), "kid": key.kid}, body)
+    if len(token) > MAX_TOKEN:
+        raise MalformedToken(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
+    return token
+
+
+def verify(
+    held: Held,
+    token: str,
+    now: datetime,
+    *,
+    audience: str | Collection[str] | None = None,
+    issuer: str | None = None,
+) -> dict[str, Any]:
+    """The claims of `token`, if it is good at `now`.
+
+    `audience`: the token must name it, or one of several. `issuer`: must be `iss`. Not asked for,
+    neither is checked.
+
+    Raises:
+        TokenError: one of its kinds; `reason` says why the user must refresh.
+        StaleRing: only where `max_verify_staleness` is set and exceeded.
+    """
+    if not held.may_verify(now):
+        raise StaleRing(
+            f"ring {held.ring.name!r}: the newest proof of freshness is older than "
+            "max_verify_staleness; is Redis reachable and a daemon leading?"
+        )
+    header, claims = _parse(token)
+    skew = held.ring.policy.clock_skew.total_seconds()
+    # The cheap refusals first. Nothing is believed before the signature was checked; an expired
+    # token would be refused either way, and must not look like one with an unknown key.
+    _check_times(claims, now.timestamp(), skew)
+    key, public = _key_for(held, header)
+    if header.get("alg") != key.algorithm:
+        raise WrongAlgorithm(f"{key.kid} verifies {key.algorithm} alone")
+    if not public.verifies(token):
+        raise InvalidSignature(f"not signed by {key.kid}")
+    _check_parties(claims, audience, issuer)
+    return claims
+
+
+def kid_in(token: str) -> str:
+    """The kid that `token` names, unverified.
+
+    Raises:
+        MalformedToken: it names none.
+    """
+    return str(_parse(token)[0]["kid"])
+
+
+def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of a compact JWS, nothing verified yet."""
+    if not isinstance(token, str):
+        raise MalformedToken("a token is a str")
+    if len(token) > MAX_TOKEN:
+        raise MalformedToken(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
+    parts = token.split(".")
+    if len(parts) != 3 or not token.isascii():  # noqa: PLR2004 - header.payload.signature
+        raise MalformedToken("not a compact JWS: three base64url parts with dots between")
+    header, claims = (_json_object(part) for part in parts[:2])
+    if not isinstance(header.get("kid"), str):
+        raise MalformedToken("a token without a kid")
+    if "crit" in header or "b64" in header:
+        raise MalformedToken("a token with extensions that are not understood here")
+    return header, claims
+
+
+def _json_object(part: str) -> dict[str, Any]:
+    try:
+        value = json.loads(urlsafe_b64decode(part.encode()), object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise MalformedToken("a token whose parts are not base64url JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedToken("a token whose parts are not JSON objects")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object that names each member once (RFC 8725 section 2.4 warns of the others)."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member twice")
+    return members
+
+
+def _key_for(held: Held, header: Mapping[str, Any]) -> tuple[Key, PublicKey]:
+    kid = header["kid"]
+    key = held.ring.key(kid)
+    if key is None:
+        raise UnknownKid(
+            f"unknown kid {kid[:64]!r}; ring {held.ring.name!r} is at version {held.ring.version}"
+        )
+    if not key.may_verify:
+        raise RevokedKid(f"{kid} was revoked")
+    return key, held.verifying[kid]
+
+
+def _check_times(claims: Mapping[str, Any], now: float, skew: float) -> None:
+    if now >= _instant(claims, "exp", MalformedToken) + skew:
+        raise ExpiredToken("the token has expired")
+    for name in ("iat", "nbf"):
+        if name in claims and _instant(claims, name, MalformedToken) > now + skew:
+            raise ImmatureToken(f"the token's {name} lies in the future; are the clocks right?")
+
+
+def _instant(claims: Mapping[str, Any], name: str, error: type[MalformedToken]) -> float:
+    """A NumericDate among the claims (RFC 7519 section 2), in seconds."""
+    value: Any = claims.get(name)
+    # So written, the range is false for NaN, and takes an integer of a thousand digits in stride.
+    if type(value) not in (int, float) or not abs(value) <= _FAR_SECONDS:
+        raise error(f"the token's {name} is missing or not a number of seconds")
+    return float(value)
+
+
+def _check_parties(
+    claims: Mapping[str, Any], audience: str | Collection[str] | None, issuer: str | None
+) -> None:
+    if issuer is not None and claims.get("iss") != issuer:
+        raise ClaimMismatch(f"the token's issuer is not {issuer!r}")
+    if audience is None:
+        return
+    wanted = {audience} if isinstance(audience, str) else set(audience)
+    named = claims.get("aud", [])
+    named = [named] if isinstance(named, str) else named
+    if not isinstance(named, list) or not any(isinstance(a, str) and a in wanted for a in named):
+        raise ClaimMismatch(f"the token is not for {', '.join(sorted(wanted))}")

@@ -1,0 +1,1 @@
+"""ringkeeperd: the daemon that turns the keys of a ring, and the `ringkeeper` command."""

@@ -1,0 +1,5 @@
+"""The `ringkeeper` command."""
+
+
+def main() -> None:
+    """Run it."""

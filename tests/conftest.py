@@ -1,0 +1,3 @@
+"""Fixtures live in tests/plugins, a file per subject."""
+
+pytest_plugins = ["tests.plugins.skips", "tests.plugins.servers"]

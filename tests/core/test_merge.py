@@ -1,0 +1,172 @@
+"""Two histories become one: nothing that keeps a token valid or refused is lost."""
+
+from dataclasses import replace
+
+import pytest
+
+from ringkeeper.policy import MAX_KEYS
+from ringkeeper.ring import KeyKind, KeyState, Ring
+from ringkeeperd.merge import merge
+from ringkeeperd.rotation import revocation_wants, revoke
+from tests.core.builders import HOUR, NOW, fresh, new_ring, policy, settle
+
+DUE = NOW + 168 * HOUR
+LATER = DUE + HOUR
+
+
+def states(ring: Ring) -> dict[str, KeyState]:
+    return {key.kid: key.state for key in ring.keys}
+
+
+def turned(ring: Ring, epoch: int) -> Ring:
+    return settle(ring, DUE, epoch=epoch)[0]
+
+
+def revoked(ring: Ring, kid: str, epoch: int) -> Ring:
+    wanted = revocation_wants(ring, kid)
+    key = fresh(wanted) if wanted else None
+    return revoke(ring, kid, reason="leaked", now=LATER, epoch=epoch, fresh=key)
+
+
+def test_the_version_is_above_both_and_the_order_does_not_matter() -> None:
+    base = new_ring()
+    one, other = turned(base, 2), turned(turned(base, 3), 3)
+    ahead = merge(one, other, now=LATER, epoch=4)
+    back = merge(other, one, now=LATER, epoch=4)
+    assert ahead.version == max(one.version, other.version) + 1
+    assert states(ahead) == states(back)
+    assert ahead.epoch == 4
+
+
+def test_merging_a_ring_with_its_own_past_changes_no_state() -> None:
+    base = new_ring()
+    ring = turned(base, 2)
+    assert states(merge(ring, base, now=LATER, epoch=3)) == states(ring)
+    assert states(merge(ring, ring, now=LATER, epoch=3)) == states(ring)
+
+
+def test_a_standby_that_one_side_alone_has_shown_starts_its_publication_anew() -> None:
+    base = new_ring()
+    ring = turned(base, 2)
+    merged = merge(ring, base, now=LATER, epoch=3)
+    standby = merged.standby
+    assert standby and standby.ready_at == LATER + 4 * HOUR
+    assert (standby.published_epoch, standby.published_version) == (3, merged.version)
+    again = merge(ring, ring, now=LATER, epoch=3).standby
+    assert again and ring.standby and again.ready_at == ring.standby.ready_at
+
+
+def test_keys_that_only_the_lower_side_made_are_kept_as_retired() -> None:
+    """Two primaries each published a standby: tokens of either may come."""
+    base = new_ring()
+    winner, loser = turned(base, 3), turned(base, 2)
+    merged = merge(winner, loser, now=LATER, epoch=4)
+    lost = loser.standby
+    assert lost
+    kept = merged.key(lost.kid)
+    assert kept and kept.state is KeyState.RETIRED
+    assert kept.remove_at == LATER + kept.retain_for
+    assert kept.may_verify
+
+
+def test_a_tombstone_survives_whichever_side_has_it() -> None:
+    base = new_ring()
+    active = base.active()
+    assert active
+    ahead = turned(turned(base, 2), 2)
+    ahead = replace(ahead, version=ahead.version + 5)
+    merged = merge(ahead, revoked(base, active.kid, 3), now=LATER, epoch=4)
+    tombstone = merged.key(active.kid)
+    assert tombstone and tombstone.state is KeyState.REVOKED
+    assert tombstone.reason == "leaked"
+    merged = merge(revoked(base, active.kid, 3), ahead, now=LATER, epoch=4)
+    tombstone = merged.key(active.kid)
+    assert tombstone and tombstone.state is KeyState.REVOKED
+
+
+def test_a_tombstone_of_the_signer_leaves_the_standby_to_sign() -> None:
+    base = new_ring()
+    active = base.active()
+    assert active
+    ahead = replace(base, version=9)
+    merged = merge(ahead, revoked(base, active.kid, 3), now=LATER, epoch=4)
+    assert merged.active() is None
+    merged, _ = settle(merged, LATER, epoch=4)
+    assert merged.active()
+
+
+def test_a_tombstone_that_only_the_lower_side_knows_is_kept_as_it_is() -> None:
+    base = new_ring()
+    lower = turned(base, 2)
+    standby = lower.standby
+    assert standby
+    lower = revoked(lower, standby.kid, 2)
+    merged = merge(replace(base, version=50), lower, now=LATER, epoch=4)
+    tombstone = merged.key(standby.kid)
+    assert tombstone and tombstone.state is KeyState.REVOKED
+
+
+def test_a_key_retired_on_one_side_lives_as_long_as_it_signed_on_the_other() -> None:
+    base = new_ring()
+    former = base.active()
+    assert former
+    winner = turned(base, 3)
+    merged = merge(winner, base, now=LATER, epoch=4)
+    kept = merged.key(former.kid)
+    assert kept and kept.remove_at == LATER + kept.retain_for
+    later_turn, _ = settle(base, DUE + HOUR, epoch=2)
+    merged = merge(winner, later_turn, now=LATER + HOUR, epoch=4)
+    kept = merged.key(former.kid)
+    assert kept and kept.remove_at == DUE + HOUR + kept.retain_for
+
+
+def test_the_greatest_promise_made_on_either_side_is_kept() -> None:
+    base = new_ring()
+    longer, _ = settle(base, NOW + HOUR, rules=policy(access_token_validity=9 * HOUR), epoch=2)
+    merged = merge(replace(base, version=8), longer, now=LATER, epoch=3)
+    active = merged.active()
+    assert active and active.token_validity == 9 * HOUR
+
+
+def test_what_the_higher_side_removed_in_its_time_does_not_come_back() -> None:
+    base = new_ring()
+    former = base.active()
+    assert former
+    lower = turned(base, 2)
+    gone = DUE + 26 * HOUR
+    higher, _ = settle(lower, gone, epoch=2)
+    assert higher.key(former.kid) is None
+    assert merge(higher, lower, now=gone, epoch=3).key(former.kid) is None
+
+
+def test_too_many_keys_keep_what_signs_and_what_lives_longest() -> None:
+    ring = new_ring()
+    (static,) = ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)
+    sides = [
+        replace(
+            ring,
+            version=version,
+            keys=ring.keys
+            + tuple(
+                replace(
+                    static,
+                    kid=f"s-{version}-{n}",
+                    state=KeyState.RETIRED,
+                    retired_at=NOW,
+                    remove_at=LATER + (n + 1) * HOUR,
+                )
+                for n in range(MAX_KEYS - 3)
+            ),
+        )
+        for version in (5, 6)
+    ]
+    merged = merge(*sides, now=LATER, epoch=3)
+    assert len(merged.keys) == MAX_KEYS
+    assert merged.active() and merged.standby and merged.active(KeyKind.STATIC)
+    assert "s-5-0" not in states(merged)
+
+
+def test_rings_of_different_identity_are_never_merged() -> None:
+    ring = new_ring()
+    with pytest.raises(AssertionError, match="never merged"):
+        merge(ring, replace(ring, id="r2"), now=NOW, epoch=2)

@@ -1,0 +1,418 @@
+"""When a key signs, when it stops, when it goes: the table of the lifecycle."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from ringkeeper.errors import RequestRefused
+from ringkeeper.policy import MAX_KEYS
+from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
+from ringkeeperd.rotation import (
+    TRANSITIONS,
+    Activate,
+    Adopt,
+    KeyWanted,
+    Publish,
+    Remove,
+    Supersede,
+    WaitUntil,
+    activation_at,
+    apply,
+    next_step,
+    revocation_wants,
+    revoke,
+    rotate,
+)
+from tests.core.builders import (
+    HOUR,
+    MINUTE,
+    NOW,
+    SECOND,
+    advance,
+    do,
+    fresh,
+    instances,
+    new_ring,
+    nobody,
+    policy,
+    public_jwk,
+    settle,
+)
+
+DUE = NOW + 168 * HOUR
+
+
+def second_ring(epoch: int = 1) -> Ring:
+    """A ring after one turn, the first retired key gone: its standby was published at DUE."""
+    ring, wait = settle(new_ring(), DUE, epoch=epoch)
+    ring, wait = settle(ring, wait.when, epoch=epoch)
+    ring, _ = settle(ring, wait.when, epoch=epoch)
+    return ring
+
+
+def kid_of(key: Key | None) -> str:
+    assert key
+    return key.kid
+
+
+def revoked(ring: Ring, kid: str, now=NOW) -> Ring:
+    wanted = revocation_wants(ring, kid)
+    return revoke(
+        ring, kid, reason="leaked", now=now, epoch=1, fresh=fresh(wanted) if wanted else None
+    )
+
+
+def test_the_first_ring_signs_at_once_and_has_a_standby_and_a_static_key() -> None:
+    ring = new_ring()
+    assert ring.version == 1
+    assert ring.active() and ring.standby and ring.active(KeyKind.STATIC)
+    assert ring.standby.ready_at == NOW
+    assert len(ring.jwks()["keys"]) == 3
+
+
+def test_before_its_cryptoperiod_is_over_a_key_goes_on_signing() -> None:
+    step = next_step(new_ring(), policy(), nobody(), DUE - SECOND)
+    assert isinstance(step, WaitUntil)
+    assert step.when == step.activation_at == DUE
+
+
+def test_when_due_the_standby_signs_the_former_retires_and_a_standby_follows() -> None:
+    ring = new_ring()
+    former, standby = kid_of(ring.active()), kid_of(ring.standby)
+    step = next_step(ring, ring.policy, nobody(), DUE)
+    assert step == Activate(standby, RotationReason.SCHEDULED, KeyWanted(KeyKind.DYNAMIC, "RS256"))
+    turned = do(ring, step, DUE)
+    assert kid_of(turned.active()) == standby
+    retired = turned.key(former)
+    assert retired and retired.state is KeyState.RETIRED
+    assert retired.remove_at == DUE + 25 * HOUR + 2 * MINUTE
+    assert turned.standby and turned.standby.ready_at == DUE + 4 * HOUR
+    assert turned.version == 2
+
+
+def test_the_next_cryptoperiod_counts_from_the_actual_activation() -> None:
+    late = DUE + 3 * HOUR
+    ring, _ = settle(new_ring(), late)
+    active = ring.active()
+    assert active and active.due_at == late + 168 * HOUR
+
+
+def test_overdue_after_an_outage_but_the_publication_interval_still_holds() -> None:
+    ring, _ = settle(new_ring(), DUE)
+    ring = replace(ring, keys=tuple(k for k in ring.keys if k is not ring.standby))
+    long_after = DUE + 1000 * HOUR
+    ring, wait = settle(ring, long_after, confirmed=nobody())
+    assert ring.standby and wait.activation_at == long_after + 4 * HOUR
+    assert kid_of(ring.active()) != kid_of(ring.standby)
+
+
+def test_a_standby_signs_only_when_every_live_instance_has_confirmed_it() -> None:
+    ring = second_ring()
+    assert ring.standby
+    due = DUE + 168 * HOUR
+    behind = instances((1, ring.version), (1, 1))
+    step = next_step(ring, ring.policy, behind, due)
+    assert isinstance(step, WaitUntil)
+    assert step.awaiting == ("i1",)
+    assert step.when == due + 10 * MINUTE
+    confirmed = instances((1, ring.version), (1, ring.version))
+    assert isinstance(next_step(ring, ring.policy, confirmed, due), Activate)
+
+
+def test_an_instance_that_never_confirms_is_passed_over_by_name_after_the_timeout() -> None:
+    ring = second_ring()
+    due = DUE + 168 * HOUR
+    behind = instances((1, ring.version), (1, 0))
+    step = next_step(ring, ring.policy, behind, due + 10 * MINUTE - SECOND)
+    assert isinstance(step, WaitUntil)
+    step = next_step(ring, ring.policy, behind, due + 10 * MINUTE)
+    assert isinstance(step, Activate)
+    assert step.forced == ("i1",)
+
+
+def test_what_a_lost_leadership_had_confirmed_does_not_count() -> None:
+    ring = second_ring(epoch=8)
+    due = DUE + 168 * HOUR
+    step = next_step(ring, ring.policy, instances((7, 99)), due)
+    assert isinstance(step, WaitUntil)
+    assert step.awaiting == ("i0",)
+
+
+def test_a_new_leader_waits_one_liveness_window_before_it_trusts_the_table() -> None:
+    ring = new_ring()
+    trusted_from = DUE + ring.policy.liveness_window
+    step = next_step(ring, ring.policy, nobody(trusted_from), DUE)
+    assert isinstance(step, WaitUntil)
+    assert step.when == trusted_from
+    assert isinstance(next_step(ring, ring.policy, nobody(trusted_from), trusted_from), Activate)
+
+
+@pytest.mark.parametrize("offset", [61 * SECOND, -61 * SECOND])
+def test_a_clock_that_differs_from_redis_turns_and_removes_nothing(offset: timedelta) -> None:
+    ring = new_ring()
+    step = next_step(ring, ring.policy, nobody(), DUE, clock_offset=offset)
+    assert isinstance(step, WaitUntil)
+    assert "clock" in step.why
+    assert isinstance(
+        next_step(ring, ring.policy, nobody(), DUE, clock_offset=offset / 2), Activate
+    )
+
+
+def test_a_retired_key_goes_exactly_when_its_last_token_is_dead() -> None:
+    ring = new_ring()
+    former = kid_of(ring.active())
+    ring, _ = settle(ring, DUE)
+    gone = DUE + 25 * HOUR + 2 * MINUTE
+    assert advance(ring, DUE, gone - SECOND).key(former)
+    assert next_step(ring, ring.policy, nobody(), gone) == Remove((former,))
+    assert advance(ring, DUE, gone).key(former) is None
+
+
+def test_editing_the_configuration_never_shortens_what_was_promised() -> None:
+    """Promise 11: times stay as stored; tokens issued under a longer validity stay verifiable."""
+    ring = new_ring(policy(access_token_validity=10 * HOUR))
+    former = kid_of(ring.active())
+    shorter = policy(access_token_validity=MINUTE, max_staleness=HOUR, cryptoperiod=24 * HOUR)
+    step = next_step(ring, shorter, nobody(), NOW + HOUR)
+    assert step == Adopt(shorter)
+    ring = do(ring, step, NOW + HOUR)
+    active = ring.active()
+    assert active and active.due_at == DUE
+    ring, _ = settle(ring, DUE)
+    retired = ring.key(former)
+    assert retired and retired.remove_at == DUE + 34 * HOUR + 2 * MINUTE
+
+
+def test_a_longer_validity_keeps_the_signing_key_for_longer() -> None:
+    ring = new_ring()
+    former = kid_of(ring.active())
+    ring, _ = settle(ring, NOW + HOUR, rules=policy(access_token_validity=5 * HOUR))
+    ring, _ = settle(ring, DUE)
+    retired = ring.key(former)
+    assert retired and retired.remove_at == DUE + 29 * HOUR + 2 * MINUTE
+
+
+def test_another_algorithm_gets_a_standby_of_its_own_and_waits_as_usual() -> None:
+    ring, other = new_ring(), policy(algorithm="ES256")
+    former_standby = kid_of(ring.standby)
+    ring, wait = settle(ring, NOW + HOUR, rules=other)
+    assert ring.standby and ring.standby.algorithm == "ES256"
+    assert former_standby in {k.kid for k in ring.in_state(KeyState.PUBLISHED)}
+    step = next_step(ring, other, nobody(), wait.when)
+    assert step == Supersede(former_standby)
+    ring, _ = settle(ring, wait.when)
+    superseded = ring.key(former_standby)
+    assert superseded and superseded.state is KeyState.RETIRED
+    ring, _ = settle(ring, DUE)
+    active = ring.active()
+    assert active and active.algorithm == "ES256"
+    assert len(ring.in_state(KeyState.PUBLISHED)) == 1
+
+
+def test_a_standby_superseded_while_unconfirmed_stays() -> None:
+    other = policy(algorithm="ES256")
+    ring, wait = settle(new_ring(), NOW + HOUR, rules=other)
+    step = next_step(ring, other, instances((1, 1)), wait.when)
+    assert not isinstance(step, Supersede)
+
+
+def test_a_change_of_mode_changes_the_signer_and_nothing_else() -> None:
+    ring = new_ring()
+    static = ring.active(KeyKind.STATIC)
+    assert ring.signer == ring.active()
+    switched, _ = settle(ring, NOW + HOUR, rules=policy(use_dynamic=False))
+    assert switched.signer and switched.signer.kid == kid_of(static)
+    assert {k.kid for k in switched.keys if k.may_verify} == {k.kid for k in ring.keys}
+
+
+def test_revoking_the_active_key_lets_the_standby_sign_at_once() -> None:
+    ring = new_ring()
+    leaked, standby = kid_of(ring.active()), kid_of(ring.standby)
+    after = revoked(ring, leaked, NOW + HOUR)
+    assert kid_of(after.active()) == standby
+    assert after.standby and after.standby.ready_at == NOW + 5 * HOUR
+    tombstone = after.key(leaked)
+    assert tombstone and tombstone.state is KeyState.REVOKED and tombstone.reason == "leaked"
+    assert leaked not in {k["kid"] for k in after.jwks()["keys"]}
+    assert tombstone.remove_at == NOW + HOUR + 25 * HOUR + 2 * MINUTE
+
+
+def test_a_second_emergency_activates_whatever_standby_there_is() -> None:
+    ring = new_ring()
+    ring = revoked(ring, kid_of(ring.active()))
+    unready = kid_of(ring.standby)
+    ring = revoked(ring, kid_of(ring.active()))
+    assert kid_of(ring.active()) == unready
+
+
+def test_an_emergency_prefers_a_standby_that_has_been_public_long_enough() -> None:
+    ring = new_ring()
+    ready = kid_of(ring.standby)
+    ring, _ = settle(ring, NOW + HOUR, rules=policy(algorithm="ES256"))
+    after = revoked(ring, kid_of(ring.active()), NOW + 2 * HOUR)
+    assert kid_of(after.active()) == ready
+
+
+def test_revoking_the_standby_publishes_another() -> None:
+    ring = new_ring()
+    gone = kid_of(ring.standby)
+    after = revoked(ring, gone)
+    assert after.standby is None
+    assert isinstance(next_step(after, after.policy, nobody(), NOW), Publish)
+    after, _ = settle(after, NOW)
+    assert after.standby and after.standby.kid != gone
+
+
+def test_without_any_standby_a_revoked_signer_is_replaced_at_the_next_step() -> None:
+    ring = new_ring()
+    bare = revoked(revoked(ring, kid_of(ring.standby)), kid_of(ring.active()))
+    assert bare.active() is None
+    after, _ = settle(bare, NOW)
+    assert after.active() and after.standby
+
+
+def test_revoking_the_static_key_lets_the_dynamic_one_stand_in_until_a_careful_new_one() -> None:
+    rules = policy(use_dynamic=False)
+    ring = new_ring(rules)
+    after, wait = settle(revoked(ring, kid_of(ring.active(KeyKind.STATIC))), NOW)
+    assert after.signer == after.active(KeyKind.DYNAMIC)
+    (coming,) = after.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
+    assert coming.ready_at == wait.when == NOW + 4 * HOUR
+    unconfirmed = instances((1, 1))
+    assert isinstance(next_step(after, rules, unconfirmed, wait.when), WaitUntil)
+    after, _ = settle(after, wait.when)
+    assert after.signer and after.signer.kid == coming.kid
+    assert after.signer.due_at is None
+
+
+def test_a_revoked_key_stays_revoked_and_says_so() -> None:
+    ring = new_ring()
+    kid = kid_of(ring.active())
+    ring = revoked(ring, kid)
+    with pytest.raises(RequestRefused, match="already"):
+        revoked(ring, kid)
+    with pytest.raises(RequestRefused, match="unknown kid"):
+        revoked(ring, "d-nobody")
+
+
+def test_rotating_by_hand_takes_place_at_the_earliest_safe_moment() -> None:
+    ring, _ = settle(new_ring(), DUE)
+    asked = rotate(ring, now=DUE + HOUR, epoch=1)
+    assert activation_at(asked) == DUE + 4 * HOUR
+    step = next_step(asked, asked.policy, nobody(), DUE + 4 * HOUR)
+    assert isinstance(step, Activate)
+    assert step.reason is RotationReason.MANUAL
+    with pytest.raises(RequestRefused, match="due already"):
+        rotate(asked, now=DUE + HOUR, epoch=1)
+
+
+def test_rotate_now_shortens_the_publication_interval_but_still_waits_for_confirmations() -> None:
+    ring, _ = settle(new_ring(), DUE)
+    asked = rotate(ring, now=DUE + MINUTE, epoch=1, hasten=True)
+    assert activation_at(asked) == DUE + 5 * MINUTE
+    behind = instances((1, 1))
+    assert isinstance(next_step(asked, asked.policy, behind, DUE + 5 * MINUTE), WaitUntil)
+    hastened = rotate(rotate(ring, now=DUE, epoch=1), now=DUE, epoch=1, hasten=True)
+    assert activation_at(hastened) == DUE + 5 * MINUTE
+
+
+def test_nothing_turns_by_hand_where_nothing_is_active() -> None:
+    ring = new_ring()
+    bare = revoked(revoked(ring, kid_of(ring.standby)), kid_of(ring.active()))
+    with pytest.raises(RequestRefused, match="no dynamic key is active"):
+        rotate(bare, now=NOW, epoch=1)
+
+
+def full_ring() -> Ring:
+    ring = new_ring()
+    (static,) = ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)
+    fill = tuple(
+        replace(
+            static,
+            kid=f"s-{n}",
+            state=KeyState.RETIRED,
+            retired_at=NOW,
+            remove_at=NOW + (n + 1) * HOUR,
+        )
+        for n in range(MAX_KEYS - 3)
+    )
+    return replace(ring, keys=ring.keys + fill)
+
+
+def test_a_full_ring_refuses_a_rotation_by_hand_and_makes_no_key() -> None:
+    ring = full_ring()
+    with pytest.raises(RequestRefused, match="the most there may be"):
+        rotate(ring, now=NOW, epoch=1)
+    assert revocation_wants(ring, kid_of(ring.active())) is None
+    after = revoked(ring, kid_of(ring.active()))
+    assert len(after.keys) == MAX_KEYS
+    assert after.standby is None
+    _, wait = settle(after, NOW)
+    assert wait.when == NOW + HOUR
+
+
+def test_a_full_ring_still_turns_when_due() -> None:
+    ring = full_ring()
+    ring = replace(
+        ring, keys=tuple(replace(k, remove_at=DUE + HOUR) if k.remove_at else k for k in ring.keys)
+    )
+    step = next_step(ring, ring.policy, nobody(), DUE)
+    assert isinstance(step, Activate)
+    assert step.wants is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"state": KeyState.RETIRED}, "without the times"),
+        ({"kid": "x-1"}, "kid starts"),
+        ({"due_at": None}, "until a set time"),
+    ],
+)
+def test_a_key_that_contradicts_itself_cannot_be_made(changes: dict, message: str) -> None:
+    active = new_ring().active()
+    assert active
+    with pytest.raises(ValueError, match=message):
+        replace(active, **changes)
+
+
+def test_a_ring_with_two_signers_of_a_kind_cannot_be_made() -> None:
+    """Promise 3, in the type itself."""
+    ring = new_ring()
+    active = ring.active()
+    assert active
+    with pytest.raises(ValueError, match="two active"):
+        replace(ring, keys=(*ring.keys, replace(active, kid="d-other")))
+    with pytest.raises(ValueError, match="two keys of one kid"):
+        replace(ring, keys=(active, active))
+    with pytest.raises(ValueError, match="more than 32"):
+        replace(full_ring(), keys=(*full_ring().keys, replace(active, kid="d-other")))
+
+
+def test_a_step_is_applied_with_exactly_the_key_it_wants() -> None:
+    ring = new_ring()
+    wanted = KeyWanted(KeyKind.DYNAMIC, "RS256")
+    with pytest.raises(AssertionError):
+        apply(ring, Publish(wanted, ""), now=NOW, epoch=1)
+    with pytest.raises(AssertionError):
+        apply(ring, Remove(()), now=NOW, epoch=1, fresh=fresh(wanted))
+
+
+def test_only_the_arrows_of_the_diagram_exist() -> None:
+    ring = new_ring()
+    ring, _ = settle(ring, DUE)
+    (retired,) = ring.in_state(KeyState.RETIRED)
+    with pytest.raises(AssertionError, match="never become"):
+        apply(ring, Activate(retired.kid, RotationReason.MANUAL, None), now=DUE, epoch=1)
+    with pytest.raises(AssertionError, match="not in the ring"):
+        apply(ring, Activate("d-gone", RotationReason.MANUAL, None), now=DUE, epoch=1)
+    assert {t.before for t in TRANSITIONS} == {None, *KeyState}
+
+
+def test_jwks_members_are_those_of_rfc_7517() -> None:
+    ring = new_ring(policy(algorithm="ES256"))
+    for jwk in ring.jwks()["keys"]:
+        assert set(jwk) == {"kid", "alg", "use", "kty", "crv", "x", "y"}
+        assert jwk["use"] == "sig"
+        assert dict(public_jwk("ES256", 1)).keys() < jwk.keys()

@@ -7,6 +7,7 @@ trusted ring, not from the token (RFC 8725 section 3.1).
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -66,6 +67,25 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
 """What a ring may sign with. EdDSA here is Ed25519 alone, the curve that verifiers know."""
 
 
+class _Registry(jws.JWSRegistry):
+    """One of joserfc's algorithms, without its warning that RFC 9864 deprecates the name EdDSA.
+
+    Tokens carry that name because it is the one that every verifier reads.
+    """
+
+    def __init__(self, name: str) -> None:
+        # Headers may have more members than RFC 7515 names (SuperTokens writes `version`);
+        # `crit` is refused where tokens are read.
+        super().__init__(algorithms=[name], strict_check_header=False)
+        model = copy.copy(jws.JWSRegistry.algorithms[name])
+        model.security_warning = None
+        self.algorithms = {name: model}
+
+
+# One for each algorithm, so that no other is ever tried.
+_REGISTRIES: Final = {name: _Registry(name) for name in ALGORITHMS}
+
+
 def algorithm_named(name: str) -> Algorithm:
     """The algorithm of that name.
 
@@ -98,7 +118,7 @@ class PublicKey:
     def verifies(self, token: str) -> bool:
         """Whether the compact JWS `token` was signed by this key with its own algorithm."""
         try:
-            jws.deserialize_compact(token, self._key, algorithms=[self.algorithm.name])
+            jws.deserialize_compact(token, self._key, registry=_REGISTRIES[self.algorithm.name])
         except (JoseError, ValueError):
             return False
         return True
@@ -161,7 +181,7 @@ class PrivateKey:
             {**header, "alg": self.algorithm.name},
             payload,
             self._key,
-            algorithms=[self.algorithm.name],
+            registry=_REGISTRIES[self.algorithm.name],
         )
 
     def secret_jwk(self) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class Key:
     clock_skew: timedelta
     """The greatest in force while it signed."""
     activated_at: datetime | None = None
+    activated_version: int = 0
+    """The version of the ring in which it began to sign; 0 if it never did."""
     due_at: datetime | None = None
     """When its cryptoperiod ends and the standby takes over; a static key has none."""
     due_reason: RotationReason = RotationReason.SCHEDULED
@@ -166,11 +168,24 @@ class Ring:
 
     @property
     def standby(self) -> Key | None:
-        """The published key that will sign next: of the policy's algorithm, else the oldest."""
+        """The published key that will sign next: as a rule there is only one.
+
+        While the algorithm changes there are two. The one of the policy's algorithm goes first,
+        but only if it was public by the last activation: an instance that was cut off since then
+        knows it. Otherwise the older one still has its turn, and promise 1 holds (ADR 3).
+        """
+        active = self.active()
+
+        def comes_first(key: Key) -> tuple[bool, int, str]:
+            is_known = active is None or key.published_version <= active.activated_version
+            return (
+                not (is_known and key.algorithm == self.policy.algorithm),
+                key.published_version,
+                key.kid,
+            )
+
         return min(
-            self.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC),
-            key=lambda key: (key.algorithm != self.policy.algorithm, key.ready_at, key.kid),
-            default=None,
+            self.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC), key=comes_first, default=None
         )
 
     @property

@@ -250,7 +250,7 @@ def _missing_key(ring: Ring) -> Publish | None:
     standby = ring.standby
     if standby is None:
         return Publish(KeyWanted(KeyKind.DYNAMIC, algorithm), "the standby is missing")
-    if standby.algorithm != algorithm:
+    if all(k.algorithm != algorithm for k in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)):
         return Publish(KeyWanted(KeyKind.DYNAMIC, algorithm), "the algorithm changed")
     return None
 
@@ -267,7 +267,7 @@ def _static_activation(ring: Ring, confirmed: Confirmations, now: datetime) -> A
 
 
 def _supersession(ring: Ring, confirmed: Confirmations, now: datetime) -> Supersede | None:
-    """The former algorithm's standby goes once its replacement could sign in its stead."""
+    """The former algorithm's standby goes once another one could sign in its stead."""
     standby = ring.standby
     if standby is None or standby.algorithm != ring.policy.algorithm:
         return None
@@ -308,10 +308,10 @@ def _may_activate(
 ) -> tuple[str, ...] | None:
     """None: not yet. Otherwise the instances that are passed over; as a rule nobody, `()`.
 
-    Promise 2: public for the publication interval, and confirmed by every live instance, or
-    waited for until the timeout.
+    Promise 2: public long enough (`wanted_at` is never before the key is ready), and confirmed
+    by every live instance, or waited for until the timeout.
     """
-    start = max(wanted_at, key.ready_at, confirmed.trusted_from)
+    start = max(wanted_at, confirmed.trusted_from)
     if now < start:
         return None
     missing = confirmed.missing(key)
@@ -372,9 +372,9 @@ def first_ring(
     empty = Ring(id=ring_id, name=name, version=0, epoch=epoch, policy=policy, keys=())
     active, standby, static = (_published(empty, key, now, epoch) for key in fresh)
     keys = (
-        _activated(replace(active, ready_at=now), policy, now),
+        _activated(replace(active, ready_at=now), empty, now),
         replace(standby, ready_at=now),
-        _activated(replace(static, ready_at=now), policy, now),
+        _activated(replace(static, ready_at=now), empty, now),
     )
     return _next_version(empty, epoch, keys)
 
@@ -423,7 +423,7 @@ def _turned(ring: Ring, kid: str, now: datetime) -> tuple[Key, ...]:
         raise AssertionError(f"{kid} is not in the ring")
     former = ring.active(chosen.kind)
     return tuple(
-        _activated(key, ring.policy, now)
+        _activated(key, ring, now)
         if key is chosen
         else _retired(key, now)
         if key is former
@@ -450,15 +450,16 @@ def _published(ring: Ring, fresh: FreshKey, now: datetime, epoch: int) -> Key:
     )
 
 
-def _activated(key: Key, policy: Policy, now: datetime) -> Key:
+def _activated(key: Key, ring: Ring, now: datetime) -> Key:
     _move(key, KeyState.ACTIVE)
     is_dynamic = key.kind is KeyKind.DYNAMIC
     return replace(
-        key.under(policy),
+        key.under(ring.policy),
         state=KeyState.ACTIVE,
         activated_at=now,
+        activated_version=ring.version + 1,
         # Counted from the actual activation: a late turn does not shorten the next key's life.
-        due_at=now + policy.cryptoperiod if is_dynamic else None,
+        due_at=now + ring.policy.cryptoperiod if is_dynamic else None,
     )
 
 
@@ -534,7 +535,7 @@ def revoke(
     keys = tuple(tombstone if k is key else k for k in ring.keys)
     successor = _successor(ring, now)
     if key is ring.active() and successor:
-        keys = tuple(_activated(k, ring.policy, now) if k is successor else k for k in keys)
+        keys = tuple(_activated(k, ring, now) if k is successor else k for k in keys)
     if fresh:
         keys += (_published(ring, fresh, now, epoch),)
     return _next_version(ring, epoch, keys)

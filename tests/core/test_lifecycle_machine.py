@@ -276,7 +276,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 Lifecycle.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=250,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

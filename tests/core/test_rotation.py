@@ -1,7 +1,7 @@
 """When a key signs, when it stops, when it goes: the table of the lifecycle."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -56,7 +56,7 @@ def kid_of(key: Key | None) -> str:
     return key.kid
 
 
-def revoked(ring: Ring, kid: str, now=NOW) -> Ring:
+def revoked(ring: Ring, kid: str, now: datetime = NOW) -> Ring:
     wanted = revocation_wants(ring, kid)
     return revoke(
         ring, kid, reason="leaked", now=now, epoch=1, fresh=fresh(wanted) if wanted else None
@@ -193,28 +193,43 @@ def test_a_longer_validity_keeps_the_signing_key_for_longer() -> None:
     assert retired and retired.remove_at == DUE + 29 * HOUR + 2 * MINUTE
 
 
+def test_a_longer_validity_adopted_before_a_key_signs_is_kept_with_it() -> None:
+    ring = new_ring()
+    standby = kid_of(ring.standby)
+    ring, _ = settle(ring, NOW + HOUR, rules=policy(access_token_validity=5 * HOUR))
+    ring, _ = settle(ring, DUE)
+    turned = ring.key(standby)
+    assert turned and turned.retain_for == 29 * HOUR + 2 * MINUTE
+
+
 def test_another_algorithm_gets_a_standby_of_its_own_and_waits_as_usual() -> None:
     ring, other = new_ring(), policy(algorithm="ES256")
     former_standby = kid_of(ring.standby)
-    ring, wait = settle(ring, NOW + HOUR, rules=other)
-    assert ring.standby and ring.standby.algorithm == "ES256"
-    assert former_standby in {k.kid for k in ring.in_state(KeyState.PUBLISHED)}
-    step = next_step(ring, other, nobody(), wait.when)
-    assert step == Supersede(former_standby)
-    ring, _ = settle(ring, wait.when)
-    superseded = ring.key(former_standby)
-    assert superseded and superseded.state is KeyState.RETIRED
+    ring, _ = settle(ring, NOW + HOUR, rules=other)
+    assert {k.algorithm for k in ring.in_state(KeyState.PUBLISHED)} == {"RS256", "ES256"}
+    # Whoever was cut off before the change knows the former standby alone: it has its turn.
+    assert kid_of(ring.standby) == former_standby
     ring, _ = settle(ring, DUE)
+    assert kid_of(ring.active()) == former_standby
+    assert ring.standby and ring.standby.algorithm == "ES256"
+    ring = advance(ring, DUE, DUE + 168 * HOUR)
     active = ring.active()
     assert active and active.algorithm == "ES256"
-    assert len(ring.in_state(KeyState.PUBLISHED)) == 1
+    (standby,) = ring.in_state(KeyState.PUBLISHED)
+    assert standby.algorithm == "ES256"
 
 
-def test_a_standby_superseded_while_unconfirmed_stays() -> None:
-    other = policy(algorithm="ES256")
-    ring, wait = settle(new_ring(), NOW + HOUR, rules=other)
-    step = next_step(ring, other, instances((1, 1)), wait.when)
-    assert not isinstance(step, Supersede)
+def test_a_change_of_algorithm_taken_back_leaves_no_unwanted_signer() -> None:
+    ring, _ = settle(new_ring(), NOW + HOUR, rules=policy(algorithm="ES256"))
+    unwanted = next(k.kid for k in ring.keys if k.algorithm == "ES256")
+    ring = do(ring, Adopt(policy()), NOW + 2 * HOUR)
+    unconfirmed = next_step(ring, policy(), nobody(NOW + 3 * HOUR), NOW + 2 * HOUR)
+    assert isinstance(unconfirmed, WaitUntil)
+    assert next_step(ring, policy(), nobody(), NOW + 2 * HOUR) == Supersede(unwanted)
+    ring, _ = settle(ring, NOW + 2 * HOUR)
+    superseded = ring.key(unwanted)
+    assert superseded and superseded.state is KeyState.RETIRED
+    assert ring.standby and ring.standby.algorithm == "RS256"
 
 
 def test_a_change_of_mode_changes_the_signer_and_nothing_else() -> None:

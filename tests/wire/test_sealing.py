@@ -1,0 +1,126 @@
+"""Private keys: sealed, bound to their public half, and shown to nobody (promise 4)."""
+
+import copy
+import pickle
+import traceback
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import RSAKey
+
+from ringkeeper.algorithms import ALGORITHMS, PrivateKey, PublicKey, algorithm_named, thumbprint
+from ringkeeper.errors import MalformedDocument, SealBroken, SecretError, UnsupportedAlgorithm
+from ringkeeper.ring import Key
+from ringkeeper.sealing import Kek
+from ringkeeper.trust import TrustRoot
+from tests.core.builders import new_ring, policy
+
+KEK = Kek.generate()
+
+
+def key_of(private: PrivateKey) -> Key:
+    active = new_ring(policy(algorithm=private.algorithm.name)).active()
+    assert active
+    return replace(active, public=private.public_jwk)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_sealed_key_opens_and_signs_for_its_public_half(algorithm: str) -> None:
+    private = PrivateKey.generate(algorithm)
+    key = key_of(private)
+    opened = KEK.unseal(KEK.seal(private), key)
+    assert PublicKey(key.public, algorithm).verifies(opened.sign_compact({"kid": "x"}, b"{}"))
+    assert len(thumbprint(opened.public)) == 43
+
+
+def test_a_blob_of_another_key_is_refused() -> None:
+    """An attacker who writes to Redis swaps two sealed keys."""
+    mine, other = PrivateKey.generate("ES256"), PrivateKey.generate("ES256")
+    with pytest.raises(SealBroken, match="some other key's"):
+        KEK.unseal(KEK.seal(other), key_of(mine))
+
+
+def test_a_wrong_kek_says_which_one_is_needed() -> None:
+    private = PrivateKey.generate("ES256")
+    with pytest.raises(SealBroken, match="give it the right KEK") as caught:
+        Kek.generate().unseal(KEK.seal(private), key_of(private))
+    assert KEK.kid in str(caught.value)
+
+
+def test_several_keks_open_and_the_first_one_seals() -> None:
+    first = Kek.generate()
+    both = Kek.from_secret_jwk({"keys": [first.secret_jwk(), KEK.secret_jwk()]})
+    private = PrivateKey.generate("ES256")
+    assert both.unseal(KEK.seal(private), key_of(private)).public_jwk == private.public_jwk
+    assert both.kid == first.kid
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda sealed: "",
+        lambda sealed: "x" * 20_000,
+        lambda sealed: "é" + sealed,
+        lambda sealed: sealed[:-4] + ("AAAA" if not sealed.endswith("AAAA") else "BBBB"),
+        lambda sealed: sealed[:100],
+        lambda sealed: "e30" + sealed[sealed.index(".") :],
+        lambda sealed: "!!!" + sealed,
+    ],
+)
+def test_a_damaged_blob_is_refused(damage: Any) -> None:
+    private = PrivateKey.generate("ES256")
+    with pytest.raises(SealBroken):
+        KEK.unseal(damage(KEK.seal(private)), key_of(private))
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [{}, {"kty": "oct", "k": "c2hvcnQ"}, {"kty": "oct", "k": "!"}, {"kty": "RSA"}, {"keys": []}],
+)
+def test_what_is_no_kek_is_refused(jwk: dict[str, Any]) -> None:
+    with pytest.raises(SecretError):
+        Kek.from_secret_jwk(jwk)
+
+
+@pytest.mark.parametrize("secret", [KEK, TrustRoot.generate(), PrivateKey.generate("EdDSA")])
+def test_a_secret_shows_itself_to_nobody(secret: Any) -> None:
+    inner = secret.secret_jwk()
+    private = inner.get("d") or inner["k"]
+    shown = f"{secret!r} {secret} {[secret]} {secret!s}"
+    assert private not in shown
+    assert "secret" in shown
+    with pytest.raises(TypeError, match="neither pickled nor copied"):
+        pickle.dumps(secret)
+    with pytest.raises(TypeError, match="neither pickled nor copied"):
+        copy.deepcopy(secret)
+
+
+def test_a_key_that_does_not_load_is_not_quoted_in_the_traceback() -> None:
+    jwk = PrivateKey.generate("ES256").secret_jwk()
+    secret = jwk["d"]
+    for broken in ({**jwk, "x": "AA"}, {**jwk, "crv": "P-384"}, {**jwk, "y": 7}):
+        with pytest.raises(SealBroken) as caught:
+            PrivateKey.from_secret_jwk(broken, "ES256")
+        assert secret not in "".join(traceback.format_exception(caught.value))
+
+
+def test_only_the_private_half_signs_and_only_known_algorithms_are_offered() -> None:
+    private = PrivateKey.generate("ES256")
+    with pytest.raises(SealBroken, match="not the private half"):
+        PrivateKey.from_secret_jwk(dict(private.public_jwk), "ES256")
+    with pytest.raises(UnsupportedAlgorithm, match="use one of"):
+        algorithm_named("HS256")
+    with pytest.raises(MalformedDocument):
+        PublicKey((("crv", "P-256"), ("kty", "EC"), ("x", "AA"), ("y", "AA")), "ES256")
+    with pytest.raises(TypeError, match="copied"):
+        copy.copy(private)
+    assert "PublicKey ES256" in repr(private.public)
+
+
+def test_a_short_rsa_key_is_refused() -> None:
+    with pytest.warns(SecurityWarning, match="2048"):
+        short = RSAKey.generate_key(1024)
+    with pytest.warns(SecurityWarning, match="2048"), pytest.raises(SealBroken):
+        PrivateKey.from_secret_jwk(short.as_dict(private=True), "RS256")

@@ -27,7 +27,7 @@ from ringkeeper.errors import (
     SealBroken,
 )
 from ringkeeper.replica import Replica
-from ringkeeper.store import Pong, Published, Subscribed
+from ringkeeper.store import Pong, Published, Released, Subscribed
 
 if TYPE_CHECKING:
     from random import Random
@@ -77,11 +77,13 @@ class Follower:
         kek: Kek | None = None,
         notice: Notice,
         on_change: OnChange | None = None,
+        on_release: Callable[[], None] | None = None,
         replica: Replica | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
         `on_change` is called with every replica that holds another version, or a younger proof.
+        `on_release` is called when a leader let the lease go.
         `replica` is what is known already, from before a fork.
         """
         self.replica = replica or Replica(name, roots)
@@ -96,6 +98,7 @@ class Follower:
         self._kek = kek
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
+        self._on_release = on_release or (lambda: None)
         self._confirmed: tuple[int, int] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._read_at = -_SEEK_SPACING
@@ -145,6 +148,8 @@ class Follower:
                     await self.refresh()
                 case Published():
                     await self._receive(message)
+                case Released():
+                    self._on_release()
                 case Pong() | None:
                     pass
             now = self._clock.monotonic()
@@ -175,6 +180,11 @@ class Follower:
             await self.refresh()
             self._confirmed = None
             self._wanted.set()
+
+    def take(self, snapshot: str, proof: str) -> None:
+        """Take in what this very process has just published."""
+        with suppress(DocumentError, InfrastructureError):
+            self._take(self.replica.offer(snapshot, proof, self._clock.now()))
 
     async def refresh(self) -> None:
         """Read the hash and take in what it holds; callers meanwhile share one read."""

@@ -60,10 +60,10 @@ class Published:
     proof: str
 
     @classmethod
-    def decode(cls, text: str) -> Published:
+    def decode(cls, text: str) -> Published | Released:
         """The message that `encode` made; whatever else comes is left for `replica` to refuse."""
         snapshot, _, proof = text.partition("\n")
-        return cls(snapshot, proof)
+        return cls(snapshot, proof) if text else Released()
 
     def encode(self) -> str:
         """Two lines: the snapshot, the proof."""
@@ -71,11 +71,16 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """A leader let the lease go: whoever may lead can take it at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The server answered a ping: it is there, and so is the way to it."""
 
 
-Heard = Subscribed | Published | Pong
+Heard = Subscribed | Published | Released | Pong
 
 
 class Subscription(Protocol):
@@ -121,7 +126,9 @@ class Store(Protocol):
 # --- the real one -------------------------------------------------------------------------------
 
 
-def connection_for(url: str, *, password: str | None = None, name: str = "") -> redis.Redis:
+def connection_for(
+    url: str, *, password: str | None = None, name: str = "", timeout: float = COMMAND_TIMEOUT
+) -> redis.Redis:
     """A client for `url`: `redis:// rediss:// unix://`, or `embedded:DIR` of a running daemon.
 
     It fails fast and never retries by itself: a retry after a lost reply would see its own write
@@ -134,7 +141,7 @@ def connection_for(url: str, *, password: str | None = None, name: str = "") -> 
         "decode_responses": True,
         "encoding_errors": "replace",  # a forger's bytes are for the signature check to refuse
         "protocol": 2,
-        "socket_timeout": COMMAND_TIMEOUT,
+        "socket_timeout": timeout,
         "socket_connect_timeout": COMMAND_TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
         "client_name": name or "ringkeeper",

@@ -1,0 +1,97 @@
+"""What changed between two versions of a ring, told. Promise 12 lives here. Pure.
+
+The same event becomes one log line, one entry of the audit stream and one movement of a metric,
+so the three can never tell different stories.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.ring import KeyState, RotationReason
+from ringkeeper.wire import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from ringkeeper.ring import Key, Ring
+
+Fields = dict[str, str | int | float | bool]
+
+RING_MADE: Final = "ring made"
+POLICY_ADOPTED: Final = "policy adopted"
+ROTATION_ASKED: Final = "rotation asked for"
+REQUEST_REFUSED: Final = "request refused"
+KEY_PUBLISHED: Final = "key published"
+KEY_ACTIVATED: Final = "key activated"
+KEY_RETIRED: Final = "key retired"
+KEY_REVOKED: Final = "key revoked"
+KEY_REMOVED: Final = "key removed"
+RING_HEALED: Final = "ring healed"
+
+_MOVED: Final = {
+    KeyState.PUBLISHED: KEY_PUBLISHED,
+    KeyState.ACTIVE: KEY_ACTIVATED,
+    KeyState.RETIRED: KEY_RETIRED,
+    KeyState.REVOKED: KEY_REVOKED,
+}
+
+
+def event(ring: Ring, at: datetime, name: str, fields: Mapping[str, str | int | bool]) -> Event:
+    """One event of this version of `ring`."""
+    return Event(ring.id, ring.name, ring.version, ring.epoch, at, name, dict(fields))
+
+
+def events_between(
+    before: Ring | None, after: Ring, at: datetime, context: Mapping[str, str | int | bool]
+) -> tuple[Event, ...]:
+    """One event for each change of state; `context` (who asked, why) goes with all of them."""
+    return tuple(
+        event(after, at, name, {**fields, **context}) for name, fields in _changes(before, after)
+    )
+
+
+def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
+    if before is None:
+        yield RING_MADE, {"keys": len(after.keys), "algorithm": after.policy.algorithm}
+    elif before.policy != after.policy:
+        yield POLICY_ADOPTED, _changed_policy(before, after)
+    former = {key.kid: key for key in before.keys} if before else {}
+    for key in after.keys:
+        known = former.pop(key.kid, None)
+        if known is None or known.state is not key.state:
+            yield _MOVED[key.state], _fields(key, before)
+        elif known.due_at != key.due_at or known.ready_at != key.ready_at:
+            yield ROTATION_ASKED, {"kid": key.kid}
+    for key in former.values():
+        yield KEY_REMOVED, {"kid": key.kid, "kind": key.kind.value}
+
+
+def _fields(key: Key, before: Ring | None) -> Fields:
+    fields: Fields = {"kid": key.kid, "kind": key.kind.value}
+    if key.state is KeyState.PUBLISHED:
+        fields["ready_at"] = key.ready_at.isoformat()
+    elif key.state is KeyState.ACTIVE:
+        fields["rotation"] = _why(key, before)
+        if key.due_at:
+            fields["due_at"] = key.due_at.isoformat()
+    elif key.remove_at:
+        fields["remove_at"] = key.remove_at.isoformat()
+    return fields
+
+
+def _why(key: Key, before: Ring | None) -> str:
+    """Why `key` signs now: its predecessor was due, or asked to go, or is not there any more."""
+    if before is None:
+        return "first"
+    predecessor = before.active(key.kind)
+    if predecessor is None:
+        return RotationReason.REVOCATION.value
+    return predecessor.due_reason.value
+
+
+def _changed_policy(before: Ring, after: Ring) -> Fields:
+    names = type(after.policy).__dataclass_fields__
+    changed = [n for n in names if getattr(before.policy, n) != getattr(after.policy, n)]
+    return {"changed": ", ".join(changed)}

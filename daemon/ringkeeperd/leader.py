@@ -1,0 +1,532 @@
+"""Leads a ring while the lease lasts. Promises 3 and 7 live here; `rotation` decides what to do.
+
+What is *not* guaranteed: that one leader acts at a time. A paused or cut-off leader may still
+believe in its lease. It is harmless: every write is one script in Redis that checks owner, epoch
+and version, so a stale leader's write is refused there. The lease only spares the others the work.
+
+The lease's rules are client-go's: its deadline is counted from before the request was sent, by a
+clock that nobody steps, and leading stops at two thirds of the TTL, before anyone else may begin.
+
+Nothing here remembers a half-done change. Whatever fails, the ring is read again and `next_step`
+is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ringkeeper.clock import ZERO
+from ringkeeper.errors import (
+    DocumentError,
+    RedisUnavailable,
+    RequestRefused,
+    RingkeeperError,
+    RingMissing,
+    RolledBack,
+    SealBroken,
+    WrongRing,
+)
+from ringkeeper.ring import KeyState
+from ringkeeper.wire import (
+    Command,
+    open_request,
+    open_snapshot,
+    sign_event,
+    sign_proof,
+    sign_snapshot,
+)
+from ringkeeperd.audit import REQUEST_REFUSED, event, events_between
+from ringkeeperd.leader_store import (
+    Acquired,
+    Asked,
+    Edition,
+    Fenced,
+    HeldByAnother,
+    Outcome,
+    Stale,
+    Written,
+)
+from ringkeeperd.rotation import (
+    Activate,
+    Confirmations,
+    KeyWanted,
+    WaitUntil,
+    apply,
+    next_step,
+    revocation_wants,
+    revoke,
+    rotate,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ringkeeper.clock import Clock
+    from ringkeeper.follower import Follower
+    from ringkeeper.policy import Policy
+    from ringkeeper.ring import Ring
+    from ringkeeper.sealing import Kek
+    from ringkeeper.trust import TrustRoot
+    from ringkeeper.wire import Event, Request
+    from ringkeeperd.leader_store import LeaderStore
+    from ringkeeperd.minting import Minted
+    from ringkeeperd.rotation import Change, Instance
+
+Mint = Callable[[KeyWanted], Awaitable["Minted"]]
+
+_RETRY_FIRST = 0.2
+_RETRY_MOST = 5.0
+_LOOK_AGAIN = timedelta(seconds=1)
+"""How often the table of instances is read while somebody is waited for."""
+_LEASE_MARGIN = timedelta(milliseconds=50)
+_LONGEST_SLEEP = timedelta(seconds=60)
+"""The wall clock may be stepped while we sleep: look at it at least this often."""
+
+
+class Observer(Protocol):
+    """Where leading is told: logs and metrics."""
+
+    def leading(self, epoch: int) -> None:
+        """The lease is ours."""
+
+    def not_leading(self, why: str) -> None:
+        """It is not, or not any more."""
+
+    def cannot_lead(self, error: RingkeeperError) -> None:
+        """We could have had the lease, and must not use it."""
+
+    def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
+        """A new version is published."""
+
+    def forced(self, kid: str, instances: tuple[str, ...]) -> None:
+        """A key was activated although these never confirmed it."""
+
+    def refused(self, told: Event) -> None:
+        """An operator's request was refused."""
+
+    def waiting(self, ring: Ring, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
+        """Nothing to do for now."""
+
+    def propagated(self, took: timedelta) -> None:
+        """Every live instance has confirmed the newest version."""
+
+    def failed(self, error: RingkeeperError) -> None:
+        """A change could not be made; it will be tried again."""
+
+
+class LeaseLost(Exception):
+    """Stop leading at once. An expected race, not an error."""
+
+
+class Leader:
+    """One daemon's part in leading one ring: tries for the lease, and leads while it has it."""
+
+    def __init__(  # noqa: PLR0913 - everything that is not pure is handed in
+        self,
+        *,
+        policy: Policy,
+        store: LeaderStore,
+        follower: Follower,
+        root: TrustRoot,
+        kek: Kek,
+        clock: Clock,
+        owner: Callable[[], str],
+        mint: Mint,
+        lease_ttl: timedelta,
+        observer: Observer,
+    ) -> None:
+        """Lead the ring that `follower` follows, by `policy`.
+
+        `owner` makes a random token for each term; `mint` makes and seals a key pair.
+        """
+        self.policy = policy
+        self.store = store
+        self.follower = follower
+        self.root = root
+        self.kek = kek
+        self.clock = clock
+        self.mint = mint
+        self.ttl = lease_ttl
+        self.observer = observer
+        self.wake = asyncio.Event()
+        """Set when there may be something to do sooner than thought."""
+        self._owner = owner
+
+    def change_policy(self, policy: Policy) -> None:
+        """From now on lead by `policy`."""
+        self.policy = policy
+        self.wake.set()
+
+    async def run(self) -> None:
+        """Lead whenever the lease can be had, until cancelled; then let it go."""
+        pause = _RETRY_FIRST
+        while True:
+            owner = self._owner()
+            try:
+                term = await self._campaign(owner)
+                try:
+                    await term.serve()
+                finally:
+                    await self._release(owner)
+            except (LeaseLost, RedisUnavailable) as error:
+                self.observer.not_leading(str(error))
+                pause = _RETRY_FIRST if isinstance(error, LeaseLost) else pause
+            except (DocumentError, SealBroken) as error:
+                # Promise 7: what cannot be read is not overwritten. Another daemon may read it.
+                self.observer.cannot_lead(error)
+                pause = _RETRY_MOST
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY_MOST)
+
+    async def _campaign(self, owner: str) -> _Term:
+        """A term as leader, once nobody else has the lease."""
+        while True:
+            asked_at = self.clock.monotonic()
+            held = self.follower.replica.held
+            self.wake.clear()
+            answer = await self.store.acquire(owner, self.ttl, held.ring.epoch if held else 0)
+            match answer:
+                case Acquired():
+                    return _Term(self, owner, answer, asked_at)
+                case HeldByAnother(remaining):
+                    self.observer.not_leading("another daemon leads")
+                    await self.rest(min(remaining + _LEASE_MARGIN, self.ttl))
+
+    async def _release(self, owner: str) -> None:
+        with suppress(RedisUnavailable, TimeoutError):
+            async with asyncio.timeout(1):
+                await self.store.release(owner)
+
+    async def rest(self, duration: timedelta) -> None:
+        """Sleep for `duration`, or until there may be something to do."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, duration.total_seconds())):
+                await self.wake.wait()
+        self.wake.clear()
+
+
+class _Term:
+    """One leadership: from taking the lease to losing it or letting it go."""
+
+    def __init__(self, leader: Leader, owner: str, acquired: Acquired, asked_at: float) -> None:
+        self._leader = leader
+        self._store = leader.store
+        self._clock = leader.clock
+        self._observer = leader.observer
+        self._owner = owner
+        self._epoch = acquired.epoch
+        self._offset = ZERO
+        self._deadline = 0.0
+        self._is_ours_from(asked_at, acquired.redis_now)
+        self._trusted_from: datetime | None = None
+        self._asked: list[Asked] = []
+        self._proved_at = 0.0
+        self._published_at: float | None = None
+        """When the newest version went out, while it is not confirmed by all."""
+
+    async def serve(self) -> None:
+        """Lead: until cancelled, or an error says why not."""
+        await self._load()
+        self._observer.leading(self._epoch)
+        await self._prove()
+        await first_of(self._keep_lease(), self._hear_requests(), self._turn())
+
+    # --- the lease ---------------------------------------------------------------------------------
+
+    def _is_ours_from(self, asked_at: float, redis_now: datetime) -> None:
+        """Note how long the lease is good for, and how far Redis' clock is from ours."""
+        self._deadline = asked_at + self._leader.ttl.total_seconds() * 2 / 3
+        half_way = timedelta(seconds=(self._clock.monotonic() - asked_at) / 2)
+        self._offset = redis_now - (self._clock.now() - half_way)
+
+    def _check_lease(self) -> None:
+        if self._clock.monotonic() >= self._deadline:
+            raise LeaseLost("the lease could not be renewed in time")
+
+    async def _keep_lease(self) -> None:
+        every = self._leader.ttl.total_seconds() / 3
+        while True:
+            await asyncio.sleep(every)
+            while not await self._is_renewed():
+                await asyncio.sleep(min(_RETRY_FIRST, every / 4))
+
+    async def _is_renewed(self) -> bool:
+        self._check_lease()
+        asked_at = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._deadline - asked_at):
+                redis_now = await self._store.renew(self._owner, self._leader.ttl)
+        except (RedisUnavailable, TimeoutError):
+            return False
+        if redis_now is None:
+            raise LeaseLost("another daemon has the lease, or Redis lost it")
+        self._is_ours_from(asked_at, redis_now)
+        return True
+
+    # --- turning the keys --------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        """Ask for the one thing to do, do it, ask again."""
+        while True:
+            self._check_lease()
+            try:
+                await self._answer_requests()
+                await self._step()
+            except RedisUnavailable as error:
+                self._observer.failed(error)
+                await asyncio.sleep(_RETRY_FIRST)
+
+    async def _step(self) -> None:
+        instances = await self._store.instances(self._ring.policy.liveness_window)
+        confirmed = Confirmations(instances, self._trusts_from())
+        step = next_step(
+            self._ring,
+            self._leader.policy,
+            confirmed,
+            self._clock.now(),
+            clock_offset=self._offset,
+        )
+        if not isinstance(step, WaitUntil):
+            await self._take(step)
+            return
+        if self._proof_due_in() <= ZERO:
+            await self._prove()
+        self._watch_propagation(instances)
+        self._observer.waiting(self._ring, step, instances)
+        await self._leader.rest(self._sleep_for(step))
+
+    def _trusts_from(self) -> datetime:
+        """The table of instances is trusted one liveness window after this term began."""
+        if self._trusted_from is None:
+            self._trusted_from = self._clock.now() + self._ring.policy.liveness_window
+        return self._trusted_from
+
+    def _sleep_for(self, wait: WaitUntil) -> timedelta:
+        waits = [wait.when - self._clock.now(), self._proof_due_in(), _LONGEST_SLEEP]
+        if wait.awaiting:
+            waits.append(_LOOK_AGAIN)
+        if self._published_at is not None:
+            waits.append(_LOOK_AGAIN / 4)
+        return min(waits)
+
+    async def _take(self, step: Change) -> None:
+        began = self._clock.monotonic()
+        minted = await self._leader.mint(step.wants) if step.wants else None
+        ring = apply(
+            self._ring,
+            step,
+            now=self._clock.now(),
+            epoch=self._epoch,
+            fresh=minted.fresh if minted else None,
+        )
+        if await self._commit(ring, minted, {}, began) and isinstance(step, Activate):
+            if step.forced:
+                self._observer.forced(step.kid, step.forced)
+
+    async def _commit(
+        self, ring: Ring, minted: Minted | None, context: dict[str, str], began: float
+    ) -> bool:
+        """Publish `ring` in place of the one decided on; whether that is now the truth."""
+        now = self._clock.now()
+        events = events_between(self._ring, ring, now, context)
+        put = {minted.fresh.kid: minted.sealed} if minted else {}
+        if not await self._publish(ring, self._ring.version, put, events):
+            await self._load()
+            return False
+        took = timedelta(seconds=self._clock.monotonic() - began)
+        self._observer.changed(ring, events, took)
+        return True
+
+    async def _publish(
+        self, ring: Ring, expected: int, put: dict[str, str], events: tuple[Event, ...]
+    ) -> bool:
+        """Write `ring` over version `expected`; False if Redis holds something else.
+
+        Raises:
+            LeaseLost: Redis refused us.
+        """
+        root = self._leader.root
+        snapshot = sign_snapshot(ring, root)
+        proof = sign_proof(ring, snapshot, self._clock.now(), root)
+        edition = Edition(
+            version=ring.version,
+            epoch=self._epoch,
+            snapshot=snapshot,
+            proof=proof,
+            put=put,
+            kept=frozenset(k.kid for k in ring.keys if k.state is not KeyState.REVOKED),
+            events=tuple(sign_event(told, root) for told in events),
+        )
+        outcome = await self._insist(lambda: self._store.publish(self._owner, expected, edition))
+        if not isinstance(outcome, Written):
+            return False
+        self._ring, self._snapshot = ring, snapshot
+        self._published_at = self._proved_at = self._clock.monotonic()
+        self._leader.follower.take(snapshot, proof)
+        return True
+
+    async def _insist(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """What came of `write`, asked again after a lost reply: every script is idempotent."""
+        while True:
+            self._check_lease()
+            try:
+                outcome = await write()
+            except RedisUnavailable as error:
+                self._observer.failed(error)
+                await asyncio.sleep(_RETRY_FIRST)
+                continue
+            if isinstance(outcome, Fenced):
+                raise LeaseLost(outcome.why)
+            return outcome
+
+    # --- the heartbeat -----------------------------------------------------------------------------
+
+    def _proof_due_in(self) -> timedelta:
+        age = timedelta(seconds=self._clock.monotonic() - self._proved_at)
+        return self._ring.policy.proof_interval - age
+
+    async def _prove(self) -> None:
+        """Sign and publish that this is still the newest version."""
+        asked_at = self._clock.monotonic()
+        proof = sign_proof(self._ring, self._snapshot, self._clock.now(), self._leader.root)
+        outcome = await self._insist(
+            lambda: self._store.prove(self._owner, self._ring.version, self._snapshot, proof)
+        )
+        if isinstance(outcome, Stale):
+            await self._load()
+            return
+        self._proved_at = asked_at
+        self._leader.follower.take(self._snapshot, proof)
+
+    def _watch_propagation(self, instances: tuple[Instance, ...]) -> None:
+        edition = (self._ring.epoch, self._ring.version)
+        is_everywhere = all((i.epoch, i.version) >= edition for i in instances)
+        if self._published_at is not None and is_everywhere:
+            took = self._clock.monotonic() - self._published_at
+            self._observer.propagated(timedelta(seconds=took))
+            self._published_at = None
+
+    # --- what Redis holds --------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        """Take up the ring that Redis holds, after it was checked against what is known.
+
+        Raises:
+            DocumentError, SealBroken: it must not be led from here; nothing was changed.
+        """
+        stored = await self._store.read()
+        known = self._leader.follower.replica.held
+        name = self._leader.follower.replica.name
+        if not stored.snapshot:
+            raise RingMissing(
+                f"redis holds no ring {name!r}; if it is new, run ringkeeper init; otherwise this "
+                "is a loss of data: keep the daemons running, and restore a backup"
+            )
+        ring = open_snapshot(stored.snapshot, self._leader.follower.replica.roots)
+        if ring.name != name or (known and known.ring.id != ring.id):
+            raise WrongRing(f"redis holds another ring under the name {name!r}; nothing is changed")
+        if known and (ring.version, ring.epoch) < (known.ring.version, known.ring.epoch):
+            raise RolledBack(
+                f"ring {name!r} went back from version {known.ring.version} to {ring.version}: "
+                "Redis lost writes; nothing is changed"
+            )
+        await self._check_seals(ring)
+        self._ring, self._snapshot = ring, stored.snapshot
+
+    async def _check_seals(self, ring: Ring) -> None:
+        """Promise 7: who cannot open the private keys must not lead."""
+        known = self._leader.follower.replica.held
+        opened = known.signing if known else {}
+        wanted = [key for key in ring.may_sign_next if key.kid not in opened]
+        sealed = await self._store.sealed([key.kid for key in wanted])
+        for key in wanted:
+            self._leader.kek.unseal(sealed.get(key.kid, ""), key)
+
+    # --- operators ---------------------------------------------------------------------------------
+
+    async def _hear_requests(self) -> None:
+        """Note what operators ask for; `_turn` answers between two steps."""
+        while True:
+            try:
+                async with self._store.requests() as stream:
+                    while True:
+                        asked = await stream.next()
+                        self._asked += asked
+                        if asked:
+                            self._leader.wake.set()
+            except RedisUnavailable as error:
+                self._observer.failed(error)
+                await asyncio.sleep(_RETRY_MOST / 5)
+
+    async def _answer_requests(self) -> None:
+        while self._asked:
+            asked = self._asked[0]
+            refusal = await self._answer(asked)
+            told = None
+            if refusal:
+                self._observer.refused(refusal)
+                told = sign_event(refusal, self._leader.root)
+            await self._store.dismiss(asked, told)
+            self._asked.remove(asked)
+
+    async def _answer(self, asked: Asked) -> Event | None:
+        """Do what was asked for; or the event that says why not."""
+        now = self._clock.now()
+        try:
+            request = open_request(asked.document, self._leader.follower.replica.roots)
+        except DocumentError as error:
+            return event(self._ring, now, REQUEST_REFUSED, {"why": str(error)})
+        context = {"request": request.id, "by": request.by, "reason": request.reason}
+        try:
+            while not await self._fulfil(request, context):
+                pass
+        except RequestRefused as error:
+            return event(self._ring, now, REQUEST_REFUSED, {**context, "why": str(error)})
+        return None
+
+    async def _fulfil(self, request: Request, context: dict[str, str]) -> bool:
+        """Whether the ring is now as asked; False if it moved on meanwhile: look again.
+
+        Raises:
+            RequestRefused: meant for another ring or version, or not possible.
+        """
+        ring, now = self._ring, self._clock.now()
+        if (request.ring_id, request.name) != (ring.id, ring.name):
+            raise RequestRefused("the request is for another ring")
+        if request.version != ring.version:
+            raise RequestRefused(
+                f"decided on version {request.version}, the ring is at {ring.version}; look again"
+            )
+        began = self._clock.monotonic()
+        if request.command is not Command.REVOKE:
+            hasten = request.command is Command.ROTATE_NOW
+            turned = rotate(ring, now=now, epoch=self._epoch, hasten=hasten)
+            return await self._commit(turned, None, context, began)
+        wanted = revocation_wants(ring, request.kid)
+        minted = await self._leader.mint(wanted) if wanted else None
+        revoked = revoke(
+            ring,
+            request.kid,
+            reason=request.reason,
+            now=self._clock.now(),
+            epoch=self._epoch,
+            fresh=minted.fresh if minted else None,
+        )
+        return await self._commit(revoked, minted, context, began)
+
+
+async def first_of(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all of `work` until one ends; then stop the others and end as it did."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

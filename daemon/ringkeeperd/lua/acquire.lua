@@ -1,0 +1,26 @@
+-- Take the lease of a ring, if nobody has it.
+--
+-- KEYS[1] lease (string, PX)   the leader's owner token
+-- KEYS[2] epoch (string)       the newest epoch
+-- ARGV[1] owner token, new each incarnation
+-- ARGV[2] TTL, ms
+-- ARGV[3] the highest epoch that the caller has seen in a signed document
+-- Returns {'ok', epoch, now in ms}, or {'held', ms that the lease has left, now in ms}.
+--
+-- Idempotent: the owner that lost the reply gets the same epoch again. The epoch is above what is
+-- stored and above what was seen, so it never repeats, not even after Redis lost its data.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return {'ok', tonumber(redis.call('GET', KEYS[2]) or ARGV[3]), now}
+end
+if holder then
+    return {'held', redis.call('PTTL', KEYS[1]), now}
+end
+local epoch = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[3])) + 1
+redis.call('SET', KEYS[2], string.format('%.0f', epoch))
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {'ok', epoch, now}

@@ -1,0 +1,23 @@
+-- The instances that were heard of within the liveness window; those long gone are forgotten.
+--
+-- KEYS[1] instances (hash)    instance id -> what it confirmed
+-- KEYS[2] seen (sorted set)   instance id -> last heard of, ms
+-- ARGV[1] liveness window, ms
+-- Returns {now in ms, id, last heard of, what it confirmed, id, ...}. Idempotent.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local window = tonumber(ARGV[1])
+local gone = redis.call('ZRANGE', KEYS[2], '-inf', now - 10 * window, 'BYSCORE', 'LIMIT', 0, 500)
+for _, id in ipairs(gone) do
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+end
+local live = redis.call('ZRANGE', KEYS[2], now - window, '+inf', 'BYSCORE', 'WITHSCORES')
+local answer = {now}
+for i = 1, #live, 2 do
+    answer[#answer + 1] = live[i]
+    answer[#answer + 1] = live[i + 1]
+    answer[#answer + 1] = redis.call('HGET', KEYS[1], live[i]) or ''
+end
+return answer

@@ -1,0 +1,22 @@
+-- Publish a fresh proof for the version that Redis holds: the heartbeat.
+--
+-- KEYS[1] keyring (hash)
+-- KEYS[2] lease (string)
+-- ARGV[1] owner token
+-- ARGV[2] the version that the proof vouches for
+-- ARGV[3] snapshot that it vouches for
+-- ARGV[4] proof
+-- ARGV[5] channel
+-- ARGV[6] message
+-- Returns {'ok', version}, {'fenced', '...'} or {'stale', version in Redis}. Idempotent.
+
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+    return {'fenced', 'the lease is not ours any more'}
+end
+local version = redis.call('HGET', KEYS[1], 'version') or '0'
+if version ~= ARGV[2] or redis.call('HGET', KEYS[1], 'snapshot') ~= ARGV[3] then
+    return {'stale', version}
+end
+redis.call('HSET', KEYS[1], 'proof', ARGV[4])
+redis.call('PUBLISH', ARGV[5], ARGV[6])
+return {'ok', version}

@@ -1,0 +1,57 @@
+-- Replace the shared keyring, if it is still what the caller decided on. Promise 3.
+--
+-- KEYS[1] keyring (hash)     version, epoch, snapshot, proof
+-- KEYS[2] sealed (hash)      kid -> sealed private key
+-- KEYS[3] lease (string)     the leader's owner token
+-- KEYS[4] epoch (string)     the newest epoch
+-- KEYS[5] events (stream)    audit events
+-- ARGV[1] owner token
+-- ARGV[2] epoch of the caller's leadership
+-- ARGV[3] the version decided on; 0 where there is to be no ring yet
+-- ARGV[4] the version to write
+-- ARGV[5] snapshot
+-- ARGV[6] proof
+-- ARGV[7] channel
+-- ARGV[8] message
+-- ARGV[9] most events to keep, about
+-- ARGV[10] the changes of the sealed keys, JSON: {"put": {kid: sealed}, "kept": [kid]}
+-- ARGV[11...] audit events
+-- Returns {'ok', version}, {'fenced', '...'} or {'stale', version in Redis}.
+--
+-- All or nothing: apps see the former keyring or this one, never a mix. The hash is written first,
+-- then the message goes out. Idempotent: the very same snapshot again is 'ok' and writes nothing.
+
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then
+    return {'fenced', 'the lease is not ours any more'}
+end
+if tonumber(redis.call('GET', KEYS[4]) or '0') > tonumber(ARGV[2]) then
+    return {'fenced', 'another leadership came after ours'}
+end
+local version = redis.call('HGET', KEYS[1], 'version') or '0'
+if version == ARGV[4] and redis.call('HGET', KEYS[1], 'snapshot') == ARGV[5] then
+    return {'ok', version}
+end
+if version ~= ARGV[3] then
+    return {'stale', version}
+end
+
+local changes = cjson.decode(ARGV[10])
+for kid, sealed in pairs(changes['put']) do
+    redis.call('HSET', KEYS[2], kid, sealed)
+end
+local kept = {}
+for _, kid in ipairs(changes['kept']) do
+    kept[kid] = true
+end
+for _, kid in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if not kept[kid] then
+        redis.call('HDEL', KEYS[2], kid)
+    end
+end
+redis.call('HSET', KEYS[1], 'version', ARGV[4], 'epoch', ARGV[2], 'snapshot', ARGV[5],
+    'proof', ARGV[6])
+for i = 11, #ARGV do
+    redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'event', ARGV[i])
+end
+redis.call('PUBLISH', ARGV[7], ARGV[8])
+return {'ok', ARGV[4]}

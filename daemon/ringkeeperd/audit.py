@@ -38,13 +38,15 @@ _MOVED: Final = {
 }
 
 
-def event(ring: Ring, at: datetime, name: str, fields: Mapping[str, str | int | bool]) -> Event:
+def event(
+    ring: Ring, at: datetime, name: str, fields: Mapping[str, str | int | float | bool]
+) -> Event:
     """One event of this version of `ring`."""
     return Event(ring.id, ring.name, ring.version, ring.epoch, at, name, dict(fields))
 
 
 def events_between(
-    before: Ring | None, after: Ring, at: datetime, context: Mapping[str, str | int | bool]
+    before: Ring | None, after: Ring, at: datetime, context: Mapping[str, str | int | float | bool]
 ) -> tuple[Event, ...]:
     """One event for each change of state; `context` (who asked, why) goes with all of them."""
     return tuple(

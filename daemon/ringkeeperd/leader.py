@@ -235,7 +235,7 @@ class _Term:
         await self._prove()
         await first_of(self._keep_lease(), self._hear_requests(), self._turn())
 
-    # --- the lease ---------------------------------------------------------------------------------
+    # --- the lease -------------------------------------------------------------------------------
 
     def _is_ours_from(self, asked_at: float, redis_now: datetime) -> None:
         """Note how long the lease is good for, and how far Redis' clock is from ours."""
@@ -267,7 +267,7 @@ class _Term:
         self._is_ours_from(asked_at, redis_now)
         return True
 
-    # --- turning the keys --------------------------------------------------------------------------
+    # --- turning the keys ------------------------------------------------------------------------
 
     async def _turn(self) -> None:
         """Ask for the one thing to do, do it, ask again."""
@@ -323,9 +323,9 @@ class _Term:
             epoch=self._epoch,
             fresh=minted.fresh if minted else None,
         )
-        if await self._commit(ring, minted, {}, began) and isinstance(step, Activate):
-            if step.forced:
-                self._observer.forced(step.kid, step.forced)
+        is_done = await self._commit(ring, minted, {}, began)
+        if is_done and isinstance(step, Activate) and step.forced:
+            self._observer.forced(step.kid, step.forced)
 
     async def _commit(
         self, ring: Ring, minted: Minted | None, context: dict[str, str], began: float
@@ -383,7 +383,7 @@ class _Term:
                 raise LeaseLost(outcome.why)
             return outcome
 
-    # --- the heartbeat -----------------------------------------------------------------------------
+    # --- the heartbeat ---------------------------------------------------------------------------
 
     def _proof_due_in(self) -> timedelta:
         age = timedelta(seconds=self._clock.monotonic() - self._proved_at)
@@ -410,7 +410,7 @@ class _Term:
             self._observer.propagated(timedelta(seconds=took))
             self._published_at = None
 
-    # --- what Redis holds --------------------------------------------------------------------------
+    # --- what Redis holds ------------------------------------------------------------------------
 
     async def _load(self) -> None:
         """Take up the ring that Redis holds, after it was checked against what is known.
@@ -446,7 +446,7 @@ class _Term:
         for key in wanted:
             self._leader.kek.unseal(sealed.get(key.kid, ""), key)
 
-    # --- operators ---------------------------------------------------------------------------------
+    # --- operators -------------------------------------------------------------------------------
 
     async def _hear_requests(self) -> None:
         """Note what operators ask for; `_turn` answers between two steps."""

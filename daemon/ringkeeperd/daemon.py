@@ -1,0 +1,214 @@
+"""The daemon: rings, HTTP and signals, from start to stop. I/O is put in order here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import secrets
+import signal
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ringkeeper.clock import SystemClock
+from ringkeeper.configuration import differences, load
+from ringkeeper.errors import ConfigurationError, InfrastructureError, RequestRefused, SecretError
+from ringkeeper.sealing import Kek
+from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
+from ringkeeper.trust import TrustRoot
+from ringkeeperd.embedded import EmbeddedServer
+from ringkeeperd.founding import found
+from ringkeeperd.leader import first_of
+from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.metrics import Metrics
+from ringkeeperd.minting import mint_aside
+from ringkeeperd.service import RingService, Secrets
+from ringkeeperd.web import Pages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structlog.stdlib import BoundLogger
+
+    from ringkeeper.configuration import Configuration, RingConfiguration
+    from ringkeeper.ring import Ring
+
+_STOP_WITHIN = 1.5
+
+
+class Daemon:
+    """A running daemon."""
+
+    def __init__(self, configuration: Configuration, log: BoundLogger) -> None:
+        """Read nothing yet; `run` does."""
+        self.configuration = configuration
+        self.log = log
+        self.metrics = Metrics()
+        self.services: dict[str, RingService] = {}
+        self.clock = SystemClock()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            RingkeeperError: it cannot start, and why.
+        """
+        # Promise 4: no private key in a core dump of ours.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        configuration = self.configuration
+        async with AsyncExitStack() as stack:
+            if configuration.embedded:
+                server = await EmbeddedServer.start(configuration.embedded)
+                stack.push_async_callback(server.stop)
+                await self._found_embedded(configuration.embedded)
+            own = read_secrets(configuration)
+            self.services |= {
+                ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
+                for ring in configuration.rings
+            }
+            self.metrics.watch(self.services)
+            await stack.enter_async_context(self._serving())
+            self.log.info(
+                "serving",
+                url=f"http://{configuration.host}:{configuration.port}",
+                redis=configuration.redis_shown,
+                rings=list(self.services),
+                lead=configuration.lead,
+            )
+            work = [service.run() for service in self.services.values()]
+            await first_of(_until(stop), *work)
+            self.log.info("stopping")
+
+    def reload(self) -> None:
+        """Take up the edited configuration; a bad one is told, and the running one kept."""
+        old = self.configuration
+        try:
+            new = load(old.path, os.environ)
+        except ConfigurationError as error:
+            self.metrics.config_reloads.labels("failure").inc()
+            self.log.error("configuration rejected", problems=list(error.problems))
+            return
+        self.metrics.config_reloads.labels("success").inc()
+        for ring in new.rings:
+            service = self.services.get(ring.name)
+            if service and service.leader:
+                service.leader.change_policy(ring.policy)
+        later = differences(old, new)
+        self.configuration = new
+        self.log.info("configuration reloaded", needs_restart=list(later))
+
+    async def _found_embedded(self, directory: Path) -> None:
+        """The first start makes secrets and rings by itself, here alone; no later one does."""
+        configuration = self.configuration
+        for ring in configuration.rings:
+            marker = directory / f"founded-{ring.name}"
+            if marker.exists() or not configuration.lead:
+                continue
+            make_secrets(configuration)
+            with suppress(RequestRefused):  # there is a ring already
+                await found_ring(configuration, ring)
+                self.metrics.bootstraps.labels(ring.name).inc()
+                self.log.info("ring made", ring=ring.name, directory=str(directory))
+            marker.touch(mode=0o600)
+
+    def _serving(self) -> _Serving:
+        pages = Pages(self.services, self.metrics, self.configuration.issuer)
+        return _Serving(pages.application(), self.configuration.host, self.configuration.port)
+
+
+class _Serving:
+    """The HTTP server, as a context."""
+
+    def __init__(self, application: web.Application, host: str, port: int) -> None:
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=0.5
+        )
+        self._where = host, port
+
+    async def __aenter__(self) -> None:
+        host, port = self._where
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port, reuse_address=True).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise InfrastructureError(
+                f"listen: {host}:{port}: {why.lower()}; stop what uses it, or choose another "
+                "address in listen"
+            ) from None
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._runner.cleanup()
+
+
+def read_secrets(configuration: Configuration) -> Secrets:
+    """What a daemon of this configuration holds.
+
+    Raises:
+        SecretError: a file that it needs and cannot use.
+    """
+    roots = read_pinned_roots(configuration.trust_root_public)
+    if not configuration.lead:
+        return Secrets(roots, None, None)
+    root = read_root(configuration.trust_root)
+    if root.kid not in roots.kids:
+        raise SecretError(
+            f"{configuration.trust_root}: is not the private half of "
+            f"{configuration.trust_root_public}; give the daemon the pair that belongs together"
+        )
+    return Secrets(roots, root, read_kek(configuration.kek))
+
+
+def make_secrets(configuration: Configuration) -> tuple[Path, ...]:
+    """Make the trust root and the KEK where there are none; the files that were written."""
+    made: list[Path] = []
+    if not configuration.trust_root_public.exists() or configuration.trust_root.exists():
+        if create(configuration.trust_root, TrustRoot.generate().secret_jwk()):
+            made.append(configuration.trust_root)
+        root = read_root(configuration.trust_root)
+        if create(configuration.trust_root_public, root.public_jwk(), mode=0o644):
+            made.append(configuration.trust_root_public)
+    if create(configuration.kek, Kek.generate().secret_jwk()):
+        made.append(configuration.kek)
+    return tuple(made)
+
+
+async def found_ring(configuration: Configuration, ring: RingConfiguration) -> Ring:
+    """Make `ring` in Redis, with the secrets that are there.
+
+    Raises:
+        RequestRefused: it exists.
+    """
+    own = read_secrets(configuration)
+    if own.root is None or own.kek is None:
+        raise RequestRefused("lead is false here; make the ring where the private root is")
+    clock = SystemClock()
+    store = RedisLeaderStore.connect(
+        configuration.redis_url, ring.name, clock, password=configuration.redis_password
+    )
+    try:
+        return await found(
+            name=ring.name,
+            ring_id=secrets.token_urlsafe(12),
+            policy=ring.policy,
+            store=store,
+            root=own.root,
+            mint=partial(mint_aside, kek=own.kek),
+            clock=clock,
+            owner=secrets.token_urlsafe(16),
+        )
+    finally:
+        await store.close()
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()

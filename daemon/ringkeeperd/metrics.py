@@ -1,0 +1,155 @@
+"""Prometheus metrics. What concerns a whole ring comes from its leader alone, so sums are right.
+
+Counters exist from 0 on every daemon, so `increase()` sees the first event; only the leader's
+move.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+import ringkeeper
+from ringkeeper.ring import KeyState, RotationReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from prometheus_client import Metric
+
+    from ringkeeperd.service import RingService
+
+_FAILURES = ("redis", "clock")
+_OPERATIONS = ("listening", "reading", "preparing", "leading")
+
+
+class Metrics:
+    """All metrics of one daemon, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("ring",)
+        self.rotations = self._counter("rotations", "Keys that became active.", "ring", "reason")
+        self.rotation_failures = self._counter(
+            "rotation_failures",
+            "Changes of a ring that failed and are tried again.",
+            "ring",
+            "reason",
+        )
+        self.rotation_duration = Histogram(
+            "ringkeeper_rotation_duration_seconds",
+            "From the decision to the published version.",
+            labels,
+            buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+            registry=self.registry,
+        )
+        self.propagation = Histogram(
+            "ringkeeper_propagation_seconds",
+            "From a published version until every live instance has confirmed it.",
+            labels,
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+            registry=self.registry,
+        )
+        self.transitions = self._counter(
+            "leader_transitions", "Times this daemon began to lead.", "ring"
+        )
+        self.forced = self._counter(
+            "activation_forced", "Keys activated although an instance never confirmed them.", "ring"
+        )
+        self.heals = self._counter("heals", "Rings repaired after Redis lost writes.", "ring")
+        self.bootstraps = self._counter("bootstraps", "Rings made by this daemon.", "ring")
+        self.redis_errors = self._counter(
+            "redis_errors", "Times that Redis began to fail us.", "ring", "operation"
+        )
+        self.config_reloads = self._counter(
+            "config_reloads", "Reloads of the configuration.", "result"
+        )
+        for result in ("success", "failure"):
+            self.config_reloads.labels(result)
+        build = Gauge(
+            "ringkeeper_build_info",
+            "Always 1; the labels tell.",
+            ["version"],
+            registry=self.registry,
+        )
+        build.labels(ringkeeper.__version__).set(1)
+
+    def watch(self, services: Mapping[str, RingService]) -> None:
+        """Report on these rings, from now on."""
+        for name in services:
+            for reason in RotationReason:
+                self.rotations.labels(name, reason.value)
+            for failure in _FAILURES:
+                self.rotation_failures.labels(name, failure)
+            for operation in _OPERATIONS:
+                self.redis_errors.labels(name, operation)
+            for family in (self.transitions, self.forced, self.heals, self.bootstraps):
+                family.labels(name)
+            self.rotation_duration.labels(name)
+            self.propagation.labels(name)
+        self.registry.register(_Rings(services))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"ringkeeper_{name}", text, labels, registry=self.registry)
+
+
+class _Rings(Collector):
+    """Gauges, read off the rings when somebody asks."""
+
+    def __init__(self, services: Mapping[str, RingService]) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[Metric]:
+        gauges = {
+            name: GaugeMetricFamily(f"ringkeeper_{name}", text, labels=["ring", *labels])
+            for name, text, labels in (
+                ("leader", "1 on the daemon that turns this ring's keys.", ()),
+                ("redis_up", "Whether Redis answers.", ()),
+                ("proof_age_seconds", "Age of the newest proof of freshness known here.", ()),
+                ("keyring_version", "Version of the ring (leader only).", ()),
+                ("keys", "Keys by state (leader only).", ("state",)),
+                ("instances", "Live instances (leader only).", ()),
+                (
+                    "instances_behind",
+                    "Live instances without the newest version (leader only).",
+                    (),
+                ),
+                ("last_rotation_timestamp_seconds", "When the active key began (leader only).", ()),
+                ("next_rotation_timestamp_seconds", "When the next key signs (leader only).", ()),
+            )
+        }
+        for name, service in self._services.items():
+            _fill(gauges, name, service)
+        return gauges.values()
+
+
+def _fill(gauges: Mapping[str, GaugeMetricFamily], name: str, service: RingService) -> None:
+    state = service.state
+    gauges["leader"].add_metric([name], float(state.is_leading))
+    gauges["redis_up"].add_metric([name], float(service.follower.trouble is None))
+    held = service.follower.replica.held
+    if held is None:
+        return
+    age = held.staleness(service.clock.now()).total_seconds()
+    gauges["proof_age_seconds"].add_metric([name], age)
+    if not state.is_leading:
+        return
+    ring = held.ring
+    gauges["keyring_version"].add_metric([name], ring.version)
+    for key_state in KeyState:
+        gauges["keys"].add_metric([name, key_state.value], len(ring.in_state(key_state)))
+    edition = (ring.epoch, ring.version)
+    behind = sum((i.epoch, i.version) < edition for i in state.instances)
+    gauges["instances"].add_metric([name], len(state.instances))
+    gauges["instances_behind"].add_metric([name], behind)
+    active = ring.active()
+    if active and active.activated_at:
+        gauges["last_rotation_timestamp_seconds"].add_metric(
+            [name], active.activated_at.timestamp()
+        )
+    if state.wait and state.wait.activation_at:
+        when = state.wait.activation_at.timestamp()
+        gauges["next_rotation_timestamp_seconds"].add_metric([name], when)

@@ -1,0 +1,185 @@
+"""One ring in a daemon: it is followed, perhaps led, and told of in log and metrics."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ringkeeper.connection import instance_id
+from ringkeeper.follower import Follower
+from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED
+from ringkeeperd.leader import Leader, first_of
+from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.minting import mint_aside
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from structlog.stdlib import BoundLogger
+
+    from ringkeeper.clock import Clock
+    from ringkeeper.configuration import Configuration, RingConfiguration
+    from ringkeeper.errors import RingkeeperError
+    from ringkeeper.ring import Ring
+    from ringkeeper.sealing import Kek
+    from ringkeeper.trust import PinnedRoots, TrustRoot
+    from ringkeeper.wire import Event
+    from ringkeeperd.metrics import Metrics
+    from ringkeeperd.rotation import Instance, WaitUntil
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What this daemon holds; `root` and `kek` only where it may lead."""
+
+    roots: PinnedRoots
+    root: TrustRoot | None
+    kek: Kek | None
+
+
+@dataclass(slots=True)
+class LeadingState:
+    """What the newest turn of leading showed: for metrics and pages."""
+
+    is_leading: bool = False
+    epoch: int = 0
+    trouble: str = ""
+    wait: WaitUntil | None = None
+    instances: tuple[Instance, ...] = ()
+
+
+class RingService:
+    """One ring of one daemon."""
+
+    def __init__(
+        self,
+        ring: RingConfiguration,
+        configuration: Configuration,
+        own: Secrets,
+        clock: Clock,
+        log: BoundLogger,
+        metrics: Metrics,
+    ) -> None:
+        """Connect nothing yet; `run` does."""
+        self.name = ring.name
+        self.clock = clock
+        self.state = LeadingState()
+        self.store = RedisLeaderStore.connect(
+            configuration.redis_url, ring.name, clock, password=configuration.redis_password
+        )
+        observer = _Telling(ring.name, log, metrics, self.state)
+        self.leader: Leader | None = None
+        self.follower = Follower(
+            name=ring.name,
+            roots=own.roots,
+            store=self.store,
+            clock=clock,
+            random=random.Random(),  # noqa: S311 - for jitter alone
+            instance=instance_id(),
+            role="daemon",
+            kek=own.kek,
+            notice=observer.noticed,
+            on_release=self._lease_is_free,
+        )
+        if own.root and own.kek:
+            self.leader = Leader(
+                policy=ring.policy,
+                store=self.store,
+                follower=self.follower,
+                root=own.root,
+                kek=own.kek,
+                clock=clock,
+                owner=partial(secrets.token_urlsafe, 16),
+                mint=partial(mint_aside, kek=own.kek),
+                lease_ttl=configuration.lease_ttl,
+                observer=observer,
+            )
+
+    async def run(self) -> None:
+        """Follow, and lead where that may be, until cancelled."""
+        try:
+            work = [self.follower.run()]
+            if self.leader:
+                work.append(self.leader.run())
+            await first_of(*work)
+        finally:
+            self.state.is_leading = False
+            await self.store.close()
+
+    def _lease_is_free(self) -> None:
+        if self.leader and not self.state.is_leading:
+            self.leader.wake.set()
+
+
+@dataclass(slots=True)
+class _Telling:
+    """One log line and one movement of a metric for each thing that happens."""
+
+    ring: str
+    log: BoundLogger
+    metrics: Metrics
+    state: LeadingState
+    failing: str = field(default="")
+
+    def noticed(self, event: str, /, **fields: object) -> None:
+        """What the follower has to tell."""
+        if "troubled" in event:
+            self.metrics.redis_errors.labels(self.ring, str(fields.get("doing"))).inc()
+            self.log.warning(event, **fields)
+        else:
+            self.log.info(event, **fields)
+
+    def leading(self, epoch: int) -> None:
+        self.state.is_leading, self.state.epoch, self.state.trouble = True, epoch, ""
+        self.failing = ""
+        self.metrics.transitions.labels(self.ring).inc()
+        self.log.info("leading", ring=self.ring, epoch=epoch)
+
+    def not_leading(self, why: str) -> None:
+        if self.state.is_leading:
+            self.log.info("not leading any more", ring=self.ring, why=why)
+        self.state.is_leading, self.state.wait, self.state.trouble = False, None, ""
+
+    def cannot_lead(self, error: RingkeeperError) -> None:
+        if self.state.trouble != str(error):
+            self.log.error("cannot lead", ring=self.ring, error=str(error))
+        self.state.is_leading, self.state.wait, self.state.trouble = False, None, str(error)
+
+    def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
+        self.failing = ""
+        self.metrics.rotation_duration.labels(self.ring).observe(took.total_seconds())
+        for event in told:
+            self.log.info(event.event, ring=self.ring, version=ring.version, **event.fields)
+            if event.event == KEY_ACTIVATED and event.fields["rotation"] != "first":
+                self.metrics.rotations.labels(self.ring, event.fields["rotation"]).inc()
+            elif event.event == RING_HEALED:
+                self.metrics.heals.labels(self.ring).inc()
+
+    def forced(self, kid: str, instances: tuple[str, ...]) -> None:
+        self.metrics.forced.labels(self.ring).inc()
+        self.log.warning(
+            "activated without confirmation", ring=self.ring, kid=kid, instances=list(instances)
+        )
+
+    def refused(self, told: Event) -> None:
+        self.log.warning(told.event, ring=self.ring, **told.fields)
+
+    def waiting(self, ring: Ring, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
+        if wait.why and (self.state.wait is None or self.state.wait.why != wait.why):
+            self.log.info("waiting", ring=self.ring, why=wait.why, awaiting=list(wait.awaiting))
+            if "clock" in wait.why:
+                self.metrics.rotation_failures.labels(self.ring, "clock").inc()
+        self.state.wait, self.state.instances = wait, instances
+
+    def propagated(self, took: timedelta) -> None:
+        self.metrics.propagation.labels(self.ring).observe(took.total_seconds())
+
+    def failed(self, error: RingkeeperError) -> None:
+        self.metrics.rotation_failures.labels(self.ring, "redis").inc()
+        if not self.failing:
+            self.metrics.redis_errors.labels(self.ring, "leading").inc()
+            self.log.warning("leading is troubled", ring=self.ring, error=str(error))
+        self.failing = str(error)

@@ -20,7 +20,7 @@ class RingkeeperError(Exception):
     """The root of every error that ringkeeper raises on purpose."""
 
 
-# --- tokens: what `verify` says about the token it was given ---------------------------------
+# --- tokens: what `verify` says about the token it was given -------------------------------------
 
 
 class RefreshReason(StrEnum):
@@ -78,7 +78,7 @@ class ClaimMismatch(TokenError):
     """Issuer or audience is not what the caller asked for."""
 
 
-# --- infrastructure: ringkeeper cannot do its work now ----------------------------------------
+# --- infrastructure: ringkeeper cannot do its work now -------------------------------------------
 
 
 class InfrastructureError(RingkeeperError):
@@ -105,7 +105,7 @@ class RingClosed(InfrastructureError):
     """The keyring was closed by its owner."""
 
 
-# --- documents: what Redis holds is not what the trust root signed -----------------------------
+# --- documents: what Redis holds is not what the trust root signed -------------------------------
 
 
 class DocumentError(RingkeeperError):
@@ -136,7 +136,7 @@ class RingMissing(DocumentError):
     """Redis holds no ring under this name: an incident, or `ringkeeper init` was never run."""
 
 
-# --- secrets -----------------------------------------------------------------------------------
+# --- secrets -------------------------------------------------------------------------------------
 
 
 class SecretError(RingkeeperError):
@@ -147,7 +147,7 @@ class SealBroken(SecretError):
     """A sealed private key that does not open, or does not fit its public key."""
 
 
-# --- operators and programmers -----------------------------------------------------------------
+# --- operators and programmers -------------------------------------------------------------------
 
 
 class ConfigurationError(RingkeeperError):

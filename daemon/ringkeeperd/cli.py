@@ -1,5 +1,404 @@
-"""The `ringkeeper` command."""
+"""The `ringkeeper` command: exit 0 done, 1 refused or failed, 2 wrong usage.
+
+Whatever fails says so in one line on standard error: what, why, what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ringkeeper
+from ringkeeper.errors import ConfigurationError, RequestRefused, RingkeeperError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from ringkeeper.configuration import Configuration
+    from ringkeeperd.operator import Operator
+
+_DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
+_WAIT_FOR_ANSWER = timedelta(seconds=15)
+_WORTH_WAITING = timedelta(minutes=2)
 
 
-def main() -> None:
-    """Run it."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(_parser(is_demo=given[:1] == ["demo"]).parse_args(given)))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    try:
+        code: int = parsed.run(parsed)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            _complain(problem)
+        return 1
+    except RingkeeperError as error:
+        _complain(str(error))
+        return 1
+    except ModuleNotFoundError as error:
+        _complain(f"{error.name} is not installed; pip install 'ringkeeper[daemon]'")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    return code
+
+
+def _complain(line: str) -> None:
+    print(f"ringkeeper: {line}", file=sys.stderr)
+
+
+# --- the commands, and what --help teaches about them --------------------------------------------
+
+
+def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ringkeeper",
+        description="Turns the keys that sign your access tokens, and logs nobody out doing so.",
+        epilog="A first look: ringkeeper run, then in another terminal: ringkeeper status",
+    )
+    parser.add_argument("--version", action="version", version=ringkeeper.__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, *, as_json: bool = False
+    ) -> argparse.ArgumentParser:
+        """A command with the options that all of them have."""
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="the configuration (default: $RINGKEEPER_CONFIG, ./config.yaml, or "
+            "/etc/ringkeeper/config.yaml; environment variables override it)",
+        )
+        sub.add_argument("--ring", default="", metavar="NAME", help="which ring, if there are many")
+        if as_json:
+            sub.add_argument("--json", action="store_true", help="for programs")
+        sub.set_defaults(run=run)
+        return sub
+
+    command("run", _run_daemon, "Run the daemon: turn keys, serve JWKS, metrics and health.")
+    command("init", _init, "Make a ring and its secrets, once; what exists is never touched.")
+    command(
+        "check",
+        _check,
+        "Check configuration, secrets, Redis and ring without changing anything.",
+        as_json=True,
+    )
+    command(
+        "status", _status, "Show a ring: keys, leader, instances and who is behind.", as_json=True
+    )
+    command("jwks", _jwks, "Print the ring's JWK Set.")
+
+    rotating = command("rotate", _rotate, "Let the next key sign, at the earliest safe moment.")
+    rotating.add_argument(
+        "--now",
+        action="store_true",
+        help="shorten the standby's publication interval to jwks_max_age: verifiers that cache "
+        "the JWKS longer than it allows may refuse tokens for a while",
+    )
+    rotating.add_argument("--reason", default="", help="for the audit")
+    rotating.add_argument(
+        "--no-wait", action="store_true", help="do not wait until the next key signs"
+    )
+
+    revoking = command(
+        "revoke",
+        _revoke,
+        "Refuse every token of a key from now on; its users must log in or refresh.",
+    )
+    revoking.add_argument("kid", metavar="KID", help="the key, as ringkeeper status shows it")
+    revoking.add_argument(
+        "--reason", required=True, help="for the audit, e.g. 'leaked in a backup'"
+    )
+
+    text = "Watch keys turn under a thousand users, on this machine alone."
+    demo = commands.add_parser("demo", help=text, description=text)
+    if is_demo:  # it draws a live view: nobody else pays for loading that
+        from ringkeeperd import demo as module  # noqa: PLC0415
+
+        module.add_arguments(demo)
+        demo.set_defaults(run=module.main)
+
+    token = commands.add_parser("token", help="Sign or verify a token by hand.")
+    actions = token.add_subparsers(metavar="ACTION", required=True)
+    commands = actions
+    signing = command("sign", _token_sign, "Print a token with these claims, signed by the ring.")
+    signing.add_argument(
+        "--claims", default="{}", metavar="JSON", help="""e.g. '{"sub":"alice"}'"""
+    )
+    signing.add_argument(
+        "--lifetime", type=float, metavar="SECONDS", help="default: access_token_validity"
+    )
+    verifying = command("verify", _token_verify, "Print the claims of a good token; exit 1 if bad.")
+    verifying.add_argument("token", metavar="TOKEN", help="the token, or - to read it from stdin")
+    verifying.add_argument("--audience", help="must be named in aud")
+    verifying.add_argument("--issuer", help="must be iss")
+
+    return parser
+
+
+def _configuration(parsed: argparse.Namespace) -> Configuration:
+    from ringkeeper.configuration import load  # noqa: PLC0415 - --help does without
+
+    path = parsed.config or os.environ.get("RINGKEEPER_CONFIG")
+    found = Path(path) if path else next((p for p in _DEFAULT_CONFIGS if p.exists()), None)
+    return load(found, os.environ)
+
+
+# --- run, init, check ----------------------------------------------------------------------------
+
+
+def _run_daemon(parsed: argparse.Namespace) -> int:
+    from ringkeeperd import logs  # noqa: PLC0415
+    from ringkeeperd.daemon import Daemon  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    log = logs.set_up(configuration)
+    asyncio.run(Daemon(configuration, log).run())
+    return 0
+
+
+def _init(parsed: argparse.Namespace) -> int:
+    from ringkeeperd.daemon import found_ring, make_secrets  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+
+    async def make() -> int:
+        async with _server_of(configuration):
+            if not configuration.kek.exists() and await _any_ring(configuration):
+                raise RequestRefused(
+                    f"{configuration.kek}: there is no KEK here, but Redis holds a ring; copy the "
+                    "KEK from where the ring was made: a fresh one could not open its keys"
+                )
+            for path in make_secrets(configuration):
+                print(f"made {path}")
+            refusal: RequestRefused | None = None
+            for ring in configuration.rings:
+                try:
+                    made = await found_ring(configuration, ring)
+                except RequestRefused as error:
+                    refusal = error
+                else:
+                    print(f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs")
+            if refusal:
+                raise refusal
+        print("next: give apps the public root (and the KEK, to those that sign); ringkeeper run")
+        return 0
+
+    return asyncio.run(make())
+
+
+async def _any_ring(configuration: Configuration) -> bool:
+    from ringkeeper.clock import SystemClock  # noqa: PLC0415
+    from ringkeeperd.leader_store import RedisLeaderStore  # noqa: PLC0415
+
+    for ring in configuration.rings:
+        store = RedisLeaderStore.connect(
+            configuration.redis_url,
+            ring.name,
+            SystemClock(),
+            password=configuration.redis_password,
+        )
+        try:
+            if (await store.read()).snapshot:
+                return True
+        finally:
+            await store.close()
+    return False
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from ringkeeperd.daemon import read_secrets  # noqa: PLC0415
+
+    problems: list[str] = []
+    try:
+        configuration = _configuration(parsed)
+        read_secrets(configuration)
+        _with_operator(parsed, lambda operator: operator.look())
+    except ConfigurationError as error:
+        problems += error.problems
+    except RingkeeperError as error:
+        problems.append(str(error))
+    if parsed.json:
+        print(json.dumps({"ok": not problems, "problems": problems}))
+    elif not problems:
+        print("all is well: configuration, secrets, Redis and ring")
+    else:
+        for problem in problems:
+            _complain(problem)
+    return 1 if problems else 0
+
+
+# --- looking, and asking the leader --------------------------------------------------------------
+
+
+def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) -> Any:
+    """What `work` says, done with an operator at the chosen ring."""
+    from ringkeeper.clock import SystemClock  # noqa: PLC0415
+    from ringkeeper.secret_files import read_pinned_roots  # noqa: PLC0415
+    from ringkeeper.store import connection_for  # noqa: PLC0415
+    from ringkeeperd.leader_store import RedisLeaderStore  # noqa: PLC0415
+    from ringkeeperd.operator import Operator  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    ring = configuration.ring(parsed.ring)
+    roots = read_pinned_roots(configuration.trust_root_public)
+
+    async def do() -> Any:
+        clock = SystemClock()
+        password = configuration.redis_password
+        store = RedisLeaderStore.connect(
+            configuration.redis_url, ring.name, clock, password=password
+        )
+        client = connection_for(configuration.redis_url, password=password, name="ringkeeper")
+        try:
+            return await work(Operator(store, client, roots, clock))
+        finally:
+            await client.aclose()
+            await store.close()
+
+    return asyncio.run(do())
+
+
+@asynccontextmanager
+async def _server_of(configuration: Configuration) -> AsyncIterator[None]:
+    """The embedded server, running meanwhile, where it is the one configured."""
+    from ringkeeperd.embedded import EmbeddedServer  # noqa: PLC0415
+
+    if configuration.embedded is None:
+        yield
+        return
+    server = await EmbeddedServer.start(configuration.embedded)
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    from ringkeeper.clock import SystemClock  # noqa: PLC0415
+    from ringkeeperd import status  # noqa: PLC0415
+    from ringkeeperd.operator import without_past  # noqa: PLC0415
+
+    seen = without_past(_with_operator(parsed, lambda operator: operator.look()))
+    now = SystemClock().now()
+    if parsed.json:
+        print(json.dumps(status.as_json(seen, now), indent=2))
+    else:
+        status.show(seen, now)
+    return 0
+
+
+def _jwks(parsed: argparse.Namespace) -> int:
+    seen = _with_operator(parsed, lambda operator: operator.look())
+    print(json.dumps(seen.ring.jwks(), indent=2))
+    return 0
+
+
+def _rotate(parsed: argparse.Namespace) -> int:
+    from ringkeeper.secret_files import read_root  # noqa: PLC0415
+    from ringkeeper.wire import Command  # noqa: PLC0415
+    from ringkeeperd.rotation import activation_at  # noqa: PLC0415
+
+    root = read_root(_configuration(parsed).trust_root)
+    command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
+
+    async def turn(operator: Operator) -> int:
+        former = (await operator.look()).ring.active()
+        await operator.ask(root, command, reason=parsed.reason, wait=_WAIT_FOR_ANSWER)
+        ring = (await operator.look()).ring
+        at = activation_at(ring)
+        if ring.active() == former and ring.standby and at:
+            print(f"{ring.standby.kid} will sign from {at:%Y-%m-%d %H:%M:%S} UTC on, once every")
+            print("live instance has confirmed it; until then the former key goes on")
+        now = operator.now()
+        if parsed.no_wait or (at and at - now > _WORTH_WAITING):
+            return 0
+        limit = now + 2 * _WORTH_WAITING
+        while operator.now() < limit:
+            ring = (await operator.look()).ring
+            active = ring.active()
+            if active and (former is None or active.kid != former.kid):
+                print(f"{active.kid} signs now (version {ring.version})")
+                return 0
+            await asyncio.sleep(0.25)
+        print("it has not signed yet; ringkeeper status shows who is waited for")
+        return 0
+
+    code: int = _with_operator(parsed, turn)
+    return code
+
+
+def _revoke(parsed: argparse.Namespace) -> int:
+    from ringkeeper.secret_files import read_root  # noqa: PLC0415
+    from ringkeeper.wire import Command  # noqa: PLC0415
+
+    root = read_root(_configuration(parsed).trust_root)
+
+    async def refuse(operator: Operator) -> int:
+        await operator.ask(
+            root, Command.REVOKE, kid=parsed.kid, reason=parsed.reason, wait=_WAIT_FOR_ANSWER
+        )
+        ring = (await operator.look()).ring
+        print(f"{parsed.kid} is revoked (version {ring.version}): its tokens are refused")
+        if ring.signer:
+            print(f"{ring.signer.kid} signs")
+        return 0
+
+    code: int = _with_operator(parsed, refuse)
+    return code
+
+
+# --- tokens by hand ------------------------------------------------------------------------------
+
+
+def _token_sign(parsed: argparse.Namespace) -> int:
+    try:
+        claims = json.loads(parsed.claims)
+    except ValueError:
+        claims = None
+    if not isinstance(claims, dict):
+        raise RequestRefused("""--claims is not a JSON object; write e.g. '{"sub":"alice"}'""")
+    lifetime = timedelta(seconds=parsed.lifetime) if parsed.lifetime is not None else None
+    with _keyring(parsed) as ring:
+        print(ring.sign(claims, lifetime=lifetime))
+    return 0
+
+
+def _token_verify(parsed: argparse.Namespace) -> int:
+    token = sys.stdin.read().strip() if parsed.token == "-" else parsed.token  # noqa: S105
+    with _keyring(parsed) as ring:
+        claims = ring.verify(token, audience=parsed.audience, issuer=parsed.issuer)
+    print(json.dumps(claims))
+    return 0
+
+
+def _keyring(parsed: argparse.Namespace) -> ringkeeper.Keyring:
+    from ringkeeper.connection import Connection  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    connection = Connection.of(
+        configuration.redis_url,
+        name=configuration.ring(parsed.ring).name,
+        trust_root=configuration.trust_root_public,
+        kek=configuration.kek if configuration.kek.exists() else None,
+        password=configuration.redis_password,
+    )
+    return ringkeeper.Keyring(connection).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -108,7 +108,7 @@ class Observer(Protocol):
     def refused(self, told: Event) -> None:
         """An operator's request was refused."""
 
-    def waiting(self, ring: Ring, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
+    def waiting(self, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
         """Nothing to do for now."""
 
     def propagated(self, took: timedelta) -> None:
@@ -296,7 +296,7 @@ class _Term:
         if self._proof_due_in() <= ZERO:
             await self._prove()
         self._watch_propagation(instances)
-        self._observer.waiting(self._ring, step, instances)
+        self._observer.waiting(step, instances)
         await self._leader.rest(self._sleep_for(step))
 
     def _trusts_from(self) -> datetime:

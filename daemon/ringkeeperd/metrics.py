@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from ringkeeperd.service import RingService
+
+# Prometheus knows when a process began; a second series for each counter tells nobody anything.
+disable_created_metrics()
 
 _FAILURES = ("redis", "clock")
 _OPERATIONS = ("listening", "reading", "preparing", "leading")

@@ -70,6 +70,7 @@ class RingService:
         self.store = RedisLeaderStore.connect(
             configuration.redis_url, ring.name, clock, password=configuration.redis_password
         )
+        instance = instance_id()
         observer = _Telling(ring.name, log, metrics, self.state)
         self.leader: Leader | None = None
         self.follower = Follower(
@@ -78,7 +79,7 @@ class RingService:
             store=self.store,
             clock=clock,
             random=random.Random(),  # noqa: S311 - for jitter alone
-            instance=instance_id(),
+            instance=instance,
             role="daemon",
             kek=own.kek,
             notice=observer.noticed,
@@ -92,7 +93,7 @@ class RingService:
                 root=own.root,
                 kek=own.kek,
                 clock=clock,
-                owner=partial(secrets.token_urlsafe, 16),
+                owner=lambda: f"{instance}/{secrets.token_urlsafe(16)}",
                 mint=partial(mint_aside, kek=own.kek),
                 lease_ttl=configuration.lease_ttl,
                 observer=observer,
@@ -167,7 +168,7 @@ class _Telling:
     def refused(self, told: Event) -> None:
         self.log.warning(told.event, ring=self.ring, **told.fields)
 
-    def waiting(self, ring: Ring, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
+    def waiting(self, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
         if wait.why and (self.state.wait is None or self.state.wait.why != wait.why):
             self.log.info("waiting", ring=self.ring, why=wait.why, awaiting=list(wait.awaiting))
             if "clock" in wait.why:

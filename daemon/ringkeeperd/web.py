@@ -71,7 +71,7 @@ class Pages:
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, content_type="application/json", headers=headers)
 
-    async def discovery(self, request: web.Request) -> web.Response:
+    async def discovery(self, _: web.Request) -> web.Response:
         """OpenID discovery, as far as it concerns keys."""
         held = self._first().follower.replica.held
         if not self._issuer:
@@ -89,12 +89,12 @@ class Pages:
             }
         )
 
-    async def metrics(self, request: web.Request) -> web.Response:
+    async def metrics(self, _: web.Request) -> web.Response:
         """Prometheus' text format."""
         body = generate_latest(self._metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    async def healthz(self, request: web.Request) -> web.Response:
+    async def healthz(self, _: web.Request) -> web.Response:
         """Whether this process lives. Redis being down is told, and is no reason to kill us."""
         rings = {
             name: {
@@ -105,14 +105,14 @@ class Pages:
         }
         return web.json_response({"status": "alive", "rings": rings})
 
-    async def readyz(self, request: web.Request) -> web.Response:
+    async def readyz(self, _: web.Request) -> web.Response:
         """Whether every ring here is loaded and fresh enough to rely on."""
         problems = [problem for s in self._services.values() for problem in _not_ready(s)]
         if problems:
             return _unavailable("; ".join(problems))
         return web.json_response({"status": "ready"})
 
-    async def keyring(self, request: web.Request) -> web.Response:
+    async def keyring(self, _: web.Request) -> web.Response:
         """The rings' public state."""
         return web.json_response({name: described(s) for name, s in self._services.items()})
 

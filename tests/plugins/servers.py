@@ -78,13 +78,14 @@ class Server:
             try:
                 with self.client() as client:
                     client.ping()
-                return
             except redis.AuthenticationError:
                 return
             except redis.RedisError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+            else:
+                return
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process

@@ -1,0 +1,165 @@
+"""What operators do from a command line: look at a ring, and ask its leader for a change.
+
+Nothing is changed from here. A request is signed by the trust root, names the version that it was
+decided on, and takes effect at the leader, there or nowhere; its answer is an audit event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ringkeeper.errors import DocumentError, InfrastructureError, RequestRefused, RingMissing
+from ringkeeper.store import speaking
+from ringkeeper.wire import (
+    MAX_TEXT,
+    Command,
+    Proof,
+    Request,
+    open_event,
+    open_proof,
+    open_snapshot,
+    sign_request,
+)
+from ringkeeperd.audit import REQUEST_REFUSED
+from ringkeeperd.leader_store import REQUESTS_KEPT, RedisLeaderStore
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    import redis.asyncio as redis
+
+    from ringkeeper.clock import Clock
+    from ringkeeper.ring import Ring
+    from ringkeeper.trust import PinnedRoots, TrustRoot
+    from ringkeeper.wire import Event
+    from ringkeeperd.rotation import Instance
+
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A ring as Redis shows it at one moment, verified."""
+
+    ring: Ring
+    proof: Proof | None
+    leader: str
+    """Who holds the lease, as far as the owner token tells; empty if nobody does."""
+    instances: tuple[Instance, ...]
+
+
+class Operator:
+    """One operator at one ring."""
+
+    def __init__(
+        self, store: RedisLeaderStore, client: redis.Redis, roots: PinnedRoots, clock: Clock
+    ) -> None:
+        """Look through `store`; `client` is for the streams."""
+        self._store = store
+        self._client = client
+        self._roots = roots
+        self._clock = clock
+        self._layout = store.layout
+
+    def now(self) -> datetime:
+        """The time on this machine."""
+        return self._clock.now()
+
+    async def look(self) -> Seen:
+        """The ring as it is now.
+
+        Raises:
+            RingMissing, DocumentError, RedisUnavailable: it cannot be seen, and why.
+        """
+        stored = await self._store.read()
+        name = self._layout.name
+        if not stored.snapshot:
+            raise RingMissing(f"redis holds no ring {name!r}; ringkeeper init makes one")
+        ring = open_snapshot(stored.snapshot, self._roots)
+        proof = None
+        with suppress(DocumentError):
+            proof = open_proof(stored.proof, self._roots)
+        with speaking(self._store.where, "reading the lease"):
+            owner = await self._client.get(self._layout.lease)
+        instances = await self._store.instances(ring.policy.liveness_window)
+        leader = str(owner or "").partition("/")[0]
+        return Seen(ring, proof, leader, instances)
+
+    async def ask(
+        self, root: TrustRoot, command: Command, *, kid: str = "", reason: str, wait: timedelta
+    ) -> Event:
+        """Ask the leader, and return its answer; a ring that moved on meanwhile is asked again.
+
+        Raises:
+            RequestRefused: the leader said no, and why.
+            InfrastructureError: nobody answered within `wait`; the request was withdrawn.
+        """
+        by = f"{getpass.getuser()}@{socket.gethostname()}"[:MAX_TEXT]
+        if len(reason) > MAX_TEXT:
+            raise RequestRefused(f"a reason has {MAX_TEXT} characters at the most; shorten it")
+        for _ in range(_TRIES):
+            ring = (await self.look()).ring
+            request = Request(
+                id=secrets.token_urlsafe(12),
+                ring_id=ring.id,
+                name=ring.name,
+                version=ring.version,
+                command=command,
+                kid=kid,
+                reason=reason,
+                by=by,
+                at=self._clock.now(),
+            )
+            answer = await self._exchange(sign_request(request, root), request.id, wait)
+            if answer.event != REQUEST_REFUSED:
+                return answer
+            if ring.version == (await self.look()).ring.version:
+                break
+        raise RequestRefused(str(answer.fields.get("why", "refused")))
+
+    async def _exchange(self, document: str, request: str, wait: timedelta) -> Event:
+        with speaking(self._store.where, "asking the leader"):
+            last = await self._client.xrevrange(self._layout.events, count=1)
+            after = last[0][0] if last else "0"
+            entry = await self._client.xadd(
+                self._layout.requests,
+                {"request": document},
+                maxlen=REQUESTS_KEPT,
+                approximate=True,
+            )
+        try:
+            async with asyncio.timeout(wait.total_seconds()):
+                return await self._answer(request, after)
+        except TimeoutError:
+            with speaking(self._store.where, "withdrawing the request"):
+                await self._client.xdel(self._layout.requests, entry)
+            raise InfrastructureError(
+                f"no leader answered within {wait.total_seconds():g} s and the request was "
+                "withdrawn; is a daemon with lead: true running? (ringkeeper status)"
+            ) from None
+
+    async def _answer(self, request: str, after: Any) -> Event:
+        while True:
+            with speaking(self._store.where, "waiting for the answer"):
+                reply: Any = await self._client.xread({self._layout.events: after}, 100, 1000)
+            streams = reply.values() if isinstance(reply, dict) else [rows for _, rows in reply]
+            for rows in streams:
+                for entry, fields in rows[0] if rows and isinstance(rows[0], list) else rows:
+                    after = entry
+                    with suppress(DocumentError):
+                        told = open_event(str(fields.get("event", "")), self._roots)
+                        if told.fields.get("request") == request:
+                            return told
+
+
+def without_past(seen: Seen) -> Seen:
+    """`seen`, with instances in a stable order: who is behind first."""
+    edition = (seen.ring.epoch, seen.ring.version)
+    order = sorted(seen.instances, key=lambda i: ((i.epoch, i.version) >= edition, i.id))
+    return replace(seen, instances=tuple(order))

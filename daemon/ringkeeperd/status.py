@@ -1,0 +1,168 @@
+"""`ringkeeper status`: a ring at a glance, for people; the same as JSON for programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ringkeeper.durations import format_duration
+from ringkeeper.ring import Key, KeyKind, KeyState
+from ringkeeperd.rotation import activation_at
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from rich.console import RenderableType
+
+    from ringkeeperd.operator import Seen
+
+_COLOURS = {
+    KeyState.ACTIVE: "bold green",
+    KeyState.PUBLISHED: "cyan",
+    KeyState.RETIRED: "dim",
+    KeyState.REVOKED: "red",
+}
+_ORDER = [KeyState.ACTIVE, KeyState.PUBLISHED, KeyState.RETIRED, KeyState.REVOKED]
+
+
+def as_json(seen: Seen, now: datetime) -> dict[str, Any]:
+    """What `--json` prints."""
+    ring = seen.ring
+    edition = (ring.epoch, ring.version)
+    at = activation_at(ring)
+    return {
+        "ring": ring.name,
+        "id": ring.id,
+        "version": ring.version,
+        "epoch": ring.epoch,
+        "leader": seen.leader or None,
+        "proof_age_seconds": (now - seen.proof.at).total_seconds() if seen.proof else None,
+        "signer": ring.signer.kid if ring.signer else None,
+        "next_activation_at": at.isoformat() if at else None,
+        "keys": [
+            {
+                "kid": key.kid,
+                "kind": key.kind.value,
+                "algorithm": key.algorithm,
+                "state": key.state.value,
+                "next_change": _next_change(key, ring_at=at, now=now),
+            }
+            for key in _ordered(seen)
+        ],
+        "instances": [
+            {
+                "id": instance.id,
+                "role": instance.role,
+                "version": instance.version,
+                "behind": (instance.epoch, instance.version) < edition,
+            }
+            for instance in seen.instances
+        ],
+    }
+
+
+def render(seen: Seen, now: datetime) -> RenderableType:
+    """What a terminal shows."""
+    return Group(_heading(seen, now), Text(), _keys(seen, now), Text(), _instances(seen))
+
+
+def show(seen: Seen, now: datetime) -> None:
+    """Print `seen` on standard output."""
+    Console(highlight=False).print(render(seen, now))
+
+
+def _heading(seen: Seen, now: datetime) -> Text:
+    ring = seen.ring
+    text = Text.assemble(
+        (ring.name, "bold"), f"  version {ring.version}, epoch {ring.epoch}\n", "leader  "
+    )
+    text.append(seen.leader or "nobody", "green" if seen.leader else "bold red")
+    text.append("\nproof   ")
+    if seen.proof:
+        age = now - seen.proof.at
+        is_old = age > ring.policy.max_staleness
+        text.append(f"{_age(age)} old", "bold red" if is_old else "green")
+    else:
+        text.append("none", "bold red")
+    text.append("\nsigns   ")
+    text.append(
+        ring.signer.kid if ring.signer else "nothing", "bold green" if ring.signer else "red"
+    )
+    text.append("\nnext    ")
+    at = activation_at(ring)
+    text.append(_when(at, now))
+    if at and at > now:
+        text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
+    return text
+
+
+def _keys(seen: Seen, now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("key", "kind", "algorithm", "state", "for", "next change"):
+        table.add_column(column, no_wrap=True)
+    at = activation_at(seen.ring)
+    for key in _ordered(seen):
+        since = key.revoked_at or key.retired_at or key.activated_at or key.published_at
+        table.add_row(
+            Text(key.kid, _COLOURS[key.state]),
+            key.kind.value,
+            key.algorithm,
+            Text(key.state.value, _COLOURS[key.state]),
+            _age(now - since),
+            _next_change(key, ring_at=at, now=now),
+        )
+    return table
+
+
+def _instances(seen: Seen) -> RenderableType:
+    edition = (seen.ring.epoch, seen.ring.version)
+    behind = [i for i in seen.instances if (i.epoch, i.version) < edition]
+    if not seen.instances:
+        return Text("no live instance has been heard of yet", "yellow")
+    heading = Text.assemble(f"{len(seen.instances)} live instances, ")
+    heading.append(f"{len(behind)} behind", "yellow" if behind else "green")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("instance", "role", "version"):
+        table.add_column(column, no_wrap=True)
+    for instance in seen.instances[:20]:
+        style = "yellow" if instance in behind else ""
+        table.add_row(Text(instance.id, style), instance.role, str(instance.version))
+    return Group(heading, table)
+
+
+def _ordered(seen: Seen) -> list[Key]:
+    return sorted(
+        seen.ring.keys,
+        key=lambda k: (
+            k.kind is KeyKind.STATIC,
+            _ORDER.index(k.state),
+            -k.published_at.timestamp(),
+        ),
+    )
+
+
+def _next_change(key: Key, *, ring_at: datetime | None, now: datetime) -> str:
+    match key.state:
+        case KeyState.ACTIVE:
+            return f"retires {_when(ring_at, now)}" if key.due_at else "none: it is static"
+        case KeyState.PUBLISHED:
+            at = key.ready_at if key.kind is KeyKind.STATIC else ring_at
+            return f"signs {_when(at, now)}"
+        case KeyState.RETIRED | KeyState.REVOKED:
+            return f"goes {_when(key.remove_at, now)}"
+
+
+def _when(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return "unknown"
+    if at <= now:
+        return "once all confirm"
+    return f"in {_age(at - now)}"
+
+
+def _age(duration: timedelta) -> str:
+    seconds = int(max(0.0, duration.total_seconds()))
+    return format_duration(type(duration)(seconds=seconds))

@@ -117,7 +117,7 @@ class Keyring:
         try:
             return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
         except UnknownKid:
-            if not await self._follower.seek(tokens.kid_in(token)):
+            if not await self._seek(tokens.kid_in(token)):
                 raise
         return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
 
@@ -156,6 +156,9 @@ class Keyring:
     def __repr__(self) -> str:
         held = self._follower.replica.held
         return f"<Keyring {self._connection.name} version {held.ring.version if held else '-'}>"
+
+    async def _seek(self, kid: str) -> bool:
+        return await self._follower.seek(kid)
 
     def _held(self) -> Held:
         if self._is_closed:

@@ -24,10 +24,12 @@ from ringkeeper.errors import (
     RedisUnavailable,
     RingkeeperError,
     RingMissing,
+    RolledBack,
     SealBroken,
 )
 from ringkeeper.replica import Replica
 from ringkeeper.store import Pong, Published, Released, Subscribed
+from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -104,14 +106,13 @@ class Follower:
         self._read_at = -_SEEK_SPACING
         self._unknown: set[str] = set()
         self._wanted = asyncio.Event()
+        if replica:
+            self._wanted.set()  # a forked child is an instance of its own: it confirms, too
 
     async def run(self) -> None:
         """Follow until cancelled; then tell the others not to wait for this instance."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._listen())
-                tasks.create_task(self._poll())
-                tasks.create_task(self._prepare_when_wanted())
+            await first_of(self._listen(), self._poll(), self._prepare_when_wanted())
         finally:
             with suppress(InfrastructureError, TimeoutError):
                 async with asyncio.timeout(1):
@@ -169,6 +170,9 @@ class Follower:
                 await self.refresh()
             else:
                 self._take(self.replica.prove(message.proof))
+        except RolledBack:
+            # A read may overtake messages that are on their way: the hash says whether it is so.
+            await self.refresh()
         except (DocumentError, InfrastructureError) as error:
             self._is_troubled("reading", error)
 

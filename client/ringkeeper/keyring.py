@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ringkeeper.follower import Follower
     from ringkeeper.replica import Held, Replica
     from ringkeeper.sealing import Kek
+    from ringkeeper.store import RedisStore
     from ringkeeper.trust import PinnedRoots
 
 _AFTER_FORK = 2.0
@@ -115,7 +116,7 @@ class Keyring:
         try:
             return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
         except UnknownKid:
-            if not self._background.seek(tokens.kid_in(token)):
+            if not self._seek(tokens.kid_in(token)):
                 raise
         return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
 
@@ -156,6 +157,9 @@ class Keyring:
         if self._is_forked:
             self._follow_after_fork()
         return self._background.replica.loaded()
+
+    def _seek(self, kid: str) -> bool:
+        return self._background.seek(kid)
 
     def _follow_after_fork(self) -> None:
         with self._lock:
@@ -200,8 +204,11 @@ class _Background:
         return self._follower
 
     def start(self) -> None:
+        # Not on the thread: a URL that cannot be read is for the caller to hear of.
+        self._follower, store = self._connection.follower(self._known)
+        following = self._follow(self._follower, store)
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main()), name="ringkeeper", daemon=True
+            target=lambda: asyncio.run(following), name="ringkeeper", daemon=True
         )
         self._thread.start()
         self._started.wait()
@@ -210,11 +217,9 @@ class _Background:
             self, _stop, self._loop, self._task, self._thread, os.getpid()
         )
 
-    async def _main(self) -> None:
-        follower, store = self._connection.follower(self._known)
+    async def _follow(self, follower: Follower, store: RedisStore) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._follower = follower
         self._started.set()
         try:
             await follower.run()

@@ -73,7 +73,9 @@ def sign(
         )
     issued = int(now.timestamp())
     longest = policy.access_token_validity
-    whole = {"iat": issued, "exp": issued + int((lifetime or longest).total_seconds()), **claims}
+    whole = {"iat": issued, "exp": issued + int(longest.total_seconds()), **claims}
+    if lifetime is not None:
+        whole["exp"] = issued + int(lifetime.total_seconds())
     expires = _instant(whole, "exp", MalformedToken)
     if (lifetime is not None and lifetime > longest) or expires > issued + longest.total_seconds():
         raise LifetimeTooLong(

@@ -63,19 +63,19 @@ def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
     for key in after.keys:
         known = former.pop(key.kid, None)
         if known is None or known.state is not key.state:
-            yield _MOVED[key.state], _fields(key, before)
+            yield _MOVED[key.state], _fields(key, before, after)
         elif known.due_at != key.due_at or known.ready_at != key.ready_at:
             yield ROTATION_ASKED, {"kid": key.kid}
     for key in former.values():
         yield KEY_REMOVED, {"kid": key.kid, "kind": key.kind.value}
 
 
-def _fields(key: Key, before: Ring | None) -> Fields:
+def _fields(key: Key, before: Ring | None, after: Ring) -> Fields:
     fields: Fields = {"kid": key.kid, "kind": key.kind.value}
     if key.state is KeyState.PUBLISHED:
         fields["ready_at"] = key.ready_at.isoformat()
     elif key.state is KeyState.ACTIVE:
-        fields["rotation"] = _why(key, before)
+        fields["rotation"] = _why(key, before, after)
         if key.due_at:
             fields["due_at"] = key.due_at.isoformat()
     elif key.remove_at:
@@ -83,12 +83,13 @@ def _fields(key: Key, before: Ring | None) -> Fields:
     return fields
 
 
-def _why(key: Key, before: Ring | None) -> str:
+def _why(key: Key, before: Ring | None, after: Ring) -> str:
     """Why `key` signs now: its predecessor was due, or asked to go, or is not there any more."""
     if before is None:
         return "first"
     predecessor = before.active(key.kind)
-    if predecessor is None:
+    left = after.key(predecessor.kid) if predecessor else None
+    if predecessor is None or left is None or not left.may_verify:
         return RotationReason.REVOCATION.value
     return predecessor.due_reason.value
 

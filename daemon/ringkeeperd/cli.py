@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ringkeeperd.operator import Operator
 
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
-_WAIT_FOR_ANSWER = timedelta(seconds=15)
 _WORTH_WAITING = timedelta(minutes=2)
 
 
@@ -114,6 +113,8 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         "--no-wait", action="store_true", help="do not wait until the next key signs"
     )
 
+    _add_patience(rotating)
+
     revoking = command(
         "revoke",
         _revoke,
@@ -123,6 +124,8 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     revoking.add_argument(
         "--reason", required=True, help="for the audit, e.g. 'leaked in a backup'"
     )
+
+    _add_patience(revoking)
 
     text = "Watch keys turn under a thousand users, on this machine alone."
     demo = commands.add_parser("demo", help=text, description=text)
@@ -148,6 +151,16 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     verifying.add_argument("--issuer", help="must be iss")
 
     return parser
+
+
+def _add_patience(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--answer-within",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="how long to wait for the leader's answer (default: 15)",
+    )
 
 
 def _configuration(parsed: argparse.Namespace) -> Configuration:
@@ -315,15 +328,17 @@ def _rotate(parsed: argparse.Namespace) -> int:
 
     root = read_root(_configuration(parsed).trust_root)
     command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
+    patience = timedelta(seconds=parsed.answer_within)
 
     async def turn(operator: Operator) -> int:
         former = (await operator.look()).ring.active()
-        await operator.ask(root, command, reason=parsed.reason, wait=_WAIT_FOR_ANSWER)
+        former_kid = former.kid if former else ""
+        await operator.ask(root, command, reason=parsed.reason, wait=patience)
         ring = (await operator.look()).ring
         at = activation_at(ring)
-        if ring.active() == former and ring.standby and at:
-            print(f"{ring.standby.kid} will sign from {at:%Y-%m-%d %H:%M:%S} UTC on, once every")
-            print("live instance has confirmed it; until then the former key goes on")
+        if ring.standby and at and ring.key(former_kid) == ring.active():
+            print(f"{ring.standby.kid} signs at {at:%Y-%m-%d %H:%M:%S} UTC at the earliest, when")
+            print("every live instance has confirmed it; until then the former key goes on")
         now = operator.now()
         if parsed.no_wait or (at and at - now > _WORTH_WAITING):
             return 0
@@ -331,7 +346,7 @@ def _rotate(parsed: argparse.Namespace) -> int:
         while operator.now() < limit:
             ring = (await operator.look()).ring
             active = ring.active()
-            if active and (former is None or active.kid != former.kid):
+            if active and active.kid != former_kid:
                 print(f"{active.kid} signs now (version {ring.version})")
                 return 0
             await asyncio.sleep(0.25)
@@ -348,9 +363,15 @@ def _revoke(parsed: argparse.Namespace) -> int:
 
     root = read_root(_configuration(parsed).trust_root)
 
+    patience = timedelta(seconds=parsed.answer_within)
+
     async def refuse(operator: Operator) -> int:
         await operator.ask(
-            root, Command.REVOKE, kid=parsed.kid, reason=parsed.reason, wait=_WAIT_FOR_ANSWER
+            root,
+            Command.REVOKE,
+            kid=parsed.kid,
+            reason=parsed.reason,
+            wait=patience,
         )
         ring = (await operator.look()).ring
         print(f"{parsed.kid} is revoked (version {ring.version}): its tokens are refused")

@@ -18,10 +18,10 @@ from ringkeeper.configuration import differences, load
 from ringkeeper.errors import ConfigurationError, InfrastructureError, RequestRefused, SecretError
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
+from ringkeeper.tasks import first_of
 from ringkeeper.trust import TrustRoot
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import found
-from ringkeeperd.leader import first_of
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.minting import mint_aside

@@ -14,10 +14,10 @@ is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ringkeeper.clock import ZERO
 from ringkeeper.errors import (
@@ -31,6 +31,7 @@ from ringkeeper.errors import (
     WrongRing,
 )
 from ringkeeper.ring import KeyState
+from ringkeeper.tasks import first_of
 from ringkeeper.wire import (
     Command,
     open_request,
@@ -517,16 +518,3 @@ class _Term:
             fresh=minted.fresh if minted else None,
         )
         return await self._commit(revoked, minted, context, began)
-
-
-async def first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all of `work` until one ends; then stop the others and end as it did."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ringkeeperd.service import RingService
 
 # Prometheus knows when a process began; a second series for each counter tells nobody anything.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _FAILURES = ("redis", "clock")
 _OPERATIONS = ("listening", "reading", "preparing", "leading")

@@ -292,14 +292,13 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     forced = _may_activate(standby, at, ring.policy, confirmed, now)
     if forced is not None:
         return Activate(standby.kid, active.due_reason, _wanted(ring, standby), forced)
+    if now < confirmed.trusted_from:
+        why = "a new leader first hears of every live instance"
+        return WaitUntil(confirmed.trusted_from, at, why=why)
     limit = max(at, confirmed.trusted_from) + ring.policy.confirmation_timeout
+    missing = confirmed.missing(standby)
     return WaitUntil(
-        min(limit, _next_removal(ring) or limit)
-        if now >= confirmed.trusted_from
-        else confirmed.trusted_from,
-        at,
-        confirmed.missing(standby),
-        "instances have yet to confirm the standby",
+        min(limit, _next_removal(ring) or limit), at, missing, "the standby is not confirmed by all"
     )
 
 

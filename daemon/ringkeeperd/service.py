@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.connection import instance_id
 from ringkeeper.follower import Follower
+from ringkeeper.tasks import first_of
 from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED
-from ringkeeperd.leader import Leader, first_of
+from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.minting import mint_aside
 

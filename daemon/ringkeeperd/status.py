@@ -101,7 +101,7 @@ def _heading(seen: Seen, now: datetime) -> Text:
 
 def _keys(seen: Seen, now: datetime) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("key", "kind", "algorithm", "state", "for", "next change"):
+    for column in ("key", "kind", "alg", "state", "for", "next change"):
         table.add_column(column, no_wrap=True)
     at = activation_at(seen.ring)
     for key in _ordered(seen):
@@ -147,7 +147,7 @@ def _ordered(seen: Seen) -> list[Key]:
 def _next_change(key: Key, *, ring_at: datetime | None, now: datetime) -> str:
     match key.state:
         case KeyState.ACTIVE:
-            return f"retires {_when(ring_at, now)}" if key.due_at else "none: it is static"
+            return f"retires {_when(ring_at, now)}" if key.due_at else "stays: static"
         case KeyState.PUBLISHED:
             at = key.ready_at if key.kind is KeyKind.STATIC else ring_at
             return f"signs {_when(at, now)}"

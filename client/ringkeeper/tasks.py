@@ -1,0 +1,25 @@
+"""Several things at once, that begin and end together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+
+async def first_of(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all of `work` until one ends; then stop the others and end as it did."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # More than once: redis-py, woken after a pause of the process, was seen to take a
+        # cancellation for a time-out of its own. A task group would wait for it for ever.
+        while pending := [task for task in tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.2)
+    for task in done:
+        task.result()

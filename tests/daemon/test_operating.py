@@ -1,0 +1,157 @@
+"""In an operator's hands: real daemons, the real command line."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import ringkeeper
+from ringkeeper.errors import RevokedKid
+from tests.plugins.daemons import Site, eventually
+from tests.plugins.servers import Server
+
+
+def keyring(site: Site) -> ringkeeper.Keyring:
+    return ringkeeper.Keyring.connect(
+        site.redis_url,
+        trust_root=site.folder / "root.pub.jwk",
+        kek=site.folder / "kek.jwk",
+    )
+
+
+def test_two_terminals(make_site: Callable[[str], Site], any_server: Server) -> None:
+    """A token outlives the rotation; after a revocation it is refused and the standby signs."""
+    site = make_site(any_server.url)
+    site.daemon(init=True)
+    first = site.status()["signer"]
+    token = site.done("token", "sign", "--claims", '{"sub":"alice"}')
+    said = site.done("rotate", "--now", "--reason", "test")
+    second = site.status()["signer"]
+    assert second != first
+    assert f"{second} signs now" in said
+    assert json.loads(site.done("token", "verify", token))["sub"] == "alice"
+
+    with keyring(site) as app:
+        leaked = app.sign({"sub": "bob"})
+        assert app.verify(leaked)
+        said = site.done("revoke", second, "--reason", "leaked")
+        told = time.monotonic()
+
+        def is_refused() -> bool:
+            try:
+                app.verify(leaked)
+            except RevokedKid:
+                return True
+            return False
+
+        eventually(is_refused, within=1)
+        assert time.monotonic() - told < 1
+        third = site.status()["signer"]
+        assert f"{third} signs" in said
+        assert app.verify(app.sign({"sub": "carol"}))["sub"] == "carol"
+        assert app.verify(token)["sub"] == "alice"
+    assert "was revoked" in site.refused("token", "verify", leaked)
+
+
+def test_what_cannot_be_done_is_refused_and_changes_nothing(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    signer = site.status()["signer"]
+    site.done("revoke", signer, "--reason", "test")
+    before = daemon.get("/.well-known/jwks.json")[2]
+    version = site.status()["version"]
+    assert "already" in site.refused("revoke", signer, "--reason", "again")
+    assert "unknown kid" in site.refused("revoke", "d-nobody", "--reason", "x")
+    assert "exists already" in site.refused("init") or "being led" in site.refused("init")
+    assert "not a JSON object" in site.refused("token", "sign", "--claims", "[]")
+    assert "at most" in site.refused("token", "sign", "--lifetime", "61")
+    assert site.status()["version"] == version
+    assert daemon.get("/.well-known/jwks.json")[2] == before
+    assert site.run("rotate", "--nonsense").returncode == 2
+
+
+def test_a_static_key_signs_where_the_mode_says_so_and_tokens_of_both_stay_valid(
+    site: Site,
+) -> None:
+    daemon = site.daemon(init=True)
+    dynamic = site.done("token", "sign")
+    document = json.loads(daemon.config.read_text())
+    document["use_dynamic_access_token_signing_key"] = False
+    daemon.config.write_text(json.dumps(document))
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: site.status()["signer"].startswith("s-"))
+    assert daemon.metric("config_reloads_total", result="success") == 1
+    static = site.done("token", "sign")
+    for token in (dynamic, static):
+        site.done("token", "verify", token)
+
+
+def test_a_bad_reload_keeps_the_running_configuration_and_says_so(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    version = site.status()["version"]
+    daemon.config.write_text(json.dumps({"access_token_validity": "soon", "nonsense": 1}))
+    daemon.signal(signal.SIGHUP)
+    (told,) = eventually(lambda: daemon.events("configuration rejected"))
+    assert any("access_token_validity: 'soon'" in problem for problem in told["problems"])
+    assert any("nonsense: no such setting" in problem for problem in told["problems"])
+    assert daemon.metric("config_reloads_total", result="failure") == 1
+    assert site.status()["version"] == version
+
+
+def test_every_change_of_state_is_told_once_in_log_and_audit(site: Site, valkey: Server) -> None:
+    """Promise 12."""
+    from ringkeeper.wire import open_event
+
+    daemon = site.daemon(init=True)
+    site.done("revoke", site.status()["signer"], "--reason", "leaked")
+    with valkey.client() as client:
+        entries: Any = client.xrange("ringkeeper:{access-token}:events")
+    events = [open_event(fields["event"], site.root.public) for _, fields in entries]
+    names = [event.event for event in events if event.version == 2]
+    assert names == ["key revoked", "key activated", "key published"]
+    assert all(event.fields["reason"] == "leaked" for event in events if event.version == 2)
+    for name in names:
+        assert len(daemon.events(name)) == 1
+    assert daemon.metric("rotations_total", reason="revocation") == 1
+
+
+def test_nobody_leads_and_the_command_says_so(site: Site) -> None:
+    site.configure()
+    site.done("init")
+    assert "no leader answered" in site.refused("rotate", "--answer-within", "1")
+    with pytest.raises(AssertionError):
+        site.done("rotate", "--answer-within", "1")
+
+
+def test_sigterm_stops_within_two_seconds_and_hands_over_at_once(site: Site) -> None:
+    first = site.daemon(init=True)
+    second = site.daemon()
+    assert site.leader() is first
+    assert first.stop() < 2
+    eventually(second.leads, within=1.5)
+    assert "Traceback" not in first.log
+
+
+def test_a_following_daemon_serves_and_never_leads(site: Site) -> None:
+    site.configure()
+    site.done("init")
+    (site.folder / "root.jwk").rename(site.folder / "elsewhere.jwk")
+    follower = site.daemon(is_ready=False, lead=False)
+    eventually(lambda: follower.answers("/readyz"))
+    assert follower.metric("leader") == 0
+    assert follower.metric("keyring_version") is None
+    assert json.loads(follower.get("/.well-known/jwks.json")[2])["keys"]
+
+
+def test_several_rings_have_keys_and_policies_of_their_own(site: Site) -> None:
+    daemon = site.daemon(
+        init=True, keyrings={"refresh": {"access_token_validity": 600, "algorithm": "EdDSA"}}
+    )
+    token = site.done("token", "sign", "--ring", "refresh", "--lifetime", "600")
+    assert "unknown kid" in site.refused("token", "verify", token)
+    site.done("token", "verify", token, "--ring", "refresh")
+    keys = json.loads(daemon.get("/rings/refresh/.well-known/jwks.json")[2])["keys"]
+    assert {key["alg"] for key in keys} == {"EdDSA"}
+    assert daemon.get("/rings/nothing/.well-known/jwks.json")[0] == 404

@@ -44,7 +44,6 @@ __all__ = [
     "load",
     "parse",
     "difference",
-    "differences",
     "SETTINGS",
     "as_markdown",
 ]
@@ -147,9 +146,6 @@ def difference(old: Configuration, new: Configuration) -> tuple[str, ...]:
     if {ring.name for ring in old.rings[1:]} != {ring.name for ring in new.rings[1:]}:
         changed.append("keyrings")
     return tuple(changed)
-
-
-differences = difference  # the daemon calls it so
 
 
 # --- reading all of it ---------------------------------------------------------------------------

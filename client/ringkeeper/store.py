@@ -183,31 +183,35 @@ def speaking(where: str, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except exceptions.AuthenticationError as error:
-        why, remedy = _first_line(error), "check the user and password in redis.url"
-        raise RedisUnavailable(f"{where}: {doing}: {why}; {remedy}") from None
-    except exceptions.NoPermissionError as error:
-        why, remedy = _first_line(error), "widen this user's ACL"
-        raise RedisUnavailable(f"{where}: {doing}: {why}; {remedy}") from None
-    except exceptions.ReadOnlyError:
-        raise RedisUnavailable(
-            f"{where}: {doing}: this is a read-only replica; give redis.url the primary"
-        ) from None
-    except exceptions.ResponseError as error:
-        why = _first_line(error)
-        remedy = "see that message"
-        if "WRONGTYPE" in why:
-            remedy = "something else uses a key under ringkeeper:{…}; move it, or rename the ring"
-        elif "OOM" in why:
-            remedy = "give Redis more memory, and set maxmemory-policy noeviction"
-        elif "NOREPLICAS" in why:
-            remedy = "bring a replica back, or lower min-replicas-to-write"
-        elif "MISCONF" in why:
-            remedy = "free the server's disk"
-        raise RedisUnavailable(f"{where}: {doing}: {why}; {remedy}") from None
     except (exceptions.RedisError, OSError, TimeoutError) as error:
         why = _first_line(error) or type(error).__name__
-        raise RedisUnavailable(f"{where}: {doing}: {why}; is Redis up and reachable?") from None
+        raise RedisUnavailable(f"{where}: {doing}: {why}; {_remedy(error, why)}") from None
+
+
+# What Redis' own words begin with or hold, and what to do about it.
+_REMEDIES: Final = (
+    ("username-password", "check the user and password in redis.url"),
+    ("WRONGPASS", "check the user and password in redis.url"),
+    ("Authentication required", "give redis.url, or redis.password_file, the password"),
+    ("NOAUTH", "give redis.url, or redis.password_file, the password"),
+    ("NOPERM", "widen this user's ACL"),
+    ("no permissions", "widen this user's ACL"),
+    ("read only replica", "this is a read-only replica: give redis.url the primary"),
+    ("READONLY", "this is a read-only replica: give redis.url the primary"),
+    ("WRONGTYPE", "something else uses a key of this ring's; move it, or rename the ring"),
+    ("OOM", "give Redis more memory, and set maxmemory-policy noeviction"),
+    ("NOREPLICAS", "bring a replica back, or lower min-replicas-to-write"),
+    ("MISCONF", "free the server's disk"),
+)
+
+
+def _remedy(error: BaseException, why: str) -> str:
+    for words, remedy in _REMEDIES:
+        if words in why:
+            return remedy
+    if isinstance(error, exceptions.ResponseError):
+        return "see Redis' own documentation of that message"
+    return "is Redis up and reachable?"
 
 
 def _first_line(error: BaseException) -> str:

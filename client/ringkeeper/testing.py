@@ -8,8 +8,8 @@
         with pytest.raises(ExpiredToken):
             ring.verify(token)
 
-It is a `ringkeeper.Keyring` for the code under test, and signs and verifies by the same code.
-What a daemon does is done at once here, as nobody else has to be waited for.
+It is a `ringkeeper.Keyring` to the code under test, and signs and verifies by the same code.
+What a daemon does is done at once here: there is nobody to wait for.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
 
     from ringkeeper.replica import Held
-
-_ACTIVE, _PUBLISHED, _RETIRED = KeyState.ACTIVE, KeyState.PUBLISHED, KeyState.RETIRED
 
 
 class _VirtualClock(SystemClock):
@@ -58,30 +57,31 @@ class _InMemory:
         problems = rules.problems()
         if problems:
             raise ConfigurationError(problems)
+        self._is_closed = False
         self._clock = _VirtualClock()
         self._root = TrustRoot.generate()
+        self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=rules, keys=())
         self._replica = Replica(DEFAULT_NAME, self._root.public)
-        self._is_closed = False
-        self._publish(Ring("testing", DEFAULT_NAME, 0, 1, rules, ()), ())
+        self._publish(())
 
     def rotate(self) -> None:
         """Let the standby sign and publish another; the key that signed goes on verifying."""
-        ring = self._held().ring
-        if ring.is_full:
-            raise RequestRefused("the ring holds as many keys as it may; advance its clock first")
-        self._publish(ring, self._with_retired(ring.active(), ring.keys))
+        active, now = self._ring.active(), self._clock.time
+        self._publish(replace(k, due_at=now) if k is active else k for k in self._ring.keys)
 
     def revoke(self, kid: str, reason: str = "") -> None:
         """Refuse the tokens of `kid` from now on; if it signed, another key does."""
-        ring, now = self._held().ring, self._clock.time
-        key = ring.key(kid)
+        key, now = self._ring.key(kid), self._clock.time
         if key is None or not key.may_verify:
-            raise RequestRefused(f"{kid!r} is unknown or revoked already; jwks() has the others")
-        until = max(now + key.retain_for, key.remove_at or now)
+            raise RequestRefused(f"{kid!r} is unknown or revoked already; jwks() shows the others")
         tombstone = replace(
-            key, state=KeyState.REVOKED, revoked_at=now, remove_at=until, reason=reason
+            key,
+            state=KeyState.REVOKED,
+            revoked_at=now,
+            remove_at=max(now + key.retain_for, key.remove_at or now),
+            reason=reason,
         )
-        self._publish(ring, tuple(tombstone if k is key else k for k in ring.keys))
+        self._publish(tombstone if k is key else k for k in self._ring.keys)
 
     def advance(self, duration: timedelta, *, led: bool = True) -> None:
         """Move the ring's clock: keys that are due turn or go, and the ring stays fresh.
@@ -89,63 +89,93 @@ class _InMemory:
         `led=False`: as if every daemon were down, nothing turns and `staleness` grows.
         """
         until = self._clock.time + duration
-        while led and (due := min(self._turns())) <= until:
+        while led and (due := min(filter(None, map(_due_at, self._ring.keys)))) <= until:
             self._clock.time = max(due, self._clock.time)
-            ring, active = self._replica.loaded().ring, self._replica.loaded().ring.active()
-            kept = tuple(k for k in ring.keys if not k.remove_at or k.remove_at > due)
-            is_due = active and active.due_at and active.due_at <= due
-            self._publish(ring, self._with_retired(active if is_due else None, kept))
+            self._publish(self._ring.keys)
         self._clock.time = until
         if led:
-            held = self._replica.loaded()
-            proof = sign_proof(held.ring, held.snapshot, until, self._root)
-            self._replica = self._replica.prove(proof)
+            snapshot = self._replica.loaded().snapshot
+            self._replica = self._replica.prove(self._proof(snapshot))
 
-    def _turns(self) -> list[datetime]:
-        ring = self._held().ring
-        times = [k.due_at if k.state is _ACTIVE else k.remove_at for k in ring.keys]
-        return [time for time in times if time]
-
-    def _with_retired(self, former: Key | None, keys: tuple[Key, ...]) -> tuple[Key, ...]:
-        now = self._clock.time
-        changed = {"state": _RETIRED, "retired_at": now}
-        return tuple(
-            replace(k, **changed, remove_at=now + k.retain_for) if k is former else k for k in keys
-        )
-
-    def _publish(self, former: Ring, keys: tuple[Key, ...]) -> None:
-        """Hold the version after `former`: `keys`, and what is missing to make them whole."""
-        now, fresh = self._clock.time, dict[str, PrivateKey]()
-        ring = replace(former, version=former.version + 1, keys=keys)
+    def _publish(self, keys: Iterable[Key]) -> None:
+        """Hold the next version: `keys`, less what is due, and whatever then is missing."""
+        now, opened = self._clock.time, dict[str, PrivateKey]()
+        ring = replace(self._ring, version=self._ring.version + 1, keys=_settled(keys, now))
         for kind in KeyKind:
-            if ring.active(kind) is None:
-                next_one, *_ = *ring.in_state(_PUBLISHED, kind), self._fresh(ring, kind, fresh)
-                due = now + ring.policy.cryptoperiod if kind is KeyKind.DYNAMIC else None
-                times = {"activated_at": now, "activated_version": ring.version, "due_at": due}
-                others = tuple(key for key in ring.keys if key is not next_one)
-                ring = replace(ring, keys=(*others, replace(next_one, state=_ACTIVE, **times)))
-        if ring.standby is None:
-            ring = replace(ring, keys=(*ring.keys, self._fresh(ring, KeyKind.DYNAMIC, fresh)))
+            if not ring.active(kind):
+                waiting = ring.in_state(KeyState.PUBLISHED, kind)
+                chosen = waiting[0] if waiting else _fresh(ring, kind, now, opened)
+                signer = _activated(chosen, ring, now)
+                ring = replace(ring, keys=(*(k for k in ring.keys if k is not chosen), signer))
+        if not ring.standby:
+            ring = replace(ring, keys=(*ring.keys, _fresh(ring, KeyKind.DYNAMIC, now, opened)))
+        self._ring = ring
         snapshot = sign_snapshot(ring, self._root)
-        offered = self._replica.offer(snapshot, sign_proof(ring, snapshot, now, self._root), now)
-        self._replica = offered.with_signing(fresh)
+        offered = self._replica.offer(snapshot, self._proof(snapshot), now)
+        self._replica = offered.with_signing(opened)
 
-    def _fresh(self, ring: Ring, kind: KeyKind, into: dict[str, PrivateKey]) -> Key:
-        private, policy, now = PrivateKey.generate(ring.policy.algorithm), ring.policy, self._clock
-        kid = kid_of(private.public_jwk, prefix=kind.prefix)
-        into[kid] = private
-        limits = (policy.access_token_validity, policy.max_staleness, policy.clock_skew)
-        edition = (now.time, ring.epoch, ring.version, now.time)
-        return Key(kid, kind, policy.algorithm, private.public_jwk, _PUBLISHED, *edition, *limits)
+    def _proof(self, snapshot: str) -> str:
+        return sign_proof(self._ring, snapshot, self._clock.time, self._root)
 
     def _held(self) -> Held:
         if self._is_closed:
-            raise RingClosed("this ring was closed by the test")
+            raise RingClosed("this ring was closed by the program under test")
         return self._replica.loaded()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} version {self._replica.loaded().ring.version}>"
+        return f"<{type(self).__name__} in memory, version {self._ring.version}>"
 
 
-class keyring(_InMemory, ringkeeper.keyring.Keyring):  # noqa: N801 - read as a verb
-    pass
+class MemoryKeyring(_InMemory, ringkeeper.keyring.Keyring):
+    """A `ringkeeper.Keyring` without Redis."""
+
+    def close(self) -> None:
+        self._is_closed = True
+
+    def _seek(self, kid: str) -> bool:  # noqa: ARG002 - there is nowhere to look
+        return False
+
+
+class AsyncMemoryKeyring(_InMemory, ringkeeper.asyncio.Keyring):
+    """A `ringkeeper.asyncio.Keyring` without Redis; `rotate` and the like are not awaited."""
+
+    async def close(self) -> None:
+        self._is_closed = True
+
+    async def _seek(self, kid: str) -> bool:  # noqa: ARG002
+        return False
+
+
+keyring = MemoryKeyring
+keyring_async = AsyncMemoryKeyring
+
+
+def _due_at(key: Key) -> datetime | None:
+    return key.due_at if key.state is KeyState.ACTIVE else key.remove_at
+
+
+def _settled(keys: Iterable[Key], now: datetime) -> tuple[Key, ...]:
+    kept = (key for key in keys if not key.remove_at or key.remove_at > now)
+    return tuple(
+        replace(k, state=KeyState.RETIRED, retired_at=now, remove_at=now + k.retain_for)
+        if k.state is KeyState.ACTIVE and k.due_at and k.due_at <= now
+        else k
+        for k in kept
+    )
+
+
+def _fresh(ring: Ring, kind: KeyKind, now: datetime, into: dict[str, PrivateKey]) -> Key:
+    private, rules = PrivateKey.generate(ring.policy.algorithm), ring.policy
+    kid = kid_of(private.public_jwk, prefix=kind.prefix)
+    into[kid] = private
+    limits = (rules.access_token_validity, rules.max_staleness, rules.clock_skew)
+    edition = (now, ring.epoch, ring.version, now)
+    public = private.public_jwk
+    return Key(kid, kind, rules.algorithm, public, KeyState.PUBLISHED, *edition, *limits)
+
+
+def _activated(key: Key, ring: Ring, now: datetime) -> Key:
+    due = now + ring.policy.cryptoperiod if key.kind is KeyKind.DYNAMIC else None
+    return replace(
+        key, state=KeyState.ACTIVE, activated_at=now, activated_version=ring.version, due_at=due
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from ringkeeper.clock import SystemClock
-from ringkeeper.configuration import differences, load
+from ringkeeper.configuration import difference, load
 from ringkeeper.errors import ConfigurationError, InfrastructureError, RequestRefused, SecretError
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
@@ -103,7 +103,7 @@ class Daemon:
             service = self.services.get(ring.name)
             if service and service.leader:
                 service.leader.change_policy(ring.policy)
-        later = differences(old, new)
+        later = difference(old, new)
         self.configuration = new
         self.log.info("configuration reloaded", needs_restart=list(later))
 

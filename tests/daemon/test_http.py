@@ -43,8 +43,7 @@ def test_an_unloaded_ring_is_unavailable_and_never_an_empty_set(site: Site) -> N
         assert status == 503
         assert headers["Cache-Control"] == "no-store"
         assert b'"keys"' not in body
-    why = json.loads(daemon.get("/readyz")[2])["why"]
-    assert "ringkeeper init" in why
+    eventually(lambda: "ringkeeper init" in json.loads(daemon.get("/readyz")[2])["why"])
 
 
 def test_promtool_accepts_the_metrics(site: Site) -> None:

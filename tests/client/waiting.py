@@ -1,0 +1,27 @@
+"""Waiting for a condition, never for time."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_PAUSE = 0.005
+
+
+def eventually(condition: Callable[[], _T], within: float = 5) -> _T:
+    """What `condition` returns once that is true."""
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"still not so after {within:g} s"
+        time.sleep(_PAUSE)
+    return found
+
+
+async def eventually_async(condition: Callable[[], _T], within: float = 5) -> _T:
+    """As `eventually`, while the event loop runs on."""
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"still not so after {within:g} s"
+        await asyncio.sleep(_PAUSE)
+    return found

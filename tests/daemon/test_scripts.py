@@ -1,0 +1,172 @@
+"""The Lua scripts in real servers: fenced, idempotent, and never an older truth (promise 3)."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ringkeeper.clock import SystemClock
+from ringkeeper.store import Published, Released, Subscribed
+from ringkeeperd.leader_store import (
+    Acquired,
+    Edition,
+    Fenced,
+    HeldByAnother,
+    RedisLeaderStore,
+    Stale,
+    Written,
+)
+from tests.plugins.servers import Server
+
+TTL = timedelta(seconds=5)
+
+
+@pytest.fixture
+async def store(any_server: Server) -> AsyncIterator[RedisLeaderStore]:
+    made = RedisLeaderStore.connect(any_server.url, "r", SystemClock(), password=None)
+    yield made
+    await made.close()
+
+
+def edition(version: int, **changes: Any) -> Edition:
+    values: dict[str, Any] = {
+        "version": version,
+        "epoch": 1,
+        "snapshot": f"snapshot {version}",
+        "proof": f"proof {version}",
+        "put": {},
+        "kept": frozenset(),
+        "events": (),
+        **changes,
+    }
+    return Edition(**values)
+
+
+async def test_the_lease_has_one_owner_and_every_term_a_higher_epoch(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    first = await store.acquire("a", TTL, 0)
+    assert isinstance(first, Acquired)
+    held = await store.acquire("b", TTL, 0)
+    assert isinstance(held, HeldByAnother)
+    assert timedelta(0) < held.remaining <= TTL
+    again = await store.acquire("a", TTL, 0)
+    assert isinstance(again, Acquired)
+    assert again.epoch == first.epoch, "a lost reply must not cost a term"
+    await store.release("b")
+    assert isinstance(await store.acquire("b", TTL, 0), HeldByAnother)
+    await store.release("a")
+    second = await store.acquire("b", TTL, 0)
+    assert isinstance(second, Acquired)
+    assert second.epoch == first.epoch + 1
+    with any_server.client() as client:
+        client.flushall()
+    after_loss = await store.acquire("c", TTL, 41)
+    assert isinstance(after_loss, Acquired)
+    assert after_loss.epoch == 42, "an epoch never repeats, whatever Redis forgot"
+
+
+async def test_a_lease_runs_out_and_is_renewed_only_by_its_owner(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.acquire("a", TTL, 0)
+    assert await store.renew("a", TTL)
+    assert await store.renew("b", TTL) is None
+    with any_server.client() as client:
+        assert 0 < int(client.pttl(store.layout.lease)) <= 5000
+        client.delete(store.layout.lease)
+    assert await store.renew("a", TTL) is None
+
+
+async def test_publish_replaces_exactly_the_version_decided_on(store: RedisLeaderStore) -> None:
+    await store.acquire("a", TTL, 0)
+    assert await store.publish("a", 0, edition(1)) == Written()
+    assert await store.publish("a", 0, edition(1)) == Written(), "asked again after a lost reply"
+    assert await store.publish("a", 0, edition(1, snapshot="other")) == Stale(1)
+    assert await store.publish("a", 5, edition(6)) == Stale(1)
+    assert await store.publish("a", 1, edition(2)) == Written()
+    assert (await store.read()).snapshot == "snapshot 2"
+
+
+async def test_whoever_lost_the_lease_writes_nothing(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.acquire("a", TTL, 0)
+    await store.publish("a", 0, edition(1))
+    assert isinstance(await store.publish("b", 1, edition(2)), Fenced)
+    assert isinstance(await store.prove("b", 1, "snapshot 1", "p"), Fenced)
+    with any_server.client() as client:
+        client.set(store.layout.epoch, 9)
+    assert isinstance(await store.publish("a", 1, edition(2)), Fenced)
+    stored = await store.read()
+    assert (stored.snapshot, stored.proof) == ("snapshot 1", "proof 1")
+
+
+async def test_a_proof_is_written_only_for_what_redis_holds(store: RedisLeaderStore) -> None:
+    await store.acquire("a", TTL, 0)
+    await store.publish("a", 0, edition(1))
+    assert await store.prove("a", 1, "snapshot 1", "younger") == Written()
+    assert (await store.read()).proof == "younger"
+    assert await store.prove("a", 2, "snapshot 2", "p") == Stale(1)
+    assert await store.prove("a", 1, "another snapshot", "p") == Stale(1)
+
+
+async def test_sealed_keys_come_and_go_with_their_version(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.acquire("a", TTL, 0)
+    sealed = {"d-1": "one", "d-2": "two"}
+    await store.publish("a", 0, edition(1, put=sealed, kept=frozenset(sealed), events=("e1",)))
+    assert await store.sealed(["d-1", "d-2", "d-3"]) == sealed
+    await store.publish("a", 1, edition(2, put={"d-3": "three"}, kept=frozenset({"d-2", "d-3"})))
+    assert await store.sealed(["d-1", "d-2", "d-3"]) == {"d-2": "two", "d-3": "three"}
+    assert await store.sealed([]) == {}
+    with any_server.client() as client:
+        assert client.xlen(store.layout.events) == 1
+
+
+async def test_messages_carry_the_whole_version_after_the_hash_was_written(
+    store: RedisLeaderStore,
+) -> None:
+    await store.acquire("a", TTL, 0)
+    async with store.subscribe() as subscription:
+        assert await subscription.next(5) == Subscribed()
+        await store.publish("a", 0, edition(1))
+        assert await subscription.next(5) == Published("snapshot 1", "proof 1")
+        await store.prove("a", 1, "snapshot 1", "younger")
+        assert await subscription.next(5) == Published("", "younger")
+        await store.release("a")
+        assert await subscription.next(5) == Released()
+
+
+async def test_instances_are_live_for_one_window_and_forgotten_in_the_end(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.confirm("here", '{"role":"sign","epoch":3,"version":7}')
+    await store.confirm("odd", "not json")
+    with any_server.client() as client:
+        client.zadd(store.layout.seen, {"gone": 1.0})
+        client.hset(store.layout.instances, "gone", "{}")
+    live = {i.id: (i.role, i.epoch, i.version) for i in await store.instances(TTL)}
+    assert live == {"here": ("sign", 3, 7), "odd": ("unknown", 0, 0)}
+    with any_server.client() as client:
+        assert not client.hexists(store.layout.instances, "gone")
+    await store.forget("here")
+    assert {i.id for i in await store.instances(TTL)} == {"odd"}
+
+
+async def test_requests_are_read_from_the_oldest_and_dismissed(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    with any_server.client() as client:
+        client.xadd(store.layout.requests, {"request": "r1"})
+        async with store.requests() as stream:
+            (asked,) = await stream.next()
+            assert asked.document == "r1"
+            client.xadd(store.layout.requests, {"request": "r2"})
+            (later,) = await stream.next()
+        assert later.document == "r2"
+        await store.dismiss(asked, "answer")
+        assert client.xlen(store.layout.requests) == 1
+        assert client.xlen(store.layout.events) == 1

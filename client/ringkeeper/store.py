@@ -236,8 +236,14 @@ class RedisStore:
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Subscription]:
-        """Listen to the channel on a connection of its own."""
-        pubsub = self._client.pubsub()
+        """Listen to the channel on a connection of its own.
+
+        Of a pool of its own, too: in the common one it would, closed, be the next to be used, and
+        `forget` would have to connect anew, which a program that ends cannot do (no look-ups).
+        """
+        common = self._client.connection_pool
+        pool = redis.ConnectionPool(common.connection_class, **common.connection_kwargs)
+        pubsub = redis.Redis(connection_pool=pool).pubsub()
         try:
             with speaking(self.where, "subscribing"):
                 await pubsub.subscribe(self.layout.published)
@@ -246,6 +252,8 @@ class RedisStore:
             # Never politely: a polite goodbye to a dead peer waits for its answer.
             with suppress(exceptions.RedisError, OSError):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
+            with suppress(exceptions.RedisError, OSError):
+                await pool.aclose()
 
     async def read(self) -> Stored:
         """The documents in the hash."""

@@ -33,15 +33,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
+    from ringkeeper.clock import Clock
     from ringkeeper.replica import Held
 
 
 class _VirtualClock(SystemClock):
     def __init__(self) -> None:
-        self.time = super().now()
+        self.now_is = super().now()
 
     def now(self) -> datetime:
-        return self.time
+        return self.now_is
 
 
 class _InMemory:
@@ -58,7 +59,8 @@ class _InMemory:
         if problems:
             raise ConfigurationError(problems)
         self._is_closed = False
-        self._clock = _VirtualClock()
+        self._time = _VirtualClock()
+        self._clock: Clock = self._time
         self._root = TrustRoot.generate()
         self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=rules, keys=())
         self._replica = Replica(DEFAULT_NAME, self._root.public)
@@ -66,12 +68,12 @@ class _InMemory:
 
     def rotate(self) -> None:
         """Let the standby sign and publish another; the key that signed goes on verifying."""
-        active, now = self._ring.active(), self._clock.time
+        active, now = self._ring.active(), self._time.now_is
         self._publish(replace(k, due_at=now) if k is active else k for k in self._ring.keys)
 
     def revoke(self, kid: str, reason: str = "") -> None:
         """Refuse the tokens of `kid` from now on; if it signed, another key does."""
-        key, now = self._ring.key(kid), self._clock.time
+        key, now = self._ring.key(kid), self._time.now_is
         if key is None or not key.may_verify:
             raise RequestRefused(f"{kid!r} is unknown or revoked already; jwks() shows the others")
         tombstone = replace(
@@ -88,18 +90,18 @@ class _InMemory:
 
         `led=False`: as if every daemon were down, nothing turns and `staleness` grows.
         """
-        until = self._clock.time + duration
+        until = self._time.now_is + duration
         while led and (due := min(filter(None, map(_due_at, self._ring.keys)))) <= until:
-            self._clock.time = max(due, self._clock.time)
+            self._time.now_is = max(due, self._time.now_is)
             self._publish(self._ring.keys)
-        self._clock.time = until
+        self._time.now_is = until
         if led:
             snapshot = self._replica.loaded().snapshot
             self._replica = self._replica.prove(self._proof(snapshot))
 
     def _publish(self, keys: Iterable[Key]) -> None:
         """Hold the next version: `keys`, less what is due, and whatever then is missing."""
-        now, opened = self._clock.time, dict[str, PrivateKey]()
+        now, opened = self._time.now_is, dict[str, PrivateKey]()
         ring = replace(self._ring, version=self._ring.version + 1, keys=_settled(keys, now))
         for kind in KeyKind:
             if not ring.active(kind):
@@ -115,7 +117,7 @@ class _InMemory:
         self._replica = offered.with_signing(opened)
 
     def _proof(self, snapshot: str) -> str:
-        return sign_proof(self._ring, snapshot, self._clock.time, self._root)
+        return sign_proof(self._ring, snapshot, self._time.now_is, self._root)
 
     def _held(self) -> Held:
         if self._is_closed:
@@ -130,6 +132,7 @@ class MemoryKeyring(_InMemory, ringkeeper.keyring.Keyring):
     """A `ringkeeper.Keyring` without Redis."""
 
     def close(self) -> None:
+        """Be of no use any more."""
         self._is_closed = True
 
     def _seek(self, kid: str) -> bool:  # noqa: ARG002 - there is nowhere to look
@@ -140,6 +143,7 @@ class AsyncMemoryKeyring(_InMemory, ringkeeper.asyncio.Keyring):
     """A `ringkeeper.asyncio.Keyring` without Redis; `rotate` and the like are not awaited."""
 
     async def close(self) -> None:
+        """Be of no use any more."""
         self._is_closed = True
 
     async def _seek(self, kid: str) -> bool:  # noqa: ARG002

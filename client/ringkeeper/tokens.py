@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MAX_TOKEN: Final = 16 * 1024
 """Characters of a token: no HTTP server takes a longer header."""
+MAX_HEADER: Final = 512
+"""Characters of a token's first part: joserfc, which also verifies elsewhere, takes no more."""
 _FAR_SECONDS: Final = 1e12
 
 
@@ -55,6 +57,7 @@ def sign(
         LifetimeTooLong: longer than `access_token_validity`; its key might not outlive it.
         StaleRing: no proof of freshness for longer than `max_staleness`.
         NoSigningKey: this process cannot sign with that key.
+        MalformedToken: nobody would accept what these claims and this header make.
     """
     policy = held.ring.policy
     if not held.may_sign(now):
@@ -83,9 +86,13 @@ def sign(
             "shorten its lifetime, or raise access_token_validity first"
         )
     body = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
-    token = private.sign_compact({"typ": "JWT", **(header or {}), "kid": key.kid}, body)
+    whole_header = {"typ": "JWT", **(header or {}), "kid": key.kid}
+    _check_extensions(whole_header)
+    token = private.sign_compact(whole_header, body)
     if len(token) > MAX_TOKEN:
         raise MalformedToken(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
+    if token.index(".") > MAX_HEADER:
+        raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters; shorten it")
     return token
 
 
@@ -146,9 +153,13 @@ def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     header, claims = (_json_object(part) for part in parts[:2])
     if not isinstance(header.get("kid"), str):
         raise MalformedToken("a token without a kid")
-    if "crit" in header or "b64" in header:
-        raise MalformedToken("a token with extensions that are not understood here")
+    _check_extensions(header)
     return header, claims
+
+
+def _check_extensions(header: Mapping[str, Any]) -> None:
+    if "crit" in header or "b64" in header:
+        raise MalformedToken("a token with extensions (crit, b64) that are not understood here")
 
 
 def _json_object(part: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import os
 import resource
 import secrets
@@ -11,8 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
+import ringkeeperd.lean  # noqa: F401  # isort: skip - before what it loads
 from ringkeeper.clock import SystemClock
 from ringkeeper.configuration import difference, load
 from ringkeeper.errors import ConfigurationError, InfrastructureError, RequestRefused, SecretError
@@ -23,6 +24,7 @@ from ringkeeper.trust import TrustRoot
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import found
 from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.lean import web
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.minting import mint_aside
 from ringkeeperd.service import RingService, Secrets
@@ -83,6 +85,7 @@ class Daemon:
                 rings=list(self.services),
                 lead=configuration.lead,
             )
+            give_memory_back()
             work = [service.run() for service in self.services.values()]
             await first_of(_until(stop), *work)
             self.log.info("stopping")
@@ -210,6 +213,14 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
         )
     finally:
         await store.close()
+
+
+def give_memory_back() -> None:
+    """Return to the system what only starting up needed, where the C library can (glibc)."""
+    gc.collect()
+    gc.freeze()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _until(stop: asyncio.Event) -> None:

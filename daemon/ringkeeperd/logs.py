@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-import structlog
+from ringkeeperd.lean import structlog
 
 if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration

@@ -6,11 +6,11 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from ringkeeper.clock import ZERO
 from ringkeeper.wire import SNAPSHOT
+from ringkeeperd.lean import web
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

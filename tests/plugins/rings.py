@@ -81,9 +81,7 @@ class LedRing:
         fresh = mint(KeyWanted(KeyKind.DYNAMIC, self.policy.algorithm), kek or self.kek)
         step = Activate(self.standby.kid, RotationReason.MANUAL, KeyWanted(KeyKind.DYNAMIC, ""))
         return self._publish(
-            lambda epoch: apply(
-                self.ring, step, now=_CLOCK.now(), epoch=epoch, fresh=fresh.fresh
-            ),
+            lambda epoch: apply(self.ring, step, now=_CLOCK.now(), epoch=epoch, fresh=fresh.fresh),
             fresh,
             silently=silently,
         )

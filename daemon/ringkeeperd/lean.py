@@ -1,0 +1,54 @@
+"""Two libraries, without what they bring along and a daemon never uses: import them from here.
+
+structlog loads rich, where it is installed, for tracebacks that we never draw (5 MB). aiohttp
+loads the system's CA certificates for its client, which we never use (2 MB). `make bench`
+measures what a daemon weighs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CA_VARIABLES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+
+
+@contextmanager
+def _as_if_absent(module: str) -> Iterator[None]:
+    """While it lasts, `module` cannot be imported: None in its place says so to Python."""
+    known = sys.modules.get(module)
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        if known:
+            sys.modules[module] = known
+
+
+@contextmanager
+def _without_ca_certificates() -> Iterator[None]:
+    """While it lasts, the default place of CA certificates is empty."""
+    known = {name: os.environ.get(name) for name in _CA_VARIABLES}
+    os.environ |= _CA_VARIABLES
+    try:
+        yield
+    finally:
+        for name, value in known.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+
+
+with _as_if_absent("rich"):
+    import structlog
+
+with _without_ca_certificates():
+    from aiohttp import web
+
+__all__ = ["structlog", "web"]

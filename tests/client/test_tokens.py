@@ -1,0 +1,494 @@
+"""A good token is accepted, a bad one is refused for the right reason (promise 1's last step)."""
+
+import base64
+import hashlib
+import hmac
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from ringkeeper import tokens
+from ringkeeper.algorithms import ALGORITHMS, PrivateKey
+from ringkeeper.errors import (
+    ClaimMismatch,
+    ExpiredToken,
+    ImmatureToken,
+    InvalidSignature,
+    LifetimeTooLong,
+    MalformedToken,
+    NoSigningKey,
+    RefreshReason,
+    RevokedKid,
+    StaleRing,
+    TokenError,
+    UnknownKid,
+    WrongAlgorithm,
+)
+from ringkeeper.ring import Key, KeyKind, KeyState
+from ringkeeper.tokens import MAX_TOKEN, kid_in, sign, verify
+from ringkeeperd.rotation import revoke
+from tests.client.real_keys import PRIVATE, holding, real_ring
+from tests.core.builders import HOUR, MINUTE, NOW, SECOND
+
+RING = real_ring()
+HELD = holding(RING)
+SKEW = RING.policy.clock_skew
+ISSUED = int(NOW.timestamp())
+CLAIMS = {"sub": "alice", "iat": ISSUED, "exp": ISSUED + 3600}
+
+
+def _some(key: Key | None) -> Key:
+    assert key
+    return key
+
+
+ACTIVE, STANDBY = _some(RING.active()), _some(RING.standby)
+STATIC = _some(RING.active(KeyKind.STATIC))
+HEADER = {"alg": "ES256", "kid": ACTIVE.kid, "typ": "JWT"}
+
+
+def b64(raw: bytes | str) -> str:
+    raw = raw.encode() if isinstance(raw, str) else raw
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def forged(
+    header: dict[str, Any] | str = HEADER,
+    claims: dict[str, Any] | str = CLAIMS,
+    sign_with: PrivateKey | Callable[[bytes], bytes] = PRIVATE[ACTIVE.kid],
+) -> str:
+    """A token put together by hand: header and claims may be any text at all."""
+    parts = [b64(part if isinstance(part, str) else json.dumps(part)) for part in (header, claims)]
+    signed = ".".join(parts)
+    if callable(sign_with):
+        return f"{signed}.{b64(sign_with(signed.encode()))}"
+    # The real key over these very bytes, whatever they are.
+    key = sign_with._key.private_key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    der = key.sign(signed.encode(), ec.ECDSA(hashes.SHA256()))
+    r, s = utils.decode_dss_signature(der)
+    return f"{signed}.{b64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+
+
+def changed(**claims: Any) -> dict[str, Any]:
+    return {**CLAIMS, **claims}
+
+
+# --- good tokens ---------------------------------------------------------------------------------
+
+
+def test_what_is_signed_is_verified_with_times_and_kid_filled_in() -> None:
+    token = sign(HELD, {"sub": "alice"}, NOW)
+    assert verify(HELD, token, NOW) == CLAIMS
+    assert kid_in(token) == ACTIVE.kid
+    header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+    assert header == HEADER
+
+
+def test_a_token_forged_by_hand_with_the_real_key_is_good() -> None:
+    """Else the refusals below would prove nothing."""
+    assert verify(HELD, forged(), NOW) == CLAIMS
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("use_dynamic", [True, False])
+def test_every_algorithm_signs_and_joserfc_verifies_it_with_our_jwks(
+    algorithm: str, use_dynamic: bool
+) -> None:
+    held = holding(real_ring(algorithm=algorithm, use_dynamic=use_dynamic))
+    token = sign(held, {"sub": "alice"}, NOW)
+    assert verify(held, token, NOW)["sub"] == "alice"
+    keys = KeySet.import_key_set(held.ring.jwks())  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        # joserfc warns that RFC 9864 deprecates the name EdDSA; every verifier reads it.
+        warnings.simplefilter("ignore")
+        decoded = jwt.decode(token, keys, algorithms=[algorithm])
+    assert decoded.claims == CLAIMS
+    kid = decoded.header["kid"]
+    assert kid.startswith("d-" if use_dynamic else "s-")
+    with pytest.raises(InvalidSignature):
+        verify(held, token[:-8] + "AAAAAAAA", NOW)
+
+
+def test_both_kinds_verify_whichever_signs() -> None:
+    static = holding(real_ring(use_dynamic=False))
+    assert kid_in(sign(static, {}, NOW)) == STATIC.kid
+    assert verify(HELD, sign(static, {}, NOW), NOW)
+    assert verify(static, sign(HELD, {}, NOW), NOW)
+
+
+def test_the_dynamic_key_stands_in_for_a_revoked_static_one() -> None:
+    ring = real_ring(use_dynamic=False)
+    held = holding(revoke(ring, STATIC.kid, reason="leaked", now=NOW, epoch=1))
+    assert kid_in(sign(held, {}, NOW)) == ACTIVE.kid
+
+
+def test_a_header_of_ones_own_is_kept_but_chooses_neither_key_nor_algorithm() -> None:
+    own = {"version": "5", "typ": "at+jwt", "kid": STANDBY.kid, "alg": "none"}
+    token = sign(HELD, {}, NOW, header=own)
+    header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+    assert header == {"version": "5", "typ": "at+jwt", "kid": ACTIVE.kid, "alg": "ES256"}
+    assert verify(HELD, token, NOW)
+
+
+def test_a_token_up_to_the_limit_is_signed_and_verified() -> None:
+    token = sign(HELD, {"sub": "x" * 12_000}, NOW)
+    assert 16_000 < len(token) <= MAX_TOKEN
+    assert verify(HELD, token, NOW)
+
+
+# --- lifetimes -----------------------------------------------------------------------------------
+
+
+def test_the_lifetime_is_the_longest_unless_given() -> None:
+    def expires(claims: dict[str, Any], lifetime: timedelta | None) -> int:
+        token = sign(HELD, claims, NOW, lifetime=lifetime)
+        return int(verify(HELD, token, NOW)["exp"]) - ISSUED
+
+    assert expires({}, None) == 3600
+    assert expires({}, MINUTE) == 60
+    assert expires({}, HOUR) == 3600
+    assert expires({"exp": ISSUED + 7}, None) == 7
+    assert expires({"exp": ISSUED + 7}, MINUTE) == 60
+    assert expires({}, timedelta(0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("claims", "lifetime"),
+    [
+        ({}, HOUR + timedelta(milliseconds=1)),
+        ({}, timedelta(days=1000)),
+        ({"exp": ISSUED + 3601}, None),
+        ({"exp": ISSUED + 3600.5}, None),
+        ({"exp": ISSUED + 3700, "iat": ISSUED + 100}, None),
+    ],
+)
+def test_no_token_outlives_access_token_validity(
+    claims: dict[str, Any], lifetime: timedelta | None
+) -> None:
+    with pytest.raises(LifetimeTooLong, match="lives 1h at most; shorten its lifetime"):
+        sign(HELD, claims, NOW, lifetime=lifetime)
+
+
+@pytest.mark.parametrize("expiry", ["soon", None, True, float("nan"), float("inf"), 10**400, [1]])
+def test_an_expiry_that_is_no_time_is_not_signed(expiry: object) -> None:
+    with pytest.raises(MalformedToken, match="exp is missing or not a number"):
+        sign(HELD, {"exp": expiry}, NOW)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1}])
+def test_claims_that_json_does_not_know_are_not_signed(value: object) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        sign(HELD, {"x": value}, NOW)
+
+
+def test_a_token_that_nobody_would_take_is_not_signed() -> None:
+    with pytest.raises(MalformedToken, match="16384 is the most"):
+        sign(HELD, {"sub": "x" * MAX_TOKEN}, NOW)
+
+
+def test_a_header_may_be_as_long_as_verifiers_take_it() -> None:
+    room = 512 * 3 // 4 - len(json.dumps({**HEADER, "x": ""}, separators=(",", ":")))
+    token = sign(HELD, {}, NOW, header={"x": "x" * room})
+    assert token.index(".") == 512
+    assert verify(HELD, token, NOW)
+    with pytest.raises(MalformedToken, match="header of more than 512 characters"):
+        sign(HELD, {}, NOW, header={"x": "x" * (room + 1)})
+
+
+@pytest.mark.parametrize("header", [{"crit": ["x"]}, {"crit": []}, {"b64": False, "crit": ["b64"]}])
+def test_a_header_with_extensions_is_not_signed(header: dict[str, Any]) -> None:
+    with pytest.raises(MalformedToken, match="extensions"):
+        sign(HELD, {}, NOW, header=header)
+
+
+# --- who may not sign ----------------------------------------------------------------------------
+
+
+def test_a_stale_ring_signs_no_more_and_verifies_on() -> None:
+    token = sign(HELD, {}, NOW)
+    last = NOW + RING.policy.max_staleness + SKEW
+    assert sign(HELD, {}, last)
+    with pytest.raises(StaleRing, match="24h 1m old, more than max_staleness"):
+        sign(HELD, {}, last + SECOND)
+    assert verify(HELD, forged(claims=changed(exp=ISSUED + 10**9)), last + SECOND)
+    assert verify(HELD, token, NOW)
+
+
+def test_a_stale_ring_verifies_no_more_where_that_is_wanted() -> None:
+    held = holding(real_ring(max_verify_staleness=24 * HOUR))
+    token = forged(claims=changed(exp=ISSUED + 10**9))
+    assert verify(held, token, NOW + 24 * HOUR + SKEW)
+    with pytest.raises(StaleRing, match="max_verify_staleness"):
+        verify(held, token, NOW + 24 * HOUR + SKEW + SECOND)
+
+
+def test_without_the_private_half_nothing_is_signed() -> None:
+    verifier = replace(HELD, signing=MappingProxyType({}))
+    with pytest.raises(NoSigningKey, match=f"no private half of {ACTIVE.kid}; give it the KEK"):
+        sign(verifier, {}, NOW)
+    assert verify(verifier, sign(HELD, {}, NOW), NOW)
+
+
+def test_without_any_key_that_signs_nothing_is_signed() -> None:
+    waiting = tuple(key for key in RING.keys if key.state is KeyState.PUBLISHED)
+    with pytest.raises(NoSigningKey, match="no private half of any key"):
+        sign(holding(replace(RING, keys=waiting)), {}, NOW)
+
+
+# --- times, with leeway --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claims", "at", "error"),
+    [
+        (CLAIMS, NOW + HOUR + SKEW - timedelta(milliseconds=1), None),
+        (CLAIMS, NOW + HOUR + SKEW, ExpiredToken),
+        (CLAIMS, NOW - SKEW, None),
+        (CLAIMS, NOW - SKEW - timedelta(milliseconds=1), ImmatureToken),
+        (changed(nbf=ISSUED + 60), NOW, None),
+        (changed(nbf=ISSUED + 61), NOW, ImmatureToken),
+        (changed(iat=ISSUED + 61), NOW, ImmatureToken),
+        (changed(exp=ISSUED - 59.5), NOW, None),
+        (changed(exp=ISSUED - 60), NOW, ExpiredToken),
+        ({"exp": ISSUED + 1}, NOW, None),
+    ],
+)
+def test_times_count_with_the_clock_skew_as_leeway(
+    claims: dict[str, Any], at: datetime, error: type[TokenError] | None
+) -> None:
+    token = forged(claims=claims)
+    if error is None:
+        assert verify(HELD, token, at) == claims
+    else:
+        with pytest.raises(error):
+            verify(HELD, token, at)
+
+
+# --- audience and issuer -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("aud", "asked", "is_good"),
+    [
+        ("api", None, True),
+        ("api", "api", True),
+        (["web", "api"], "api", True),
+        ("api", ["web", "api"], True),
+        (["api"], ("api",), True),
+        (None, "api", False),
+        ("ap", "api", False),
+        ("api", "ap", False),
+        (["web"], {"api"}, False),
+        ([], "api", False),
+        (7, "api", False),
+        ([["api"], 7], "api", False),
+        ({"api": 1}, "api", False),
+        ("api", [], False),
+    ],
+)
+def test_a_token_is_for_the_audience_that_is_asked_for(aud: Any, asked: Any, is_good: bool) -> None:
+    token = sign(HELD, {} if aud is None else {"aud": aud}, NOW)
+    if is_good:
+        assert verify(HELD, token, NOW, audience=asked)
+    else:
+        with pytest.raises(ClaimMismatch, match="not for"):
+            verify(HELD, token, NOW, audience=asked)
+
+
+def test_a_token_is_of_the_issuer_that_is_asked_for() -> None:
+    token = sign(HELD, {"iss": "https://a"}, NOW)
+    assert verify(HELD, token, NOW, issuer="https://a")
+    for other in (token, sign(HELD, {}, NOW)):
+        with pytest.raises(ClaimMismatch, match="issuer is not 'https://b'"):
+            verify(HELD, other, NOW, issuer="https://b")
+
+
+# --- bad tokens ----------------------------------------------------------------------------------
+
+
+def _hs256(secret: bytes) -> Callable[[bytes], bytes]:
+    return lambda signed: hmac.new(secret, signed, hashlib.sha256).digest()
+
+
+def _no_signature(_: bytes) -> bytes:
+    return b""
+
+
+_PUBLIC = PRIVATE[ACTIVE.kid]._key
+_HS = {**HEADER, "alg": "HS256"}
+_GOOD = sign(HELD, {"sub": "alice"}, NOW)
+_NO_KID = {"alg": "ES256"}
+_STRANGER = "d-" + "x" * 22
+_OTHERS = PrivateKey.generate("ES256")
+
+BAD: dict[str, tuple[Any, type[TokenError]]] = {
+    "no kid": (forged(_NO_KID), MalformedToken),
+    "a kid that is no text": (forged({**HEADER, "kid": 7}), MalformedToken),
+    "a kid that is null": (forged({**HEADER, "kid": None}), MalformedToken),
+    "unknown kid": (forged({**HEADER, "kid": _STRANGER}), UnknownKid),
+    "unknown and huge kid": (forged({**HEADER, "kid": "d-" * 5000}), UnknownKid),
+    "alg none": (forged({**HEADER, "alg": "none"}, sign_with=_no_signature), WrongAlgorithm),
+    "alg None": (forged({**HEADER, "alg": None}), WrongAlgorithm),
+    "no alg": (forged({"kid": ACTIVE.kid}), WrongAlgorithm),
+    "alg of another case": (forged({**HEADER, "alg": "es256"}), WrongAlgorithm),
+    "another algorithm": (forged({**HEADER, "alg": "RS256"}), WrongAlgorithm),
+    "no signature": (forged(sign_with=_no_signature), InvalidSignature),
+    "HS256 made with the public key, PEM": (
+        forged(_HS, sign_with=_hs256(_PUBLIC.as_pem(private=False))),
+        WrongAlgorithm,
+    ),
+    "HS256 made with the public key, DER": (
+        forged(_HS, sign_with=_hs256(_PUBLIC.as_der(private=False))),
+        WrongAlgorithm,
+    ),
+    "HS256 made with the public key, JWK": (
+        forged(_HS, sign_with=_hs256(json.dumps(dict(ACTIVE.public)).encode())),
+        WrongAlgorithm,
+    ),
+    "HS256 that says ES256": (
+        forged(sign_with=_hs256(_PUBLIC.as_pem(private=False))),
+        InvalidSignature,
+    ),
+    "wrong kid for its key": (forged({**HEADER, "kid": STANDBY.kid}), InvalidSignature),
+    "the static kid for a dynamic key": (
+        forged({**HEADER, "kid": STATIC.kid}),
+        InvalidSignature,
+    ),
+    "signed by somebody else": (forged(sign_with=_OTHERS), InvalidSignature),
+    "a key of its own": (
+        forged({**HEADER, "jwk": dict(_OTHERS.public_jwk)}, sign_with=_OTHERS),
+        InvalidSignature,
+    ),
+    "expired": (forged(claims=changed(exp=ISSUED - 3600)), ExpiredToken),
+    "expired, of an unknown key": (
+        forged({**HEADER, "kid": _STRANGER}, changed(exp=ISSUED - 3600)),
+        ExpiredToken,
+    ),
+    "from the future": (forged(claims=changed(iat=ISSUED + 3600)), ImmatureToken),
+    "not yet valid": (forged(claims=changed(nbf=ISSUED + 3600)), ImmatureToken),
+    "not base64": (f"{_GOOD.split('.')[0]}.§$%&/.{_GOOD.split('.')[2]}", MalformedToken),
+    "not base64url": (f"{b64(json.dumps(HEADER))}.++//.AAAA", MalformedToken),
+    "padded base64": (_GOOD.replace(".", "=."), MalformedToken),
+    "base64 of nothing": ("..", MalformedToken),
+    "a signature that is not base64": (_GOOD.rpartition(".")[0] + ".!!!", InvalidSignature),
+    "1 MB": ("x" * 1_000_000, MalformedToken),
+    "1 MB with dots": (f"{_GOOD.split('.')[0]}.{'e' * 1_000_000}.AAAA", MalformedToken),
+    "1 MB of dots": ("." * 1_000_000, MalformedToken),
+    "empty": ("", MalformedToken),
+    "one part": (_GOOD.split(".")[0], MalformedToken),
+    "four parts": (_GOOD + ".AAAA", MalformedToken),
+    "a JWE": (_GOOD + ".AAAA.AAAA", MalformedToken),
+    "cut short": (_GOOD[:-5], InvalidSignature),
+    "claims of another token": (
+        ".".join([*forged(claims=changed(sub="mallory")).split(".")[:2], _GOOD.split(".")[2]]),
+        InvalidSignature,
+    ),
+    "kid twice": (
+        forged(f'{{"alg":"ES256","kid":"{STANDBY.kid}","kid":"{ACTIVE.kid}"}}'),
+        MalformedToken,
+    ),
+    "exp twice": (forged(claims=f'{{"exp":1,"exp":{ISSUED + 60}}}'), MalformedToken),
+    "a member twice, deep inside": (
+        forged(claims=f'{{"exp":{ISSUED + 60},"x":[{{"a":1,"a":2}}]}}'),
+        MalformedToken,
+    ),
+    "crit": (forged({**HEADER, "crit": ["exp"], "exp": 1}), MalformedToken),
+    "an empty crit": (forged({**HEADER, "crit": []}), MalformedToken),
+    "b64": (forged({**HEADER, "b64": False, "crit": ["b64"]}), MalformedToken),
+    "b64 without crit": (forged({**HEADER, "b64": False}), MalformedToken),
+    "not ASCII": (_GOOD + "é", MalformedToken),
+    "a look-alike": (_GOOD.replace(".", "․"), MalformedToken),  # noqa: RUF001 - that is it
+    "control characters": (_GOOD + "\n", InvalidSignature),
+    "exp of a thousand digits": (
+        forged(claims=f'{{"exp":1{"0" * 1000}}}'),
+        MalformedToken,
+    ),
+    "exp of ten thousand digits": (
+        forged(claims=f'{{"exp":1{"0" * 10_000}}}'),
+        MalformedToken,
+    ),
+    "exp of 1e400": (forged(claims='{"exp":1e400}'), MalformedToken),
+    "exp NaN": (forged(claims='{"exp":NaN}'), MalformedToken),
+    "exp Infinity": (forged(claims='{"exp":Infinity}'), MalformedToken),
+    "iat NaN": (forged(claims=f'{{"exp":{ISSUED + 60},"iat":NaN}}'), MalformedToken),
+    "iat that is text": (forged(claims=changed(iat="now")), MalformedToken),
+    "nbf that is null": (forged(claims=changed(nbf=None)), MalformedToken),
+    "exp that is true": (forged(claims=changed(exp=True)), MalformedToken),
+    "exp that is text": (forged(claims=changed(exp=str(ISSUED + 60))), MalformedToken),
+    "no exp": (forged(claims={"sub": "alice"}), MalformedToken),
+    "claims that are a list": (forged(claims="[1]"), MalformedToken),
+    "claims that are no JSON": (forged(claims="{"), MalformedToken),
+    "claims that are empty": (forged(claims=""), MalformedToken),
+    "claims that are not UTF-8": (
+        f"{b64(json.dumps(HEADER))}.{b64(bytes([0xFF, 0xFE, 0xFD]))}.AAAA",
+        MalformedToken,
+    ),
+    "claims nested a thousand deep": (forged(claims="[" * 5000), MalformedToken),
+    "a header that is a list": (forged("[]"), MalformedToken),
+    "bytes": (_GOOD.encode(), MalformedToken),
+    "None": (None, MalformedToken),
+}
+
+
+@pytest.mark.parametrize(("token", "error"), BAD.values(), ids=BAD)
+def test_a_bad_token_is_refused_for_what_is_wrong_with_it(
+    token: Any, error: type[TokenError]
+) -> None:
+    with pytest.raises(TokenError) as refusal:
+        verify(HELD, token, NOW)
+    assert type(refusal.value) is error
+    told = str(refusal.value)
+    assert told
+    assert len(told) < 300
+    assert "\n" not in told
+
+
+def test_tokens_of_a_revoked_key_are_refused_whoever_made_them() -> None:
+    held = holding(revoke(RING, ACTIVE.kid, reason="leaked", now=NOW, epoch=1))
+    with pytest.raises(RevokedKid, match=f"{ACTIVE.kid} was revoked"):
+        verify(held, _GOOD, NOW)
+    assert kid_in(sign(held, {}, NOW)) == STANDBY.kid
+
+
+def test_an_unknown_kid_is_named_with_the_version_it_is_unknown_in() -> None:
+    with pytest.raises(UnknownKid, match=rf"unknown kid '{_STRANGER}'.*at version 1"):
+        verify(HELD, BAD["unknown kid"][0], NOW)
+
+
+def test_a_refusal_says_why_the_session_must_be_refreshed() -> None:
+    reasons = {}
+    for name in ("expired", "unknown kid", "no kid"):
+        with pytest.raises(TokenError) as refusal:
+            verify(HELD, BAD[name][0], NOW)
+        reasons[name] = refusal.value.reason
+    assert reasons == {
+        "expired": RefreshReason.EXPIRED,
+        "unknown kid": RefreshReason.UNKNOWN_KID,
+        "no kid": RefreshReason.OTHER,
+    }
+    assert RevokedKid.reason is RefreshReason.REVOKED_KID
+
+
+def test_no_refusal_quotes_the_token() -> None:
+    for token, _ in BAD.values():
+        with pytest.raises(TokenError) as refusal:
+            verify(HELD, token, NOW)
+        for part in str(token).split("."):
+            assert len(part) < 30 or part not in str(refusal.value)
+
+
+def test_the_kid_is_read_from_a_token_that_has_one() -> None:
+    assert tokens.kid_in(BAD["unknown kid"][0]) == _STRANGER
+    with pytest.raises(MalformedToken, match="without a kid"):
+        kid_in(BAD["no kid"][0])

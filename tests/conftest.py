@@ -1,3 +1,8 @@
 """Fixtures live in tests/plugins, a file per subject."""
 
-pytest_plugins = ["tests.plugins.skips", "tests.plugins.servers", "tests.plugins.rings", "tests.plugins.daemons"]
+pytest_plugins = [
+    "tests.plugins.skips",
+    "tests.plugins.servers",
+    "tests.plugins.rings",
+    "tests.plugins.daemons",
+]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ringkeeper.store import Store, Stored, Subscription
     from ringkeeper.trust import PinnedRoots
 
-PING_EVERY: Final = 5.0
+PING_EVERY: Final = 10.0
 PONG_WITHIN: Final = 2.0
 """Seconds: together they bound how long a cut connection goes unnoticed."""
 _BACKOFF_FIRST: Final = 0.1

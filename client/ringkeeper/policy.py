@@ -14,7 +14,10 @@ from ringkeeper.algorithms import ALGORITHMS
 from ringkeeper.durations import format_duration
 
 MAX_KEYS = 32
-"""No ring holds more keys than this: every verifier loads all of them."""
+"""The most keys that schedule and operators fill a ring with: every verifier loads all of them."""
+CAPACITY = 40
+"""The most keys that a ring holds: the room above is for emergencies, so that none of them ever
+finds the ring full and leaves nobody to sign."""
 
 _LONGEST_PROOF_INTERVAL = timedelta(seconds=60)
 _LIVENESS_POLLS = 3
@@ -69,18 +72,25 @@ class Policy:
         cryptoperiod. Staleness: a day, or one cryptoperiod. The three waits that make no sense
         beyond the publication interval are capped by it.
         """
-        publication = publication_interval or _ms(min(timedelta(hours=4), cryptoperiod / 4))
+        quarter = _ms(min(timedelta(hours=4), cryptoperiod / 4))
+        publication = quarter if publication_interval is None else publication_interval
+
+        def given(value: timedelta | None, default: timedelta) -> timedelta:
+            return default if value is None else value
+
         return cls(
             cryptoperiod=cryptoperiod,
             access_token_validity=access_token_validity,
             use_dynamic=use_dynamic,
             algorithm=algorithm,
             publication_interval=publication,
-            max_staleness=max_staleness or min(timedelta(hours=24), cryptoperiod),
+            max_staleness=given(max_staleness, min(timedelta(hours=24), cryptoperiod)),
             clock_skew=clock_skew,
-            confirmation_timeout=confirmation_timeout or min(timedelta(minutes=10), publication),
-            jwks_max_age=jwks_max_age or min(timedelta(minutes=5), publication),
-            poll_interval=poll_interval or min(timedelta(seconds=30), publication),
+            confirmation_timeout=given(
+                confirmation_timeout, min(timedelta(minutes=10), publication)
+            ),
+            jwks_max_age=given(jwks_max_age, min(timedelta(minutes=5), publication)),
+            poll_interval=given(poll_interval, min(timedelta(seconds=30), publication)),
             max_verify_staleness=max_verify_staleness,
         )
 

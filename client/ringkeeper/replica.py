@@ -50,9 +50,12 @@ class Held:
         return max(ZERO, now - self.proof_at)
 
     def may_sign(self, now: datetime) -> bool:
-        """Whether the proof is young enough to sign on; clocks may differ by the skew."""
-        policy = self.ring.policy
-        return self.staleness(now) <= policy.max_staleness + policy.clock_skew
+        """Whether the proof is young enough to sign on.
+
+        No leeway for clocks here: the retire interval has room for two skews, and the leader that
+        signed the proof and the one that retires the key may account for one of them.
+        """
+        return self.staleness(now) <= self.ring.policy.max_staleness
 
     def may_verify(self, now: datetime) -> bool:
         """As `may_sign`, for verifying: always, unless `max_verify_staleness` is set."""

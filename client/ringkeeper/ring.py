@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from ringkeeper.policy import MAX_KEYS, Policy
+from ringkeeper.policy import CAPACITY, MAX_KEYS, Policy
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -141,13 +141,15 @@ class Ring:
     """The leadership that made this version."""
     policy: Policy
     keys: tuple[Key, ...]
+    caches_until: datetime | None = None
+    """Caches filled under an earlier, longer `jwks_max_age` may live until then."""
 
     def __post_init__(self) -> None:
         """Refuse a ring that would break promise 3: one key signs per kind."""
         if len({key.kid for key in self.keys}) != len(self.keys):
             raise ValueError(f"ring {self.name}: two keys of one kid")
-        if len(self.keys) > MAX_KEYS:
-            raise ValueError(f"ring {self.name}: more than {MAX_KEYS} keys")
+        if len(self.keys) > CAPACITY:
+            raise ValueError(f"ring {self.name}: more than {CAPACITY} keys")
         for kind in KeyKind:
             if len(self.in_state(KeyState.ACTIVE, kind)) > 1:
                 raise ValueError(f"ring {self.name}: two active {kind} keys")
@@ -207,8 +209,13 @@ class Ring:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for another key before one is removed."""
+        """Whether another key is for emergencies and the schedule alone, until one is removed."""
         return len(self.keys) >= MAX_KEYS
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another key fits in at all."""
+        return len(self.keys) < CAPACITY
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set (RFC 7517 section 5) of every key whose tokens count; signers first."""

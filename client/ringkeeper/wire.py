@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ringkeeper.algorithms import ALGORITHMS, kid_of
 from ringkeeper.clock import from_ms, to_ms
 from ringkeeper.errors import MalformedDocument
-from ringkeeper.policy import MAX_KEYS, Policy
+from ringkeeper.policy import CAPACITY, Policy
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeper.trust import DocumentType
 
@@ -108,6 +108,7 @@ def sign_snapshot(ring: Ring, root: TrustRoot) -> str:
             "version": ring.version,
             "epoch": ring.epoch,
             "policy": _policy_members(ring.policy),
+            "caches_until_ms": _ms_or_none(ring.caches_until),
             "keys": [_key_members(key) for key in ring.keys],
         },
     )
@@ -228,6 +229,7 @@ def open_snapshot(document: str, roots: PinnedRoots) -> Ring:
             epoch=members.count("epoch"),
             policy=_policy(members.inner("policy")),
             keys=keys,
+            caches_until=members.maybe("caches_until_ms", members.instant),
         )
     except ValueError as error:
         raise MalformedDocument(f"{SNAPSHOT.typ}: {error}") from None
@@ -389,8 +391,8 @@ class _Members:
 
     def each(self, name: str, read: Callable[[_Members], _T]) -> tuple[_T, ...]:
         values = self.take(name, list)
-        if len(values) > MAX_KEYS or not all(isinstance(value, dict) for value in values):
-            raise MalformedDocument(f"{self.kind.typ}: {name} is not a list of {MAX_KEYS} at most")
+        if len(values) > CAPACITY or not all(isinstance(value, dict) for value in values):
+            raise MalformedDocument(f"{self.kind.typ}: {name} is not a list of {CAPACITY} at most")
         try:
             return tuple(read(_Members(value, self.kind)) for value in values)
         except ValueError as error:

@@ -507,7 +507,7 @@ class _Term:
             hasten = request.command is Command.ROTATE_NOW
             turned = rotate(ring, now=now, epoch=self._epoch, hasten=hasten)
             return await self._commit(turned, None, context, began)
-        wanted = revocation_wants(ring, request.kid)
+        wanted = revocation_wants(ring, request.kid, now)
         minted = await self._leader.mint(wanted) if wanted else None
         revoked = revoke(
             ring,

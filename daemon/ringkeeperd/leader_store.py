@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 EVENTS_KEPT: Final = 10_000
 REQUESTS_KEPT: Final = 1_000
-REQUEST_WAIT: Final = 10.0
+REQUEST_WAIT: Final = 20.0
 """Seconds that one blocking read waits for a request."""
 
 

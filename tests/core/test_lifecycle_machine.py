@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ringkeeper.errors import RequestRefused
-from ringkeeper.policy import MAX_KEYS
+from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyKind, KeyState, Ring
-from ringkeeperd.merge import merge
+from ringkeeperd.merge import History, merge
 from ringkeeperd.rotation import (
     Activate,
     Confirmations,
@@ -201,7 +201,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 31))
     def an_operator_revokes(self, pick: int) -> None:
         kid = self.ring.keys[pick % len(self.ring.keys)].kid
-        wanted = revocation_wants(self.ring, kid)
+        wanted = revocation_wants(self.ring, kid, self.now)
         made = fresh(wanted) if wanted else None
         try:
             ring = revoke(self.ring, kid, reason="test", now=self.now, epoch=self.epoch, fresh=made)
@@ -235,7 +235,11 @@ class Lifecycle(RuleBasedStateMachine):
             made = fresh(step.wants) if step.wants else None
             lost.append(apply(lost[-1], step, now=self.now, epoch=self.epoch, fresh=made))
         self.another_leads()
-        self.publish(merge(mine, lost[-1], now=self.now, epoch=self.epoch))
+        self.publish(
+            merge(
+                History(mine, self.now), History(lost[-1], self.now), now=self.now, epoch=self.epoch
+            )
+        )
         self.settle()
 
     # --- what must hold ------------------------------------------------------------------------------
@@ -265,7 +269,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @invariant()
     def the_ring_stays_small_and_somebody_signs(self) -> None:
-        assert len(self.ring.keys) <= MAX_KEYS
+        assert len(self.ring.keys) <= CAPACITY
         assert self.ring.signer
 
     @invariant()

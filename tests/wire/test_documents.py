@@ -185,7 +185,7 @@ def set_member(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_member("policy", "algorithm", value="HS256"), "impossible policy"),
         (set_member("policy", "jwks_max_age_ms", value=10**12), "impossible policy"),
         (set_member("keys", value=[1]), "not a list"),
-        (set_member("keys", value=[{}] * 33), "not a list"),
+        (set_member("keys", value=[{}] * 41), "not a list"),
         (set_member("keys", 0, "state", value="removed"), "not known here"),
         (set_member("keys", 0, "jwk", "alg", value="none"), "not known here"),
         (set_member("keys", 0, "jwk", "kid", value="d-other"), "thumbprint"),

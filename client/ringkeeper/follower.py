@@ -307,6 +307,11 @@ class Follower:
         """Why something fails at the moment; None when all is well."""
         return next(iter(self._troubles.values()), None)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether Redis answers, as far as the newest attempts tell."""
+        return not any(isinstance(e, RedisUnavailable) for e in self._troubles.values())
+
     def _is_troubled(self, doing: str, error: RingkeeperError) -> None:
         """Tell it once, however often it happens."""
         former = self._troubles.get(doing)

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.ring import Ring
 
-_STOP_WITHIN = 1.5
+_LOOK_EVERY = 5.0
+"""Seconds between two looks at the configuration file."""
 
 
 class Daemon:
@@ -87,7 +88,7 @@ class Daemon:
             )
             give_memory_back()
             work = [service.run() for service in self.services.values()]
-            await first_of(_until(stop), *work)
+            await first_of(_until(stop), self._watch_file(), *work)
             self.log.info("stopping")
 
     def reload(self) -> None:
@@ -109,6 +110,16 @@ class Daemon:
         later = difference(old, new)
         self.configuration = new
         self.log.info("configuration reloaded", needs_restart=list(later))
+
+    async def _watch_file(self) -> None:
+        """Reload when the file was changed, or replaced as Kubernetes does with a ConfigMap."""
+        known = _signature(self.configuration.path)
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            found = _signature(self.configuration.path)
+            if found != known:
+                known = found
+                self.reload()
 
     async def _found_embedded(self, directory: Path) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""
@@ -221,6 +232,15 @@ def give_memory_back() -> None:
     gc.freeze()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _signature(path: Path | None) -> tuple[int, int, int]:
+    """What changes when a file does."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        status = None
+    return (status.st_mtime_ns, status.st_ino, status.st_size) if status else (0, 0, 0)
 
 
 async def _until(stop: asyncio.Event) -> None:

@@ -138,7 +138,7 @@ class _Rings(Collector):
 def _fill(gauges: Mapping[str, GaugeMetricFamily], name: str, service: RingService) -> None:
     state = service.state
     gauges["leader"].add_metric([name], float(state.is_leading))
-    gauges["redis_up"].add_metric([name], float(service.follower.trouble is None))
+    gauges["redis_up"].add_metric([name], float(service.follower.is_connected))
     held = service.follower.replica.held
     if held is None:
         return

@@ -79,8 +79,7 @@ def test_a_static_key_signs_where_the_mode_says_so_and_tokens_of_both_stay_valid
     dynamic = site.done("token", "sign")
     document = json.loads(daemon.config.read_text())
     document["use_dynamic_access_token_signing_key"] = False
-    daemon.config.write_text(json.dumps(document))
-    daemon.signal(signal.SIGHUP)
+    daemon.config.write_text(json.dumps(document))  # noticed without a signal
     eventually(lambda: site.status()["signer"].startswith("s-"))
     assert daemon.metric("config_reloads_total", result="success") == 1
     static = site.done("token", "sign")

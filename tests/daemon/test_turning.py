@@ -33,7 +33,7 @@ def leaders(daemons: list[Daemon]) -> float:
 
 def test_three_daemons_for_a_minute(site: Site, valkey: Server) -> None:
     """Every five seconds a key: none skipped or written twice; kill -9 of the leader turns no one away."""
-    settings = {
+    settings: dict[str, Any] = {
         "access_token_dynamic_signing_key_update_interval": 5 / 3600,
         "access_token_validity": 60,
         "clock_skew": "5s",

@@ -68,6 +68,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         configuration = self.configuration
         async with AsyncExitStack() as stack:
+            server = None
             if configuration.embedded:
                 server = await EmbeddedServer.start(configuration.embedded)
                 stack.push_async_callback(server.stop)
@@ -88,6 +89,8 @@ class Daemon:
             )
             give_memory_back()
             work = [service.run() for service in self.services.values()]
+            if server:
+                work.append(server.supervise())
             await first_of(_until(stop), self._watch_file(), *work)
             self.log.info("stopping")
 

@@ -91,6 +91,21 @@ class EmbeddedServer:
         """Whether this process stops it in the end."""
         return self._lock is not None
 
+    async def supervise(self, every: timedelta = timedelta(seconds=5)) -> None:
+        """Start the server again whenever it has died, until cancelled.
+
+        If its owner has gone meanwhile, this process is the next one.
+        """
+        while True:
+            await asyncio.sleep(every.total_seconds())
+            if self._process is not None and self._process.poll() is not None:
+                self._process = None
+            with suppress(EmbeddedError), _writing(self.directory):
+                if self._lock is None:
+                    self._lock = _try_lock(self.directory / "valkey.lock")
+                if self._lock is not None and not self._is_running():
+                    self._launch()
+
     async def stop(self) -> None:
         """Stop the server if this process owns it, and else do nothing; the data stays."""
         if self._lock is None:

@@ -533,3 +533,21 @@ def test_is_alive_tells_the_dead() -> None:
     process.kill()
     eventually(lambda: not is_alive(process.pid))
     process.wait()
+
+
+async def test_a_server_that_died_is_started_again_and_its_data_is_there(home: Path) -> None:
+    async with await EmbeddedServer.start(home) as server:
+        supervising = asyncio.create_task(server.supervise(timedelta(milliseconds=20)))
+        with client(home) as connection:
+            connection.set("kept", "yes")
+        first = pid_of(home)
+        os.kill(first, signal.SIGKILL)
+        kept = None
+        async with asyncio.timeout(10):
+            while kept is None:
+                await asyncio.sleep(0.02)
+                with suppress(redis.RedisError), client(home) as connection:
+                    kept = connection.get("kept")
+        assert kept == "yes"
+        assert pid_of(home) != first
+        supervising.cancel()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ringkeeper.replica import Held
+    from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots
 
@@ -124,6 +125,11 @@ class Keyring:
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set of every key whose tokens count."""
         return self._held().ring.jwks()
+
+    @property
+    def snapshot(self) -> Ring:
+        """The version that is held, whole: keys, states, times, policy."""
+        return self._held().ring
 
     @property
     def version(self) -> int:

@@ -1,0 +1,300 @@
+"""`ringkeeper demo`: a daemon, four apps and a thousand users, keys turning every ten seconds.
+
+Everything is real: the daemon, its embedded server, four app processes. Users' tokens are issued
+by one app and checked by the others. With `--faults` an app, then the daemon, are killed (kill -9)
+and started again, over and over. It ends with the count that matters: valid tokens rejected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import sys
+import tempfile
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ringkeeper.asyncio import Keyring
+from ringkeeper.errors import InfrastructureError
+
+if TYPE_CHECKING:
+    import argparse
+    from asyncio.subprocess import Process
+
+_APPS = 4
+_USERS_AN_APP = 250
+_FULL_LENGTH = 60.0
+_ROTATIONS_WANTED = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `ringkeeper demo` takes."""
+    parser.add_argument("--faults", action="store_true", help="kill -9 apps and the daemon, 120 s")
+    parser.add_argument("--seconds", type=float, help="how long (default: 60, with --faults 120)")
+    parser.add_argument("--interval", type=float, default=10.0, help="seconds that a key signs")
+    parser.add_argument("--json", action="store_true", help="print only the summary, as JSON")
+
+
+def main(parsed: argparse.Namespace) -> int:
+    """Run the demo; 0 if no valid token was rejected, and enough keys turned to tell."""
+    seconds = parsed.seconds or (2 * _FULL_LENGTH if parsed.faults else _FULL_LENGTH)
+    demo = Demo(seconds, parsed.interval, has_faults=parsed.faults, is_quiet=parsed.json)
+    try:
+        asyncio.run(demo.run())
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        shutil.rmtree(demo.folder, ignore_errors=True)
+    return demo.tell()
+
+
+@dataclass
+class Totals:
+    """What all apps together have done, those killed meanwhile included."""
+
+    signed: int = 0
+    verified: int = 0
+    unanswered: int = 0
+    rejected: list[str] = field(default_factory=list)
+    propagation_ms: list[int] = field(default_factory=list)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Add what one app has done."""
+        self.signed += line["signed"]
+        self.verified += line["verified"]
+        self.unanswered += line["unanswered"]
+        self.rejected += line["rejected"]
+        self.propagation_ms += line["propagation_ms"]
+
+
+class Demo:
+    """One run."""
+
+    def __init__(
+        self, seconds: float, interval: float, *, has_faults: bool, is_quiet: bool
+    ) -> None:
+        """Last `seconds`, with keys that sign for `interval` seconds."""
+        self.folder = Path(tempfile.mkdtemp(prefix="ringkeeper-demo-"))
+        self.config = self.folder / "config.yaml"
+        self._seconds = seconds
+        self._interval = interval
+        self._has_faults = has_faults
+        self._is_quiet = is_quiet
+        self._daemon: Process | None = None
+        self._apps: dict[int, Process] = {}
+        self._newest: dict[int, dict[str, Any]] = {}
+        self._gone = Totals()
+        self._reading: set[asyncio.Task[None]] = set()
+        self._signers: list[str] = []
+        self._seen: set[str] = set()
+        self._removed: set[str] = set()
+        self._faults: list[str] = []
+        self._began = 0.0
+
+    async def run(self) -> None:
+        """Start everything, watch, stop everything."""
+        self.config.write_text(json.dumps(self._configuration()))
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._stop)
+            await self._start_daemon()
+            ring = await stack.enter_async_context(await self._keyring())
+            for number in range(_APPS):
+                await self._start_app(number)
+            while len(self._newest) < _APPS:
+                await asyncio.sleep(0.05)
+            self._began = asyncio.get_running_loop().time()
+            breaking = asyncio.create_task(self._break_things())
+            try:
+                await self._watch(ring)
+            finally:
+                breaking.cancel()
+
+    # --- the processes ---------------------------------------------------------------------------
+
+    def _configuration(self) -> dict[str, Any]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        return {
+            "access_token_dynamic_signing_key_update_interval": self._interval / 3600,
+            "access_token_validity": 2 * self._interval,
+            "clock_skew": "1s",
+            "lease_ttl": "2s",
+            "redis": {"url": "embedded:."},
+            "listen": f"127.0.0.1:{port}",
+        }
+
+    async def _start(self, *arguments: str) -> Process:
+        log = (self.folder / "log").open("ab")
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=self.folder,
+                env={k: v for k, v in os.environ.items() if not k.startswith("RINGKEEPER_")},
+                start_new_session=True,
+                limit=2**22,
+            )
+        finally:
+            log.close()
+
+    async def _start_daemon(self) -> None:
+        self._daemon = await self._start("ringkeeperd", "run", "--config", str(self.config))
+
+    async def _start_app(self, number: int) -> None:
+        arguments = map(str, (self.folder, number, _APPS, _USERS_AN_APP))
+        self._apps[number] = await self._start("ringkeeperd.demo_app", *arguments)
+        task = asyncio.create_task(self._read(number, self._apps[number]))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _read(self, number: int, process: Process) -> None:
+        """Take in what an app reports, to its end; what it had done by then still counts."""
+        assert process.stdout  # noqa: S101 - it was asked for
+        while line := await process.stdout.readline():
+            self._newest[number] = json.loads(line)
+        if number in self._newest:
+            self._gone.add(self._newest.pop(number))
+
+    async def _keyring(self) -> Keyring:
+        for _ in range(100):
+            with suppress(InfrastructureError, OSError):
+                if (self.folder / "founded-access-token").exists():
+                    return await Keyring.from_config(self.config, timeout=20)
+            await asyncio.sleep(0.1)
+        raise InfrastructureError(f"the daemon did not start: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        lines = (self.folder / "log").read_text("utf-8", "replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it said nothing"
+
+    async def _stop(self) -> None:
+        for process in self._apps.values():
+            await _end(process, signal.SIGKILL)
+        if self._daemon:
+            await _end(self._daemon, signal.SIGTERM)
+
+    async def _break_things(self) -> None:
+        """With `--faults`: kill -9 an app, then the daemon, and start them again; and so on."""
+        number = 0
+        while self._has_faults:
+            await asyncio.sleep(1.3 * self._interval)
+            await _end(self._apps[number], signal.SIGKILL)
+            self._faults.append(f"app {number}")
+            await asyncio.sleep(1)
+            await self._start_app(number)
+            number = (number + 1) % _APPS
+            await asyncio.sleep(0.7 * self._interval)
+            if self._daemon:
+                await _end(self._daemon, signal.SIGKILL)
+            self._faults.append("daemon")
+            await asyncio.sleep(1)
+            await self._start_daemon()
+
+    # --- watching --------------------------------------------------------------------------------
+
+    async def _watch(self, ring: Keyring) -> None:
+        loop = asyncio.get_running_loop()
+        console = Console(quiet=self._is_quiet)
+        with Live(console=console, refresh_per_second=4, auto_refresh=False) as live:
+            while loop.time() < self._began + self._seconds:
+                self._note(ring)
+                live.update(self._view(ring, loop.time() - self._began), refresh=True)
+                await asyncio.sleep(0.1)
+
+    def _note(self, ring: Keyring) -> None:
+        keys = {key.kid: key.state.value for key in ring.snapshot.keys}
+        active = [kid for kid in keys if keys[kid] == "active" and kid.startswith("d-")]
+        if active and self._signers[-1:] != active:
+            self._signers += active
+        self._removed |= self._seen - keys.keys()
+        self._seen |= keys.keys()
+
+    def _totals(self) -> Totals:
+        totals = Totals()
+        for line in self._newest.values():
+            totals.add(line)
+        gone = self._gone
+        totals.add(vars(gone))
+        return totals
+
+    def _view(self, ring: Keyring, elapsed: float) -> Table:
+        totals = self._totals()
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_row("", f"[bold]ringkeeper demo[/]  {elapsed:.0f} of {self._seconds:.0f} s")
+        table.add_row("ring", f"version {ring.version}, {self._rotations} rotations")
+        colours = {"active": "green", "published": "cyan", "retired": "dim", "revoked": "red"}
+        for key in sorted(ring.snapshot.keys, key=lambda k: (k.kind, list(colours).index(k.state))):
+            table.add_row(key.state.value, f"[{colours[key.state]}]{key.kid}[/] {key.kind.value}")
+        table.add_row("signed", f"{totals.signed:,} tokens")
+        table.add_row("verified", f"{totals.verified:,} by another app than the one that signed")
+        colour = "bold red" if totals.rejected else "bold green"
+        table.add_row("rejected", f"[{colour}]{len(totals.rejected)}[/]")
+        if totals.propagation_ms:
+            newest = totals.propagation_ms[-_APPS:]
+            table.add_row("propagation", f"{max(newest)} ms to the last app")
+        if self._faults:
+            table.add_row("killed", ", ".join(self._faults[-4:]))
+        return table
+
+    @property
+    def _rotations(self) -> int:
+        return max(0, len(self._signers) - 1)
+
+    def tell(self) -> int:
+        """Print the summary; the exit status."""
+        totals = self._totals()
+        spread = totals.propagation_ms or [0]
+        summary = {
+            "seconds": round(self._seconds),
+            "rotations": self._rotations,
+            "removed": len(self._removed),
+            "signed": totals.signed,
+            "verified": totals.verified,
+            "rejected": len(totals.rejected),
+            "unanswered": totals.unanswered,
+            "killed": len(self._faults),
+            "propagation_ms_median": round(statistics.median(spread)),
+            "propagation_ms_max": max(spread),
+        }
+        too_few = self._seconds >= 6 * self._interval and (
+            self._rotations < _ROTATIONS_WANTED or not self._removed
+        )
+        if self._is_quiet:
+            print(json.dumps({**summary, "rejections": totals.rejected[:10]}))  # noqa: T201
+        else:
+            print("  ".join(f"{name}: {value}" for name, value in summary.items()))  # noqa: T201
+        for line in totals.rejected[:10]:
+            print(f"rejected: {line}", file=sys.stderr)  # noqa: T201
+        if too_few:
+            print("too few keys turned to prove anything", file=sys.stderr)  # noqa: T201
+        return 1 if totals.rejected or too_few or not totals.verified else 0
+
+
+async def _end(process: Process, how: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(how)
+    try:
+        async with asyncio.timeout(8):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

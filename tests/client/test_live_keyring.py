@@ -891,7 +891,14 @@ def test_a_forked_child_is_an_instance_of_its_own_and_hurts_nobody(led: LedRing)
         "kek": led.kek.secret_jwk(),
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.client.forking", json.dumps(given)],
+        # From 3.12 on Python warns of every fork with threads about; that is the case under test.
+        [
+            sys.executable,
+            "-Wignore::DeprecationWarning",
+            "-m",
+            "tests.client.forking",
+            json.dumps(given),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[2],

@@ -1,0 +1,141 @@
+"""What deploy/ hands out works with this release, and is as closed as it says."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ringkeeper.configuration import parse
+from ringkeeperd.cli import _parser
+
+ROOT = Path(__file__).parents[2]
+UNIT = (ROOT / "deploy/systemd/ringkeeper.service").read_text()
+
+
+# --- systemd -------------------------------------------------------------------------------------
+
+
+def values(key: str) -> list[str]:
+    return re.findall(rf"^{key}=(.*)$", UNIT, re.MULTILINE)
+
+
+def test_the_unit_starts_what_exists_and_reloads_by_sighup() -> None:
+    (command,) = values("ExecStart")
+    program, *arguments = shlex.split(command)
+    assert Path(program).name == "ringkeeper"
+    assert str(_parser(is_demo=False).parse_args(arguments).config) == "/etc/ringkeeper/config.yaml"
+    assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
+
+
+def test_the_unit_s_credentials_are_where_the_daemon_looks(tmp_path: Path) -> None:
+    handed = {value.partition(":")[0] for value in values("LoadCredential")}
+    configuration = parse(
+        {"redis": {"url": "redis://localhost"}},
+        {"CREDENTIALS_DIRECTORY": str(tmp_path)},
+        base=Path("/etc/ringkeeper"),
+        is_there=lambda path: path.parent == tmp_path and path.name in handed,
+    )
+    secrets = (configuration.trust_root, configuration.trust_root_public, configuration.kek)
+    assert set(secrets) == {tmp_path / name for name in handed}
+    assert len(handed) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DynamicUser=yes",
+        "Restart=on-failure",
+        "StateDirectory=ringkeeper",
+        "LimitCORE=0",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "MemoryDenyWriteExecute=yes",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+        "SystemCallFilter=@system-service",
+    ],
+)
+def test_the_unit_is_closed(line: str) -> None:
+    assert line in UNIT.splitlines()
+
+
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed: apt-get install systemd")
+    unit = tmp_path / "ringkeeper.service"
+    installed = Path(sys.executable).parent / "ringkeeper"
+    unit.write_text(UNIT.replace("/opt/ringkeeper/bin/ringkeeper run", f"{installed} run"))
+    told = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # It exits 0 even for a key that it does not know.
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    open_to = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert open_to.returncode == 0, open_to.stdout
+
+
+# --- Kubernetes ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manifest() -> dict[str, Any]:
+    documents = yaml.safe_load_all((ROOT / "deploy/k8s/sidecar.yaml").read_text())
+    return {document["kind"]: document for document in documents if document}
+
+
+def test_the_sidecar_s_configuration_is_one_that_follows(manifest: dict[str, Any]) -> None:
+    document = yaml.safe_load(manifest["ConfigMap"]["data"]["config.yaml"])
+    configuration = parse(document, {}, base=Path("/etc/ringkeeper"))
+    assert not configuration.lead
+    assert str(configuration.trust_root_public) == "/etc/ringkeeper/root.pub.jwk"
+    pod = manifest["Deployment"]["spec"]["template"]["spec"]
+    (sidecar,) = pod["initContainers"]
+    assert sidecar["ports"][0]["containerPort"] == configuration.port
+    assert configuration.host == "0.0.0.0"  # noqa: S104 - the kubelet is outside of the pod
+    program, *arguments = sidecar["command"]
+    assert program == "ringkeeper"
+    assert str(_parser(is_demo=False).parse_args(arguments).config) == "/etc/ringkeeper/config.yaml"
+
+
+def test_the_sidecar_is_native_and_probed(manifest: dict[str, Any]) -> None:
+    (sidecar,) = manifest["Deployment"]["spec"]["template"]["spec"]["initContainers"]
+    assert sidecar["restartPolicy"] == "Always"
+    assert sidecar["startupProbe"]["httpGet"]["path"] == "/readyz"
+    assert sidecar["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert "readinessProbe" not in sidecar, "an outage of Redis must not take the pods out"
+
+
+def test_the_pod_holds_no_secret_and_meets_the_restricted_standard(
+    manifest: dict[str, Any],
+) -> None:
+    pod = manifest["Deployment"]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["initContainers"] + pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    for volume in pod["volumes"]:
+        assert set(volume) == {"name", "projected"}
+        assert all(set(source) == {"configMap"} for source in volume["projected"]["sources"])
+    mounted = {mount["name"] for mount in pod["initContainers"][0]["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}

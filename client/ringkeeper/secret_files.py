@@ -92,8 +92,8 @@ def _json(path: Path, what: str, *, is_secret: bool) -> Mapping[str, Any]:
             raw = file.read(_LIMIT + 1)
     except FileNotFoundError:
         raise SecretError(
-            f"{path}: there is no {what} here; copy it from where the ring was made, or make a "
-            "ring and its secrets with ringkeeper init"
+            f"{path}: there is no {what} here; restore it from where the ring was made (only where "
+            "there is no ring yet, ringkeeper init makes one)"
         ) from None
     except OSError as error:
         raise SecretError(

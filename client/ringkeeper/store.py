@@ -190,6 +190,7 @@ def speaking(where: str, doing: str) -> Iterator[None]:
 
 # What Redis' own words begin with or hold, and what to do about it.
 _REMEDIES: Final = (
+    ("valkey.sock", "the embedded server is not running: start the daemon, ringkeeper run"),
     ("username-password", "check the user and password in redis.url"),
     ("WRONGPASS", "check the user and password in redis.url"),
     ("Authentication required", "give redis.url, or redis.password_file, the password"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ringkeeperd.operator import Operator
 
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
+_LOAD_WITHIN = 3.0
 _WORTH_WAITING = timedelta(minutes=2)
 
 
@@ -110,7 +112,9 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     )
     rotating.add_argument("--reason", default="", help="for the audit")
     rotating.add_argument(
-        "--no-wait", action="store_true", help="do not wait until the next key signs"
+        "--no-wait",
+        action="store_true",
+        help="do not wait for the next key to sign, even if it does within 2 minutes",
     )
 
     _add_patience(rotating)
@@ -143,7 +147,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         "--claims", default="{}", metavar="JSON", help="""e.g. '{"sub":"alice"}'"""
     )
     signing.add_argument(
-        "--lifetime", type=float, metavar="SECONDS", help="default: access_token_validity"
+        "--lifetime", type=positive, metavar="SECONDS", help="default: access_token_validity"
     )
     verifying = command("verify", _token_verify, "Print the claims of a good token; exit 1 if bad.")
     verifying.add_argument("token", metavar="TOKEN", help="the token, or - to read it from stdin")
@@ -153,10 +157,18 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     return parser
 
 
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
 def _add_patience(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--answer-within",
-        type=float,
+        type=positive,
         default=15.0,
         metavar="SECONDS",
         help="how long to wait for the leader's answer (default: 15)",
@@ -168,6 +180,10 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
 
     path = parsed.config or os.environ.get("RINGKEEPER_CONFIG")
     found = Path(path) if path else next((p for p in _DEFAULT_CONFIGS if p.exists()), None)
+    if found is None and "RINGKEEPER_REDIS__URL" not in os.environ:
+        raise ConfigurationError(
+            [f"there is no {' and no '.join(map(str, _DEFAULT_CONFIGS))}; name one with --config"]
+        )
     return load(found, os.environ)
 
 
@@ -191,11 +207,15 @@ def _init(parsed: argparse.Namespace) -> int:
 
     async def make() -> int:
         async with _server_of(configuration):
-            if not configuration.kek.exists() and await _any_ring(configuration):
-                raise RequestRefused(
-                    f"{configuration.kek}: there is no KEK here, but Redis holds a ring; copy the "
-                    "KEK from where the ring was made: a fresh one could not open its keys"
-                )
+            for path, what in (
+                (configuration.kek, "there is no KEK"),
+                (configuration.trust_root, "there is no trust root"),
+            ):
+                if not path.exists() and await _any_ring(configuration):
+                    raise RequestRefused(
+                        f"{path}: {what} here, but Redis holds a ring; restore it from where the "
+                        "ring was made: a fresh one is of no use to that ring"
+                    )
             for path in make_secrets(configuration):
                 print(f"made {path}")
             refusal: RequestRefused | None = None
@@ -234,13 +254,15 @@ async def _any_ring(configuration: Configuration) -> bool:
 
 
 def _check(parsed: argparse.Namespace) -> int:
+    from ringkeeper.secret_files import read_kek  # noqa: PLC0415
     from ringkeeperd.daemon import read_secrets  # noqa: PLC0415
 
     problems: list[str] = []
     try:
         configuration = _configuration(parsed)
-        read_secrets(configuration)
-        _with_operator(parsed, lambda operator: operator.look())
+        own = read_secrets(configuration)
+        kek = own.kek or (read_kek(configuration.kek) if configuration.kek.exists() else None)
+        _with_operator(parsed, lambda operator: operator.inspect(kek))
     except ConfigurationError as error:
         problems += error.problems
     except RingkeeperError as error:
@@ -341,6 +363,8 @@ def _rotate(parsed: argparse.Namespace) -> int:
             print(f"{ring.standby.kid} signs at {at:%Y-%m-%d %H:%M:%S} UTC at the earliest, when")
             print("every live instance has confirmed it; until then the former key goes on")
             heard = format_duration(ring.policy.liveness_window)
+            if not ring.policy.use_dynamic:
+                print("(the static key goes on signing: that is the dynamic key's turn)")
             print(f"(a daemon that has just begun to lead first listens for {heard})", flush=True)
         now = operator.now()
         if parsed.no_wait or (at and at - now > _WORTH_WAITING):
@@ -353,8 +377,8 @@ def _rotate(parsed: argparse.Namespace) -> int:
                 print(f"{active.kid} signs now (version {ring.version})")
                 return 0
             await asyncio.sleep(0.25)
-        print("it has not signed yet; ringkeeper status shows who is waited for")
-        return 0
+        _complain("it has not signed yet; ringkeeper status shows who is waited for")
+        return 1
 
     code: int = _with_operator(parsed, turn)
     return code
@@ -421,7 +445,10 @@ def _keyring(parsed: argparse.Namespace) -> ringkeeper.Keyring:
         kek=configuration.kek if configuration.kek.exists() else None,
         password=configuration.redis_password,
     )
-    return ringkeeper.Keyring(connection).start()
+    # What is wrong is told once, as the command's error.
+    logging.getLogger("ringkeeper").addHandler(logging.NullHandler())
+    logging.getLogger("ringkeeper").propagate = False
+    return ringkeeper.Keyring(connection).start(_LOAD_WITHIN)
 
 
 if __name__ == "__main__":

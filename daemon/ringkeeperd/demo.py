@@ -27,6 +27,7 @@ from rich.table import Table
 
 from ringkeeper.asyncio import Keyring
 from ringkeeper.errors import InfrastructureError
+from ringkeeperd.cli import positive
 
 if TYPE_CHECKING:
     import argparse
@@ -41,8 +42,12 @@ _ROTATIONS_WANTED = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `ringkeeper demo` takes."""
     parser.add_argument("--faults", action="store_true", help="kill -9 apps and the daemon, 120 s")
-    parser.add_argument("--seconds", type=float, help="how long (default: 60, with --faults 120)")
-    parser.add_argument("--interval", type=float, default=10.0, help="seconds that a key signs")
+    parser.add_argument(
+        "--seconds", type=positive, help="how long (default: 60, with --faults 120)"
+    )
+    parser.add_argument(
+        "--interval", type=positive, default=10.0, help="seconds that a key signs (10)"
+    )
     parser.add_argument("--json", action="store_true", help="print only the summary, as JSON")
 
 
@@ -52,7 +57,7 @@ def main(parsed: argparse.Namespace) -> int:
     demo = Demo(seconds, parsed.interval, has_faults=parsed.faults, is_quiet=parsed.json)
     try:
         asyncio.run(demo.run())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     finally:
         shutil.rmtree(demo.folder, ignore_errors=True)
@@ -103,7 +108,11 @@ class Demo:
         self._began = 0.0
 
     async def run(self) -> None:
-        """Start everything, watch, stop everything."""
+        """Start everything, watch, stop everything; also when this process is told to end."""
+        task = asyncio.current_task()
+        for told in (signal.SIGTERM, signal.SIGHUP):
+            if task:
+                asyncio.get_running_loop().add_signal_handler(told, task.cancel)
         self.config.write_text(json.dumps(self._configuration()))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stop)
@@ -280,7 +289,7 @@ class Demo:
         if self._is_quiet:
             print(json.dumps({**summary, "rejections": totals.rejected[:10]}))  # noqa: T201
         else:
-            print("  ".join(f"{name}: {value}" for name, value in summary.items()))  # noqa: T201
+            print("\n" + "  ".join(f"{name}: {value}" for name, value in summary.items()))  # noqa: T201
         for line in totals.rejected[:10]:
             print(f"rejected: {line}", file=sys.stderr)  # noqa: T201
         if too_few:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.ring import Ring
+    from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeper.wire import Event
     from ringkeeperd.rotation import Instance
@@ -90,6 +91,19 @@ class Operator:
         instances = await self._store.instances(ring.policy.liveness_window)
         leader = str(owner or "").partition("/")[0]
         return Seen(ring, proof, leader, instances)
+
+    async def inspect(self, kek: Kek | None) -> None:
+        """See the ring, and open every private key that may sign; raises as `look`.
+
+        Raises:
+            SealBroken: `kek` is not the one that sealed them, or they were damaged.
+        """
+        ring = (await self.look()).ring
+        sealed = await self._store.sealed([key.kid for key in ring.may_sign_next])
+        if kek is None:
+            return
+        for key in ring.may_sign_next:
+            kek.unseal(sealed.get(key.kid, ""), key)
 
     async def ask(
         self, root: TrustRoot, command: Command, *, kid: str = "", reason: str, wait: timedelta

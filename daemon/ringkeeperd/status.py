@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from ringkeeper.ring import Ring
     from ringkeeperd.operator import Seen
 
 _COLOURS = {
@@ -48,7 +49,13 @@ def as_json(seen: Seen, now: datetime) -> dict[str, Any]:
                 "kind": key.kind.value,
                 "algorithm": key.algorithm,
                 "state": key.state.value,
-                "next_change": _next_change(key, ring_at=at, now=now),
+                "published_at": _iso(key.published_at),
+                "ready_at": _iso(key.ready_at),
+                "activated_at": _iso(key.activated_at),
+                "due_at": _iso(key.due_at),
+                "retired_at": _iso(key.retired_at),
+                "revoked_at": _iso(key.revoked_at),
+                "remove_at": _iso(key.remove_at),
             }
             for key in _ordered(seen)
         ],
@@ -91,6 +98,8 @@ def _heading(seen: Seen, now: datetime) -> Text:
     text.append(
         ring.signer.kid if ring.signer else "nothing", "bold green" if ring.signer else "red"
     )
+    if not ring.policy.use_dynamic:
+        text.append("  (static mode)", "dim")
     text.append("\nnext    ")
     at = activation_at(ring)
     text.append(_when(at, now))
@@ -100,10 +109,9 @@ def _heading(seen: Seen, now: datetime) -> Text:
 
 
 def _keys(seen: Seen, now: datetime) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for column in ("key", "kind", "alg", "state", "for", "next change"):
-        table.add_column(column, no_wrap=True)
-    at = activation_at(seen.ring)
+        table.add_column(column, no_wrap=True, min_width=24 if column == "key" else None)
     for key in _ordered(seen):
         since = key.revoked_at or key.retired_at or key.activated_at or key.published_at
         table.add_row(
@@ -112,7 +120,7 @@ def _keys(seen: Seen, now: datetime) -> Table:
             key.algorithm,
             Text(key.state.value, _COLOURS[key.state]),
             _age(now - since),
-            _next_change(key, ring_at=at, now=now),
+            _next_change(key, seen.ring, now),
         )
     return table
 
@@ -145,13 +153,19 @@ def _ordered(seen: Seen) -> list[Key]:
     )
 
 
-def _next_change(key: Key, *, ring_at: datetime | None, now: datetime) -> str:
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None
+
+
+def _next_change(key: Key, ring: Ring, now: datetime) -> str:
+    turn = activation_at(ring)
     match key.state:
         case KeyState.ACTIVE:
-            return f"retires {_when(ring_at, now)}" if key.due_at else "stays: static"
+            return f"retires {_when(turn, now)}" if key.due_at else "stays: static"
         case KeyState.PUBLISHED:
-            at = key.ready_at if key.kind is KeyKind.STATIC else ring_at
-            return f"signs {_when(at, now)}"
+            if key.kind is KeyKind.STATIC:
+                return f"signs {_when(key.ready_at, now)}"
+            return f"signs {_when(turn, now)}" if key == ring.standby else "signs a turn later"
         case KeyState.RETIRED | KeyState.REVOKED:
             return f"goes {_when(key.remove_at, now)}"
 
@@ -160,7 +174,7 @@ def _when(at: datetime | None, now: datetime) -> str:
     if at is None:
         return "unknown"
     if at <= now:
-        return "once all confirm"
+        return "when confirmed"
     return f"in {_age(at - now)}"
 
 

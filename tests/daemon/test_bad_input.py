@@ -76,6 +76,7 @@ def test_a_wrong_kek_does_not_lead_and_overwrites_nothing(site: Site, valkey: Se
         before: Any = client.hgetall(KEYRING)
     kek = site.folder / "kek.jwk"
     kek.write_text(json.dumps(Kek.generate().secret_jwk()))
+    assert "give it the right KEK file" in site.refused("check")
     daemon = site.daemon(is_ready=False)
     told = eventually(lambda: daemon.events("cannot lead"))[0]["error"]
     assert "give it the right KEK file" in told
@@ -206,3 +207,18 @@ def test_check_names_every_problem_as_json(site: Site) -> None:
     result = json.loads(site.run("check", "--json").stdout)
     assert result["ok"] is False
     assert len(result["problems"]) == 2
+
+
+def test_a_lost_trust_root_is_not_replaced_by_a_fresh_one(site: Site) -> None:
+    """Promise 7: a fresh root would lock everybody out of the ring that is there."""
+    site.configure()
+    site.done("init")
+    for name in ("root.jwk", "root.pub.jwk"):
+        (site.folder / name).unlink()
+    assert "restore it from where the ring was made" in site.refused("init")
+    assert not (site.folder / "root.jwk").exists()
+    assert not (site.folder / "root.pub.jwk").exists()
+
+
+def test_a_configuration_that_is_not_there_is_named(site: Site) -> None:
+    assert "there is no such file" in site.refused("status", config="elsewhere.yaml")

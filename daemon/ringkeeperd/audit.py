@@ -60,12 +60,15 @@ def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
     elif before.policy != after.policy:
         yield POLICY_ADOPTED, _changed_policy(before, after)
     former = {key.kid: key for key in before.keys} if before else {}
+    is_asked = False
     for key in after.keys:
         known = former.pop(key.kid, None)
         if known is None or known.state is not key.state:
             yield _MOVED[key.state], _fields(key, before, after)
-        elif known.due_at != key.due_at or known.ready_at != key.ready_at:
-            yield ROTATION_ASKED, {"kid": key.kid}
+        else:
+            is_asked |= (known.due_at, known.ready_at) != (key.due_at, key.ready_at)
+    if is_asked and (standby := after.standby):
+        yield ROTATION_ASKED, {"kid": standby.kid, "ready_at": standby.ready_at.isoformat()}
     for key in former.values():
         yield KEY_REMOVED, {"kid": key.kid, "kind": key.kind.value}
 

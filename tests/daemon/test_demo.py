@@ -17,7 +17,7 @@ def test_no_valid_token_is_rejected_while_keys_turn(faults: list[str]) -> None:
         result = subprocess.run(
             [
                 sys.executable, "-m", "ringkeeperd", "demo", "--json",
-                "--interval", "3", "--seconds", "20", *faults,
+                "--interval", "3", "--seconds", "32" if faults else "20", *faults,
             ],
             capture_output=True,
             text=True,

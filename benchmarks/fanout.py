@@ -88,8 +88,8 @@ def _raw_process(pipe: Pipe, port: int, channel: str, count: int) -> None:
     asyncio.run(run())
 
 
-def _real_process(pipe: Pipe, url: str, given: dict[str, Any]) -> None:
-    """`REAL` live keyrings; each round, tell when the last one verifies with the new version."""
+def _real_process(pipe: Pipe, url: str, count: int, given: dict[str, Any]) -> None:
+    """`count` live keyrings; each round, tell when the last one verifies with the new version."""
 
     async def run() -> None:
         rings = [
@@ -99,7 +99,7 @@ def _real_process(pipe: Pipe, url: str, given: dict[str, Any]) -> None:
                 trust_root=TrustRoot.from_secret_jwk(given["root"]).public,
                 kek=Kek.from_secret_jwk(given["kek"]),
             )
-            for _ in range(REAL)
+            for _ in range(count)
         ]
         pipe.send(time.monotonic())
         version = rings[0].version
@@ -115,14 +115,14 @@ def _real_process(pipe: Pipe, url: str, given: dict[str, Any]) -> None:
     asyncio.run(run())
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, real: int = REAL) -> dict[str, Any]:
     """Milliseconds to the last of 1,000: raw sockets, and instances; and their ratio."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, most), most))
     server = Server(VALKEY, "--maxclients", "4000")
     processes: list[Any] = []
     try:
-        return asyncio.run(_measure(server, rounds, processes))
+        return asyncio.run(_measure(server, rounds, real, processes))
     finally:
         for process in processes:
             process.kill()
@@ -130,7 +130,7 @@ def measure(rounds: int) -> dict[str, Any]:
         server.stop()
 
 
-async def _measure(server: Server, rounds: int, processes: list[Any]) -> dict[str, Any]:
+async def _measure(server: Server, rounds: int, count: int, processes: list[Any]) -> dict[str, Any]:
     clock, root, kek = SystemClock(), TrustRoot.generate(), Kek.generate()
     store = RedisLeaderStore.connect(server.url, "bench", clock, password=None)
     policy = Policy.derive(poll_interval=timedelta(minutes=30))
@@ -153,9 +153,9 @@ async def _measure(server: Server, rounds: int, processes: list[Any]) -> dict[st
         return here
 
     raw = start(_raw_process, server.port, RAW_CHANNEL, INSTANCES)
-    load = start(_raw_process, server.port, store.layout.published, INSTANCES - REAL)
+    load = start(_raw_process, server.port, store.layout.published, INSTANCES - count)
     given = {"root": root.secret_jwk(), "kek": kek.secret_jwk()}
-    real = start(_real_process, server.tcp_url, given)
+    real = start(_real_process, server.tcp_url, count, given)
     for pipe in (raw, load, real):
         assert pipe.poll(60)
         pipe.recv()
@@ -181,7 +181,7 @@ async def _measure(server: Server, rounds: int, processes: list[Any]) -> dict[st
         began = time.monotonic()
         await store.publish("bench", ring.version - 1, edition)
         times["instances"].append(max(await _said(load), await _said(real)) - began)
-        await asyncio.sleep(0.2)
+        await _confirmed(store, ring.version, count)
     await client.aclose()
     await store.close()
     ratios = [a / b for a, b in zip(times["instances"], times["raw"], strict=True)]
@@ -192,6 +192,16 @@ async def _measure(server: Server, rounds: int, processes: list[Any]) -> dict[st
         "ratio_spread": [round(min(ratios), 2), round(max(ratios), 2)],
         "message_bytes": len(json.dumps(snapshot)) + len(proof),
     }
+
+
+async def _confirmed(store: RedisLeaderStore, version: int, count: int) -> None:
+    """Wait as a leader does: until all `count` instances can use everything in `version`."""
+    async with asyncio.timeout(10):
+        while True:
+            rows = await store.instances(timedelta(minutes=10))
+            if sum(row.version == version for row in rows) == count:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def _said(pipe: Pipe) -> float:

@@ -61,7 +61,12 @@ def test_a_missed_goal_is_printed_as_missed(capsys: pytest.CaptureFixture[str]) 
     ratios = {"raw": 1, "ringkeeper": 1.1, "joserfc": 1.2}
     bench._tell(
         {
-            "fanout": {"ratio": 2.6, "raw_ms": 10.0, "instances_ms": 26.0},
+            "fanout": {
+                "ratio": 2.6,
+                "ratio_spread": [1.1, 3.0],
+                "raw_ms": 10.0,
+                "instances_ms": 26.0,
+            },
             "daemon": {"rss_mib": 60.0, "cpu_ms_a_minute": 29.9},
             "apps": {"commands_a_second_an_instance": 0.51},
             "import": {"import_ratio": 1.5},

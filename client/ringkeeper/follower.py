@@ -4,8 +4,8 @@ The truth is the hash; messages are hints that spare a read. So a message is app
 its loss is normal: the hash is read on every (re)subscription, when a proof speaks of a version
 not seen, on a jittered poll, and once for an unknown kid. Whatever fails, what is held stays.
 
-After each new version a signing app fetches the private halves it lacks, and then the version is
-confirmed: from then on this instance can use every key in it.
+After each new version a signing app fetches, unhurriedly, the private halves it lacks, and then
+the version is confirmed: from then on this instance can use every key in it.
 
 The clock, the store and the randomness are handed in, so this runs unchanged in the simulator.
 """
@@ -50,6 +50,7 @@ _FIRST_POLL: Final = 1.0
 _SEEK_WITHIN: Final = 1.0
 _SEEK_SPACING: Final = 0.25
 _UNKNOWN_MOST: Final = 1024
+_UNHURRIED_MOST: Final = 1.0
 
 
 class Notice(Protocol):
@@ -198,12 +199,25 @@ class Follower:
 
     async def _read(self) -> None:
         try:
-            self._judge(await self._store.read())
+            await self._read_judged()
         except (DocumentError, InfrastructureError) as error:
             self._is_troubled("reading", error)
         else:
             self._read_at = self._clock.monotonic()
             self._is_well("reading")
+
+    async def _read_judged(self) -> None:
+        while True:
+            before = self.replica.version
+            stored = await self._store.read()
+            try:
+                self._judge(stored)
+            except RolledBack:
+                if self.replica.version == before:
+                    raise
+                # A message overtook the read: what was read is not older than what was known.
+            else:
+                return
 
     def _judge(self, stored: Stored) -> None:
         if not stored.snapshot:
@@ -249,6 +263,10 @@ class Follower:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._unhurried()):
+                    await self._wanted.wait()  # one version after another: now it is enough
+            self._wanted.clear()
             try:
                 await self.prepare()
             except (InfrastructureError, SealBroken) as error:
@@ -256,6 +274,21 @@ class Follower:
                 self._is_troubled("preparing", error)
             else:
                 self._is_well("preparing")
+
+    def _unhurried(self) -> float:
+        """Seconds to wait before preparing a version, so that a fleet does not do it all at once.
+
+        What is new in a version is the next standby, which signs nothing for a long time. Only
+        what is needed now is fetched now: at the start, and after having been away.
+        """
+        held = self.replica.held
+        if held is None or not self.ready.is_set():
+            return 0.0
+        signer = held.ring.signer
+        if self._kek and signer and signer.kid in held.lacks:
+            return 0.0
+        interval = held.ring.policy.publication_interval.total_seconds()
+        return self._random.random() * min(_UNHURRIED_MOST, interval / 20)
 
     async def prepare(self) -> None:
         """Open what this instance lacks, and confirm the version.

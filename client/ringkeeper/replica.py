@@ -85,6 +85,11 @@ class Replica:
     roots: PinnedRoots
     held: Held | None = None
 
+    @property
+    def version(self) -> int:
+        """The version held, 0 before there is one."""
+        return self.held.ring.version if self.held else 0
+
     def offer(self, snapshot: str, proof: str, now: datetime) -> Replica:
         """This replica after it was shown a snapshot and, perhaps empty, a proof.
 

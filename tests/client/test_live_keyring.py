@@ -270,6 +270,54 @@ def test_connecting_with_the_wrong_kek_says_so_and_leaves_no_trace(led: LedRing)
     assert "ringkeeper" not in [thread.name for thread in threading.enumerate()]
 
 
+async def test_a_fleet_spreads_its_reads_but_nobody_waits_for_the_key_that_signs(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await connect_async(led) as ring:
+        await eventually_async(lambda: confirmed(led) == [1])
+        watched = following(ring)
+        monkeypatch.setattr(watched._random, "random", lambda: 1.0)
+        assert watched._unhurried() == 1.0
+        # As if away for two turns: the signer is one whose private half was never fetched.
+        monkeypatch.setattr(follower, "_UNHURRIED_MOST", 3600.0)
+        led.turn(silently=True)
+        led.turn(silently=True)
+        await watched.refresh()
+        await eventually_async(lambda: confirmed(led) == [3])
+        assert kid_in(await ring.sign({})) == led.signer.kid
+        led.turn()
+        await eventually_async(lambda: ring.version == 4)
+        assert watched.replica.loaded().lacks == (led.standby.kid,)
+        assert confirmed(led) == [3]
+        # The next version cuts the waiting short.
+        led.turn()
+        await eventually_async(lambda: confirmed(led) == [5])
+
+
+async def test_a_read_that_a_message_overtook_is_no_rollback(
+    led: LedRing, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await connect_async(led) as ring:
+        watched = following(ring)
+        overtaken: list[Any] = []
+        read = watched._store.read
+
+        async def slowly() -> Any:
+            stored = await read()
+            if not overtaken:
+                overtaken.append(stored)
+                led.turn()
+                await eventually_async(lambda: ring.version == 2)
+            return stored
+
+        monkeypatch.setattr(watched._store, "read", slowly)
+        await watched.refresh()
+        assert overtaken
+        assert ring.version == 2
+        assert watched.trouble is None
+    assert troubles(caplog) == []
+
+
 # --- connecting ----------------------------------------------------------------------------------
 
 
@@ -929,7 +977,7 @@ def test_a_forked_child_is_an_instance_of_its_own_and_hurts_nobody(led: LedRing)
         assert {line["version"] for line in lines} == {2}
         assert {kid_in(line["signed"]) for line in lines} == {led.signer.kid}
         assert time.monotonic() - began < 5
-        eventually(lambda: len(table(led)) == 1)
+        eventually(lambda: confirmed(led) == [2])
 
         # The child's end left the parent's connections alone: news still come by message.
         led.turn()

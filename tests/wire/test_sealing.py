@@ -106,6 +106,19 @@ def test_a_key_that_does_not_load_is_not_quoted_in_the_traceback() -> None:
         assert secret not in "".join(traceback.format_exception(caught.value))
 
 
+def test_an_rsa_key_whose_numbers_do_not_belong_together_is_refused() -> None:
+    jwk, other = (PrivateKey.generate("RS256").secret_jwk() for _ in range(2))
+    assert PrivateKey.from_secret_jwk(jwk, "RS256").secret_jwk() == jwk
+    for name in ("n", "e", "d", "p", "q", "dp", "dq", "qi"):
+        wrong = "Aw" if name == "e" else other[name]
+        for broken in ({**jwk, name: wrong}, {**jwk, name: ""}, {**jwk, name: "AA"}):
+            with pytest.raises(SealBroken) as caught:
+                PrivateKey.from_secret_jwk(broken, "RS256")
+            assert jwk["d"] not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(SealBroken):
+        PrivateKey.from_secret_jwk({k: v for k, v in jwk.items() if k != "qi"}, "RS256")
+
+
 def test_only_the_private_half_signs_and_only_known_algorithms_are_offered() -> None:
     private = PrivateKey.generate("ES256")
     with pytest.raises(SealBroken, match="not the private half"):

@@ -18,7 +18,8 @@ help: ## List the targets
 
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ringkeeper needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	@echo "setting up .venv (once; it takes a minute) …"
+	@$(PYTHON) -m venv .venv
 	touch $@
 
 .venv/run: .venv/created requirements/run.txt pyproject.toml

@@ -154,7 +154,7 @@ def _issuer(value: object) -> str:
         raise ValueError(f"is not an http or https URL; {wanted}")
     if parts.query or parts.fragment or "@" in parts.netloc or " " in str(value):
         raise ValueError(f"has more than host and path; {wanted}")
-    return str(value).rstrip("/")
+    return str(value)
 
 
 REDIS_WANTED: Final = (

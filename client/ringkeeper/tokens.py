@@ -185,16 +185,17 @@ def _key_for(held: Held, header: Mapping[str, Any]) -> tuple[Key, PublicKey]:
     key = held.ring.key(kid)
     if key is None:
         raise UnknownKid(
-            f"unknown kid {kid[:64]!r}; ring {held.ring.name!r} is at version {held.ring.version}"
+            f"unknown kid {kid[:64]!r}; ring {held.ring.name!r} is at version {held.ring.version}; "
+            "refresh the token, unless it belongs to another ring"
         )
     if not key.may_verify:
-        raise RevokedKid(f"{kid} was revoked")
+        raise RevokedKid(f"{kid} was revoked; refresh the token, or log in")
     return key, held.verifying[kid]
 
 
 def _check_times(claims: Mapping[str, Any], now: float, skew: float) -> None:
     if now >= _instant(claims, "exp", MalformedToken) + skew:
-        raise ExpiredToken("the token has expired")
+        raise ExpiredToken("the token has expired; refresh it, or log in")
     for name in ("iat", "nbf"):
         if name in claims and _instant(claims, name, MalformedToken) > now + skew:
             raise ImmatureToken(f"the token's {name} lies in the future; are the clocks right?")

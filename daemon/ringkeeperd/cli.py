@@ -139,7 +139,8 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         module.add_arguments(demo)
         demo.set_defaults(run=module.main)
 
-    token = commands.add_parser("token", help="Sign or verify a token by hand.")
+    text = "Sign or verify a token by hand."
+    token = commands.add_parser("token", help=text, description=text)
     actions = token.add_subparsers(metavar="ACTION", required=True)
     commands = actions
     signing = command("sign", _token_sign, "Print a token with these claims, signed by the ring.")
@@ -228,7 +229,8 @@ def _init(parsed: argparse.Namespace) -> int:
                     print(f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs")
             if refusal:
                 raise refusal
-        print("next: give apps the public root (and the KEK, to those that sign); ringkeeper run")
+        print("next: start the daemon (ringkeeper run); copy the public root to every app, and the")
+        print("KEK to those that sign; keep both secrets somewhere safe, too")
         return 0
 
     return asyncio.run(make())

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
 
 Mint = Callable[[KeyWanted], Awaitable["Minted"]]
 
+ANOTHER_LEADS = "another daemon leads"
 _RETRY_FIRST = 0.2
 _RETRY_MOST = 5.0
 _LOOK_AGAIN = timedelta(seconds=1)
@@ -194,7 +195,7 @@ class Leader:
                 case Acquired():
                     return _Term(self, owner, answer, asked_at)
                 case HeldByAnother(remaining):
-                    self.observer.not_leading("another daemon leads")
+                    self.observer.not_leading(ANOTHER_LEADS)
                     await self.rest(min(remaining + _LEASE_MARGIN, self.ttl))
 
     async def _release(self, owner: str) -> None:

@@ -12,7 +12,7 @@ from ringkeeper.connection import instance_id
 from ringkeeper.follower import Follower
 from ringkeeper.tasks import first_of
 from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED
-from ringkeeperd.leader import Leader
+from ringkeeperd.leader import ANOTHER_LEADS, Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.minting import mint_aside
 
@@ -125,6 +125,7 @@ class _Telling:
     metrics: Metrics
     state: LeadingState
     failing: str = field(default="")
+    is_standing_by: bool = field(default=False)
 
     def noticed(self, event: str, /, **fields: object) -> None:
         """What the follower has to tell."""
@@ -136,13 +137,16 @@ class _Telling:
 
     def leading(self, epoch: int) -> None:
         self.state.is_leading, self.state.epoch, self.state.trouble = True, epoch, ""
-        self.failing = ""
+        self.failing, self.is_standing_by = "", False
         self.metrics.transitions.labels(self.ring).inc()
         self.log.info("leading", ring=self.ring, epoch=epoch)
 
     def not_leading(self, why: str) -> None:
         if self.state.is_leading:
             self.log.info("not leading any more", ring=self.ring, why=why)
+        elif why == ANOTHER_LEADS and not self.is_standing_by:
+            self.log.info("standing by", ring=self.ring, why=why)
+        self.is_standing_by = why == ANOTHER_LEADS
         self.state.is_leading, self.state.wait, self.state.trouble = False, None, ""
 
     def cannot_lead(self, error: RingkeeperError) -> None:

@@ -82,7 +82,7 @@ class Pages:
         return web.json_response(
             {
                 "issuer": self._issuer,
-                "jwks_uri": f"{self._issuer}/.well-known/jwks.json",
+                "jwks_uri": f"{self._issuer.rstrip('/')}/.well-known/jwks.json",
                 "id_token_signing_alg_values_supported": algorithms,
                 "response_types_supported": ["code"],
                 "subject_types_supported": ["public"],

@@ -279,9 +279,9 @@ def test_an_unknown_ring_is_named_with_those_that_there_are() -> None:
         parsed().ring("x")
 
 
-def test_an_issuer_loses_the_slash_at_its_end() -> None:
-    """Paths are appended to it."""
-    assert parsed({"issuer": "https://x.org/"}).issuer == "https://x.org"
+def test_an_issuer_is_kept_to_the_letter() -> None:
+    """Tokens are compared with it (OpenID Connect Core section 3.1.3.7), its slash included."""
+    assert parsed({"issuer": "https://x.org/"}).issuer == "https://x.org/"
 
 
 # --- secrets -------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def test_discovery_exists_only_with_an_issuer(site: Site) -> None:
     assert plain.get("/.well-known/openid-configuration")[0] == 404
     named = site.daemon(issuer="https://auth.example.com/")
     found = json.loads(named.get("/.well-known/openid-configuration")[2])
-    assert found["issuer"] == "https://auth.example.com"
+    assert found["issuer"] == "https://auth.example.com/"
     assert found["jwks_uri"] == "https://auth.example.com/.well-known/jwks.json"
     assert found["id_token_signing_alg_values_supported"] == ["ES256"]
 

@@ -7,6 +7,7 @@ WORKERS ?= 2
 comma := ,
 empty :=
 PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeeper/replica \
+	ringkeeper/testimony ringkeeperd/healing \
 	ringkeeper/tokens ringkeeperd/rotation ringkeeperd/merge
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 

@@ -179,7 +179,7 @@ async def _measure(server: Server, rounds: int, count: int, processes: list[Any]
         times["raw"].append(await _said(raw) - began)
 
         began = time.monotonic()
-        await store.publish("bench", ring.version - 1, edition)
+        await store.publish("bench", str(ring.version - 1), edition)
         times["instances"].append(max(await _said(load), await _said(real)) - began)
         await _confirmed(store, ring.version, count)
     await client.aclose()

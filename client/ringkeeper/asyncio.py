@@ -44,20 +44,29 @@ class Keyring:
         trust_root: str | Path | PinnedRoots,
         kek: str | Path | Kek | None = None,
         password: str | None = None,
+        cache_dir: str | Path | None = None,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
 
         `trust_root`: the path of the public root. `kek`: the path of the KEK, for apps that sign.
+        `cache_dir`: a directory to keep the ring in (signed and sealed), so that this app also
+        starts while Redis is away, for as long as the ring is fresh enough to sign with.
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.
             DocumentError: what Redis holds is missing, forged or of another ring.
             SecretError: a file that cannot be used.
         """
-        options = {"name": name, "trust_root": trust_root, "kek": kek, "password": password}
-        ring = cls(Connection.of(url, **options))  # type: ignore[arg-type]
-        return await ring.start(timeout)
+        connection = Connection.of(
+            url,
+            name=name,
+            trust_root=trust_root,
+            kek=kek,
+            password=password,
+            cache_dir=cache_dir,
+        )
+        return await cls(connection).start(timeout)
 
     @classmethod
     async def from_config(

@@ -83,12 +83,14 @@ class Configuration:
     trust_root: Path
     trust_root_public: Path
     kek: Path
+    state_dir: Path = Path("/var/lib/ringkeeper")
+    cache_dir: Path | None = None
     lead: bool = DEFAULTS["lead"]
     lease_ttl: timedelta = DEFAULTS["lease_ttl"]
     host: str = DEFAULTS["listen"][0]
     port: int = DEFAULTS["listen"][1]
     issuer: str = ""
-    """Without a slash at its end; empty for none."""
+    """As tokens state it; empty for none."""
     log_level: str = DEFAULTS["log.level"]
     log_format: str = DEFAULTS["log.format"]
     redis_password_file: Path | None = None
@@ -213,6 +215,8 @@ def parse(
         trust_root=secrets["trust_root"],
         trust_root_public=secrets["trust_root_public"],
         kek=secrets["kek"],
+        state_dir=_state_dir(values, base, url, environ),
+        cache_dir=base / values["cache_dir"] if "cache_dir" in values else None,
         lead=values["lead"],
         lease_ttl=values["lease_ttl"],
         host=values["listen"][0],
@@ -222,6 +226,14 @@ def parse(
         log_format=values["log.format"],
         redis_password_file=base / password_file if password_file else None,
     )
+
+
+def _state_dir(values: Mapping[str, Any], base: Path, url: str, environ: Mapping[str, str]) -> Path:
+    """Where a daemon keeps its rings; systemd names a directory of the unit's own."""
+    if "state_dir" in values:
+        return base.joinpath(values["state_dir"])
+    named = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return _embedded(url) or Path(named or "/var/lib/ringkeeper")
 
 
 class _Reading:

@@ -16,6 +16,7 @@ from ringkeeper.follower import Follower
 from ringkeeper.layout import DEFAULT_NAME
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import read_kek, read_pinned_roots
+from ringkeeper.state_file import StateFile
 from ringkeeper.store import RedisStore, connection_for
 from ringkeeper.trust import PinnedRoots
 
@@ -35,6 +36,7 @@ class Connection:
     roots: PinnedRoots
     kek: Kek | None
     password: str | None = field(default=None, repr=False)
+    cache_dir: Path | None = None
     clock: Clock = field(default_factory=SystemClock)
 
     @classmethod
@@ -46,6 +48,7 @@ class Connection:
         trust_root: str | Path | PinnedRoots,
         kek: str | Path | Kek | None = None,
         password: str | None = None,
+        cache_dir: str | Path | None = None,
     ) -> Connection:
         """From what a program was written with: paths are read, at once.
 
@@ -60,6 +63,7 @@ class Connection:
             roots=roots or read_pinned_roots(Path(str(trust_root))),
             kek=opener,
             password=password,
+            cache_dir=Path(cache_dir) if cache_dir else None,
         )
 
     @classmethod
@@ -87,6 +91,7 @@ class Connection:
             trust_root=configuration.trust_root_public,
             kek=kek if kek.exists() else None,
             password=configuration.redis_password,
+            cache_dir=configuration.cache_dir,
         )
 
     def follower(self, replica: Replica | None = None) -> tuple[Follower, RedisStore]:
@@ -104,6 +109,7 @@ class Connection:
             kek=self.kek,
             notice=notices.log,
             replica=replica,
+            keeper=StateFile(self.cache_dir, self.name, "cache_dir") if self.cache_dir else None,
         )
         return follower, store
 

@@ -101,6 +101,14 @@ class RedisUnavailable(InfrastructureError):
     """Redis did not answer, refused us, or is not what it should be."""
 
 
+class StateUnusable(InfrastructureError):
+    """The file that keeps a ring for the next start cannot be read or written."""
+
+
+class ClocksApart(InfrastructureError):
+    """Our clock and Redis' differ by more than `clock_skew`: which one is right?"""
+
+
 class RingClosed(InfrastructureError):
     """The keyring was closed by its owner."""
 

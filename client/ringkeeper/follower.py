@@ -1,4 +1,4 @@
-"""Keeps a replica live. Promises 9 and 10 live here.
+"""Keeps a replica live. Promises 6, 9 and 10 live here.
 
 The truth is the hash; messages are hints that spare a read. So a message is applied at once, and
 its loss is normal: the hash is read on every (re)subscription, when a proof speaks of a version
@@ -7,7 +7,10 @@ not seen, on a jittered poll, and once for an unknown kid. Whatever fails, what 
 After each new version a signing app fetches, unhurriedly, the private halves it lacks, and then
 the version is confirmed: from then on this instance can use every key in it.
 
-The clock, the store and the randomness are handed in, so this runs unchanged in the simulator.
+Redis may lose what it acknowledged. Who sees it go back, or empty, keeps what it holds and shows
+it as a witness, so that a leader can put it back. What is held outlives the process in a file.
+
+Clock, store, file and randomness are handed in, so this runs unchanged in the simulator.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.errors import (
@@ -26,21 +32,27 @@ from ringkeeper.errors import (
     RingMissing,
     RolledBack,
     SealBroken,
+    StateUnusable,
 )
 from ringkeeper.replica import Replica
-from ringkeeper.store import Pong, Published, Released, Subscribed
+from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
 from ringkeeper.tasks import first_of
+from ringkeeper.testimony import History, Testimony, open_testimony
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
     from random import Random
 
     from ringkeeper.algorithms import PrivateKey
     from ringkeeper.clock import Clock
     from ringkeeper.replica import Held
+    from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.store import Store, Stored, Subscription
     from ringkeeper.trust import PinnedRoots
 
+WITNESS_TTL: Final = timedelta(hours=1)
 PING_EVERY: Final = 10.0
 PONG_WITHIN: Final = 2.0
 """Seconds: together they bound how long a cut connection goes unnoticed."""
@@ -51,6 +63,8 @@ _SEEK_WITHIN: Final = 1.0
 _SEEK_SPACING: Final = 0.25
 _UNKNOWN_MOST: Final = 1024
 _UNHURRIED_MOST: Final = 1.0
+_RECALL_AFTER: Final = 1.0
+"""Seconds that Redis has to answer before a start falls back on what was kept."""
 
 
 class Notice(Protocol):
@@ -61,7 +75,25 @@ class Notice(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Where a ring is kept for the next start; see `state_file`."""
+
+    async def read(self) -> Testimony | None:
+        """What was kept; raises MalformedDocument, StateUnusable."""
+        ...
+
+    async def write(self, testimony: Testimony) -> None:
+        """Keep it; raises StateUnusable."""
+        ...
+
+    async def set_aside(self) -> str:
+        """Move what cannot be used out of the way; where it is now."""
+        ...
+
+
 OnChange = Callable[[Replica], None]
+Loses = Callable[["Ring", History, "datetime"], bool]
+"""Whether a ring lacks something that a history knows and that must not be lost."""
 
 
 class Follower:
@@ -81,13 +113,20 @@ class Follower:
         notice: Notice,
         on_change: OnChange | None = None,
         on_release: Callable[[], None] | None = None,
+        on_doubt: Callable[[], None] | None = None,
         replica: Replica | None = None,
+        keeper: Keeper | None = None,
+        loses: Loses | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
         `on_change` is called with every replica that holds another version, or a younger proof.
         `on_release` is called when a leader let the lease go.
+        `on_doubt` is called when Redis may lack something that is known, here or by a witness.
         `replica` is what is known already, from before a fork.
+        `keeper` keeps the ring for the next start.
+        `loses` makes this one of the processes that a lost ring can be healed from: they hold
+        every sealed key, and what a newer version unduly lacks.
         """
         self.replica = replica or Replica(name, roots)
         self._troubles: dict[str, RingkeeperError] = {}
@@ -102,6 +141,13 @@ class Follower:
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
+        self._on_doubt = on_doubt or (lambda: None)
+        self._keeper = keeper
+        self._loses = loses
+        self._remembered: Testimony | None = None
+        self._contested: Testimony | None = None
+        self._to_keep = asyncio.Event()
+        self._to_show = asyncio.Event()
         self._confirmed: tuple[int, int] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._read_at = -_SEEK_SPACING
@@ -113,7 +159,15 @@ class Follower:
     async def run(self) -> None:
         """Follow until cancelled; then tell the others not to wait for this instance."""
         try:
-            await first_of(self._listen(), self._poll(), self._prepare_when_wanted())
+            await self.recall()
+            await first_of(
+                self._listen(),
+                self._poll(),
+                self._prepare_when_wanted(),
+                self._keep_when_changed(),
+                self._show_when_doubted(),
+                self._fall_back(),
+            )
         finally:
             with suppress(InfrastructureError, TimeoutError):
                 async with asyncio.timeout(1):
@@ -152,6 +206,8 @@ class Follower:
                     await self._receive(message)
                 case Released():
                     self._on_release()
+                case Witnessed():
+                    self._on_doubt()
                 case Pong() | None:
                     pass
             now = self._clock.monotonic()
@@ -186,10 +242,11 @@ class Follower:
             self._confirmed = None
             self._wanted.set()
 
-    def take(self, snapshot: str, proof: str) -> None:
+    def take(self, snapshot: str, proof: str, sealed: Mapping[str, str]) -> None:
         """Take in what this very process has just published."""
         with suppress(DocumentError, InfrastructureError):
-            self._take(self.replica.offer(snapshot, proof, self._clock.now()))
+            offered = self.replica.offer(snapshot, proof, self._clock.now())
+            self._take(offered.with_keys(sealed, {}))
 
     async def refresh(self) -> None:
         """Read the hash and take in what it holds; callers meanwhile share one read."""
@@ -200,6 +257,9 @@ class Follower:
     async def _read(self) -> None:
         try:
             await self._read_judged()
+        except (RolledBack, RingMissing) as error:
+            self._is_troubled("reading", error)
+            self._doubt()
         except (DocumentError, InfrastructureError) as error:
             self._is_troubled("reading", error)
         else:
@@ -234,7 +294,22 @@ class Follower:
         if former.held is None or replica.held.digest != former.held.digest:
             self._unknown.clear()
             self._wanted.set()
+            self._look_back(former.held, replica.held)
+        self._to_keep.set()
         self._on_change(replica)
+
+    def _look_back(self, former: Held | None, held: Held) -> None:
+        """Hold on to what `held` unduly lacks, until a version comes that has it."""
+        if self._loses is None:
+            return
+        past = [self._contested, former.testimony if former else None]
+        self._contested = next((t for t in past if t and self._is_lost(t, held)), None)
+        if self._contested:
+            self._doubt()
+
+    def _is_lost(self, testimony: Testimony, held: Held) -> bool:
+        history = open_testimony(testimony, self.replica.name, self.replica.roots)
+        return bool(self._loses and self._loses(held.ring, history, self._clock.now()))
 
     async def seek(self, kid: str) -> bool:
         """Whether there is news since `kid` was looked for: one bounded read for all who ask.
@@ -282,7 +357,7 @@ class Follower:
         what is needed now is fetched now: at the start, and after having been away.
         """
         held = self.replica.held
-        if held is None or not self.ready.is_set():
+        if held is None or not self.ready.is_set() or self._loses:
             return 0.0
         signer = held.ring.signer
         if self._kek and signer and signer.kid in held.lacks:
@@ -300,8 +375,7 @@ class Follower:
         held = self.replica.held
         if held is None:
             return
-        if self._kek and held.lacks:
-            await self._open(self._kek, held)
+        await self._fetch(held)
         self.ready.set()
         edition = (held.ring.epoch, held.ring.version)
         if edition == self._confirmed:
@@ -314,24 +388,120 @@ class Follower:
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
 
-    async def _open(self, kek: Kek, held: Held) -> None:
-        """Open every private half that `held` lacks; one that does not open spoils no other."""
-        sealed = await self._store.sealed(held.lacks)
+    async def _fetch(self, held: Held) -> None:
+        """Fetch and open the private halves to hold; one that does not open spoils no other."""
+        opening = held.lacks if self._kek else ()
+        every = [key.kid for key in held.ring.keys if key.may_verify] if self._loses else []
+        lacking = {kid for kid in (*opening, *every) if kid not in held.sealed}
+        sealed = await self._store.sealed(sorted(lacking))
         opened: dict[str, PrivateKey] = {}
         broken: list[SealBroken] = []
-        for kid in held.lacks:
-            key = held.ring.key(kid)
+        for kid in opening:
+            key, blob = held.ring.key(kid), sealed.get(kid) or held.sealed.get(kid, "")
             try:
-                if key:
-                    opened[kid] = kek.unseal(sealed.get(kid, ""), key)
+                if key and self._kek:
+                    opened[kid] = self._kek.unseal(blob, key)
             except SealBroken as error:
                 broken.append(error)
+                sealed.pop(kid, None)
             await asyncio.sleep(0)
-        if opened:
-            self.replica = self.replica.with_signing(opened)
+        if sealed or opened:
+            self.replica = self.replica.with_keys(sealed, opened)
+            self._to_keep.set()
             self._on_change(self.replica)
         if broken:
             raise broken[0]
+
+    # --- what outlives a loss: the file, the witness ---------------------------------------------
+
+    async def recall(self) -> None:
+        """Read what was kept by this process' former self; once."""
+        if self._keeper is None or self._remembered:
+            return
+        try:
+            testimony = await self._keeper.read()
+            if testimony:
+                open_testimony(testimony, self.replica.name, self.replica.roots)
+        except DocumentError as error:
+            # Never overwritten: whoever knows better may still need it.
+            where = await self._keeper.set_aside()
+            self._notice(
+                "kept ring set aside", ring=self.replica.name, file=where, error=str(error)
+            )
+        except StateUnusable as error:
+            self._is_troubled("keeping", error)
+        else:
+            self._remembered = testimony
+
+    async def _fall_back(self) -> None:
+        """Start on what was kept, if Redis does not answer and the proof is young enough."""
+        await asyncio.sleep(_RECALL_AFTER)
+        kept = self._remembered
+        if kept and self.replica.held is None:
+            try:
+                offered = self.replica.offer(kept.snapshot, kept.proof, self._clock.now())
+                self._take(offered.with_keys(kept.sealed, {}))
+            except (DocumentError, InfrastructureError) as error:
+                self._is_troubled("starting on what was kept", error)
+        await asyncio.Event().wait()
+
+    async def _keep_when_changed(self) -> None:
+        while True:
+            await self._to_keep.wait()
+            self._to_keep.clear()
+            held = self.replica.held
+            if self._keeper is None or held is None:
+                continue
+            try:
+                await self._keeper.write(held.testimony)
+            except StateUnusable as error:
+                self._is_troubled("keeping", error)
+            else:
+                self._is_well("keeping")
+
+    def testimonies(self) -> list[Testimony]:
+        """All that this process can show of the ring; the newest first."""
+        held = self.replica.held
+        known = [held.testimony if held else None, self._contested, self._remembered]
+        return [testimony for testimony in known if testimony]
+
+    def _doubt(self) -> None:
+        """Redis lacks something that is known here."""
+        if self.replica.held:
+            self._to_show.set()
+        self._on_doubt()
+
+    async def _show_when_doubted(self) -> None:
+        """Be a witness, and add to what another one has said."""
+        while True:
+            await self._to_show.wait()
+            await asyncio.sleep(self._random.random())
+            self._to_show.clear()
+            held = self.replica.held
+            testimony = self._contested or (held.testimony if held else None)
+            try:
+                if testimony and (told := self._added(await self._store.testimony(), testimony)):
+                    await self._store.testify(told.encode(), WITNESS_TTL)
+            except InfrastructureError as error:
+                self._is_troubled("being a witness", error)
+            else:
+                self._is_well("being a witness")
+
+    def _added(self, text: str, ours: Testimony) -> Testimony | None:
+        """What the witness in Redis and this one know together; None if that one knows it all."""
+        name, roots = self.replica.name, self.replica.roots
+        try:
+            shown = Testimony.decode(text)
+            theirs = open_testimony(shown, name, roots).ring
+        except DocumentError:
+            return ours
+        ring = open_testimony(ours, name, roots).ring
+        if theirs.id != ring.id:
+            return ours
+        is_newer = (ring.version, ring.epoch) > (theirs.version, theirs.epoch)
+        newest = ours if is_newer else shown
+        told = replace(newest, sealed=MappingProxyType({**shown.sealed, **ours.sealed}))
+        return None if told == shown else told
 
     # --- telling ---------------------------------------------------------------------------------
 

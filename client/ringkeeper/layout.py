@@ -62,6 +62,11 @@ class Layout:
         return self._key("seen")
 
     @property
+    def witness(self) -> str:
+        """String, expiring: what somebody knows of the ring that Redis seems to have lost."""
+        return self._key("witness")
+
+    @property
     def requests(self) -> str:
         """Stream: operators' requests."""
         return self._key("requests")

@@ -21,6 +21,7 @@ from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.clock import ZERO
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ForkedRing, RingNotLoaded, RolledBack, StaleRing, WrongRing
+from ringkeeper.testimony import Testimony
 from ringkeeper.wire import Proof, digest_of, open_proof, open_snapshot
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Held:
     """When the newest proof that vouches for this snapshot, or for one before it, was signed."""
     verifying: Mapping[str, PublicKey]
     signing: Mapping[str, PrivateKey] = field(default_factory=lambda: MappingProxyType({}))
+    sealed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The sealed private keys that this process has fetched, as they are in Redis."""
 
     def staleness(self, now: datetime) -> timedelta:
         """How long ago the leader said that this is the newest version."""
@@ -67,13 +70,23 @@ class Held:
         """The kids whose private half a signing app still has to fetch."""
         return tuple(k.kid for k in self.ring.may_sign_next if k.kid not in self.signing)
 
-    def with_signing(self, opened: Mapping[str, PrivateKey]) -> Held:
-        """This, with private halves added; those of keys that never sign again are let go."""
-        wanted = {key.kid for key in self.ring.may_sign_next}
-        kept = {**self.signing, **opened}
+    @property
+    def testimony(self) -> Testimony:
+        """What this process can show of the ring."""
+        return Testimony(self.snapshot, self.proof, self.sealed)
+
+    def with_keys(self, sealed: Mapping[str, str], opened: Mapping[str, PrivateKey]) -> Held:
+        """This, with private halves added: sealed ones, and opened ones.
+
+        Opened ones of keys that never sign again, and sealed ones of revoked keys, are let go.
+        """
+        signing, blobs = {**self.signing, **opened}, {**self.sealed, **sealed}
+        signers = {key.kid for key in self.ring.may_sign_next}
+        kept = {key.kid for key in self.ring.keys if key.may_verify}
         return replace(
             self,
-            signing=MappingProxyType({kid: kept[kid] for kid in kept if kid in wanted}),
+            signing=MappingProxyType({kid: signing[kid] for kid in signing if kid in signers}),
+            sealed=MappingProxyType({kid: blobs[kid] for kid in blobs if kid in kept}),
         )
 
 
@@ -106,7 +119,7 @@ class Replica:
             return self._first(ring, snapshot, proof, now)
         self._check_succession(ring, self.held.ring)
         held = self._load(ring, snapshot, self.held.proof, self.held.proof_at)
-        succeeded = replace(self, held=held.with_signing(self.held.signing))
+        succeeded = replace(self, held=held.with_keys(self.held.sealed, self.held.signing))
         return succeeded.prove(proof) if proof else succeeded
 
     def prove(self, proof: str) -> Replica:
@@ -134,11 +147,11 @@ class Replica:
         opened = self._opened_proof(proof, self.held.ring)
         return opened.version > self.held.ring.version
 
-    def with_signing(self, opened: Mapping[str, PrivateKey]) -> Replica:
-        """This replica, with private halves added."""
+    def with_keys(self, sealed: Mapping[str, str], opened: Mapping[str, PrivateKey]) -> Replica:
+        """This replica, with private halves added: sealed ones, and opened ones."""
         if self.held is None:
             return self
-        return replace(self, held=self.held.with_signing(opened))
+        return replace(self, held=self.held.with_keys(sealed, opened))
 
     def loaded(self) -> Held:
         """What is held.

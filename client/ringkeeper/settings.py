@@ -445,6 +445,20 @@ SETTINGS: Final = (
         "have it.",
     ),
     Setting(
+        key="state_dir",
+        kind=_PATH,
+        otherwise="where the embedded server is, what systemd names, `/var/lib/ringkeeper`",
+        why="Where the daemon keeps each ring as it knows it, sealed, to heal a Redis that lost "
+        "its data.",
+    ),
+    Setting(
+        key="cache_dir",
+        kind=_PATH,
+        otherwise="none",
+        why="Where an app keeps the ring, sealed, so that it starts while Redis is away; each app "
+        "its own.",
+    ),
+    Setting(
         key="listen",
         kind=Kind("host:port", _listen),
         default="127.0.0.1:9465",

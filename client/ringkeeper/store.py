@@ -26,6 +26,7 @@ from ringkeeper.layout import Layout, embedded_socket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
+    from datetime import timedelta
 
     from redis.asyncio.client import PubSub
 
@@ -45,6 +46,8 @@ class Stored:
 
     snapshot: str
     proof: str
+    version: str = "0"
+    """What the scripts compare with; readers trust only what is signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,10 @@ class Published:
     proof: str
 
     @classmethod
-    def decode(cls, text: str) -> Published | Released:
+    def decode(cls, text: str) -> Published | Released | Witnessed:
         """The message that `encode` made; whatever else comes is left for `replica` to refuse."""
+        if text == _WITNESSED:
+            return Witnessed()
         snapshot, _, proof = text.partition("\n")
         return cls(snapshot, proof) if text else Released()
 
@@ -80,7 +85,13 @@ class Pong:
     """The server answered a ping: it is there, and so is the way to it."""
 
 
-Heard = Subscribed | Published | Released | Pong
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Somebody knows something that Redis seems to have lost, and wrote it down there."""
+
+
+Heard = Subscribed | Published | Released | Witnessed | Pong
+_WITNESSED: Final = "witness"
 
 
 class Subscription(Protocol):
@@ -116,6 +127,14 @@ class Store(Protocol):
 
     async def forget(self, instance: str) -> None:
         """Say that `instance` leaves, so that nobody waits for it."""
+        ...
+
+    async def testimony(self) -> str:
+        """What a witness wrote down, unverified; empty if none did."""
+        ...
+
+    async def testify(self, testimony: str, ttl: timedelta) -> None:
+        """Write down, for `ttl`, what Redis seems to have lost, and call the leader."""
         ...
 
     async def close(self) -> None:
@@ -259,9 +278,9 @@ class RedisStore:
     async def read(self) -> Stored:
         """The documents in the hash."""
         with speaking(self.where, "reading the keyring"):
-            reply = await self._client.hmget(self.layout.keyring, ["snapshot", "proof"])
-        snapshot, proof = reply
-        return Stored(str(snapshot or ""), str(proof or ""))
+            reply = await self._client.hmget(self.layout.keyring, ["snapshot", "proof", "version"])
+        snapshot, proof, version = reply
+        return Stored(str(snapshot or ""), str(proof or ""), str(version or "0"))
 
     async def sealed(self, kids: Sequence[str]) -> dict[str, str]:
         """The sealed private keys of those kids, as far as there are any."""
@@ -283,6 +302,17 @@ class RedisStore:
         with speaking(self.where, "leaving"):
             await self._client.hdel(self.layout.instances, instance)
             await self._client.zrem(self.layout.seen, instance)
+
+    async def testimony(self) -> str:
+        """What a witness wrote down, unverified; empty if none did."""
+        with speaking(self.where, "reading the witness"):
+            return str(await self._client.get(self.layout.witness) or "")
+
+    async def testify(self, testimony: str, ttl: timedelta) -> None:
+        """Write down, for `ttl`, what Redis seems to have lost, and call the leader."""
+        with speaking(self.where, "being a witness"):
+            await self._client.set(self.layout.witness, testimony, px=ttl)
+            await self._client.publish(self.layout.published, _WITNESSED)
 
     async def close(self) -> None:
         """Let every connection go."""

@@ -114,7 +114,7 @@ class _InMemory:
         self._ring = ring
         snapshot = sign_snapshot(ring, self._root)
         offered = self._replica.offer(snapshot, self._proof(snapshot), now)
-        self._replica = offered.with_signing(opened)
+        self._replica = offered.with_keys({}, opened)
 
     def _proof(self, snapshot: str) -> str:
         return sign_proof(self._ring, snapshot, self._time.now_is, self._root)

@@ -16,10 +16,18 @@ from typing import TYPE_CHECKING
 import ringkeeperd.lean  # noqa: F401  # isort: skip - before what it loads
 from ringkeeper.clock import SystemClock
 from ringkeeper.configuration import difference, load
-from ringkeeper.errors import ConfigurationError, InfrastructureError, RequestRefused, SecretError
+from ringkeeper.errors import (
+    ConfigurationError,
+    DocumentError,
+    InfrastructureError,
+    RequestRefused,
+    SecretError,
+)
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
+from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
+from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.trust import TrustRoot
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import found
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.ring import Ring
+    from ringkeeper.trust import PinnedRoots
 
 _LOOK_EVERY = 5.0
 """Seconds between two looks at the configuration file."""
@@ -215,6 +224,7 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
         configuration.redis_url, ring.name, clock, password=configuration.redis_password
     )
     try:
+        await _check_unknown(configuration, ring.name, own.roots, store)
         return await found(
             name=ring.name,
             ring_id=secrets.token_urlsafe(12),
@@ -227,6 +237,30 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
         )
     finally:
         await store.close()
+
+
+async def _check_unknown(
+    configuration: Configuration, name: str, roots: PinnedRoots, store: RedisLeaderStore
+) -> None:
+    """Promise 7: where Redis is empty and the ring is known all the same, it was lost.
+
+    Raises:
+        RequestRefused: it is to be healed, not made anew.
+    """
+    if (await store.read()).snapshot:
+        return
+    file = StateFile(configuration.state_dir, name, "state_dir").path
+    if file.exists():
+        raise RequestRefused(
+            f"{file}: ring {name!r} is known here, and Redis lost it: start the daemon to put it "
+            "back; only to begin anew, and log everybody out, remove that file"
+        )
+    with suppress(DocumentError):
+        open_testimony(Testimony.decode(await store.testimony()), name, roots)
+        raise RequestRefused(
+            f"ring {name!r} is known to an app that runs, and Redis lost it: start the daemon to "
+            "put it back; only to begin anew, and log everybody out, stop all apps for an hour"
+        )
 
 
 def give_memory_back() -> None:

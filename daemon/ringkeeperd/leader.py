@@ -1,4 +1,4 @@
-"""Leads a ring while the lease lasts. Promises 3 and 7 live here; `rotation` decides what to do.
+"""Leads a ring while the lease lasts. Promises 3, 6 and 7 live here; `rotation` decides what to do.
 
 What is *not* guaranteed: that one leader acts at a time. A paused or cut-off leader may still
 believe in its lease. It is harmless: every write is one script in Redis that checks owner, epoch
@@ -8,7 +8,8 @@ The lease's rules are client-go's: its deadline is counted from before the reque
 clock that nobody steps, and leading stops at two thirds of the TTL, before anyone else may begin.
 
 Nothing here remembers a half-done change. Whatever fails, the ring is read again and `next_step`
-is asked again.
+is asked again. Every time it is read, what Redis holds is laid beside what is known of the ring, by
+this process, by its former self (a file), by a witness; what Redis lost is put back (`merge`).
 """
 
 from __future__ import annotations
@@ -20,27 +21,28 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from ringkeeper.clock import ZERO
+from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
+    ClocksApart,
     DocumentError,
     RedisUnavailable,
     RequestRefused,
     RingkeeperError,
     RingMissing,
-    RolledBack,
     SealBroken,
-    WrongRing,
 )
 from ringkeeper.ring import KeyState
 from ringkeeper.tasks import first_of
+from ringkeeper.testimony import Testimony
 from ringkeeper.wire import (
     Command,
     open_request,
-    open_snapshot,
     sign_event,
     sign_proof,
     sign_snapshot,
 )
 from ringkeeperd.audit import REQUEST_REFUSED, event, events_between
+from ringkeeperd.healing import check_identity, diagnose, evidence_of, found_in
 from ringkeeperd.leader_store import (
     Acquired,
     Asked,
@@ -64,6 +66,7 @@ from ringkeeperd.rotation import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from ringkeeper.clock import Clock
@@ -71,8 +74,10 @@ if TYPE_CHECKING:
     from ringkeeper.policy import Policy
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
+    from ringkeeper.testimony import History
     from ringkeeper.trust import TrustRoot
     from ringkeeper.wire import Event, Request
+    from ringkeeperd.healing import Diagnosis, Evidence
     from ringkeeperd.leader_store import LeaderStore
     from ringkeeperd.minting import Minted
     from ringkeeperd.rotation import Change, Instance
@@ -156,11 +161,20 @@ class Leader:
         self.observer = observer
         self.wake = asyncio.Event()
         """Set when there may be something to do sooner than thought."""
+        self.is_doubtful = False
+        """Whether Redis may lack something that is known."""
+        self.bereft_since: float | None = None
+        """Since when the private half of a key that may sign has been nowhere to be found."""
         self._owner = owner
 
     def change_policy(self, policy: Policy) -> None:
         """From now on lead by `policy`."""
         self.policy = policy
+        self.wake.set()
+
+    def doubt(self) -> None:
+        """Redis may lack something that is known, here or by a witness: look at once."""
+        self.is_doubtful = True
         self.wake.set()
 
     async def run(self) -> None:
@@ -177,7 +191,7 @@ class Leader:
             except (LeaseLost, RedisUnavailable) as error:
                 self.observer.not_leading(str(error))
                 pause = _RETRY_FIRST if isinstance(error, LeaseLost) else pause
-            except (DocumentError, SealBroken) as error:
+            except (DocumentError, SealBroken, ClocksApart) as error:
                 # Promise 7: what cannot be read is not overwritten. Another daemon may read it.
                 self.observer.cannot_lead(error)
                 pause = _RETRY_MOST
@@ -188,15 +202,24 @@ class Leader:
         """A term as leader, once nobody else has the lease."""
         while True:
             asked_at = self.clock.monotonic()
-            held = self.follower.replica.held
             self.wake.clear()
-            answer = await self.store.acquire(owner, self.ttl, held.ring.epoch if held else 0)
+            answer = await self.store.acquire(owner, self.ttl, self._seen_epoch())
             match answer:
                 case Acquired():
                     return _Term(self, owner, answer, asked_at)
                 case HeldByAnother(remaining):
                     self.observer.not_leading(ANOTHER_LEADS)
                     await self.rest(min(remaining + _LEASE_MARGIN, self.ttl))
+
+    def _seen_epoch(self) -> int:
+        """The highest epoch that this process knows of."""
+        return max((side.history.ring.epoch for side in self.known()), default=0)
+
+    def known(self) -> list[Evidence]:
+        """What this process can show of the ring."""
+        replica = self.follower.replica
+        shown = self.follower.testimonies()
+        return [evidence_of(each, replica.name, replica.roots) for each in shown]
 
     async def _release(self, owner: str) -> None:
         with suppress(RedisUnavailable, TimeoutError):
@@ -276,6 +299,8 @@ class _Term:
         while True:
             self._check_lease()
             try:
+                if self._leader.is_doubtful:
+                    await self._load()
                 await self._answer_requests()
                 await self._step()
             except RedisUnavailable as error:
@@ -336,7 +361,7 @@ class _Term:
         now = self._clock.now()
         events = events_between(self._ring, ring, now, context)
         put = {minted.fresh.kid: minted.sealed} if minted else {}
-        if not await self._publish(ring, self._ring.version, put, events):
+        if not await self._publish(ring, str(self._ring.version), put, events):
             await self._load()
             return False
         took = timedelta(seconds=self._clock.monotonic() - began)
@@ -344,7 +369,7 @@ class _Term:
         return True
 
     async def _publish(
-        self, ring: Ring, expected: int, put: dict[str, str], events: tuple[Event, ...]
+        self, ring: Ring, expected: str, put: Mapping[str, str], events: tuple[Event, ...]
     ) -> bool:
         """Write `ring` over version `expected`; False if Redis holds something else.
 
@@ -368,7 +393,7 @@ class _Term:
             return False
         self._ring, self._snapshot = ring, snapshot
         self._published_at = self._proved_at = self._clock.monotonic()
-        self._leader.follower.take(snapshot, proof)
+        self._leader.follower.take(snapshot, proof, put)
         return True
 
     async def _insist(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
@@ -395,14 +420,16 @@ class _Term:
         """Sign and publish that this is still the newest version."""
         asked_at = self._clock.monotonic()
         proof = sign_proof(self._ring, self._snapshot, self._clock.now(), self._leader.root)
+        version, snapshot = self._ring.version, self._snapshot
+        signers = [key.kid for key in self._ring.may_sign_next]
         outcome = await self._insist(
-            lambda: self._store.prove(self._owner, self._ring.version, self._snapshot, proof)
+            lambda: self._store.prove(self._owner, version, snapshot, proof, signers)
         )
         if isinstance(outcome, Stale):
             await self._load()
             return
         self._proved_at = asked_at
-        self._leader.follower.take(self._snapshot, proof)
+        self._leader.follower.take(self._snapshot, proof, {})
 
     def _watch_propagation(self, instances: tuple[Instance, ...]) -> None:
         edition = (self._ring.epoch, self._ring.version)
@@ -412,41 +439,106 @@ class _Term:
             self._observer.propagated(timedelta(seconds=took))
             self._published_at = None
 
-    # --- what Redis holds ------------------------------------------------------------------------
+    # --- what Redis holds, and what it lost ------------------------------------------------------
 
     async def _load(self) -> None:
-        """Take up the ring that Redis holds, after it was checked against what is known.
+        """Take up the ring that Redis holds; heal it first where it lacks what is known.
 
         Raises:
-            DocumentError, SealBroken: it must not be led from here; nothing was changed.
+            DocumentError, SealBroken, ClocksApart: it must not be led from here; nothing changed.
         """
-        stored = await self._store.read()
-        known = self._leader.follower.replica.held
-        name = self._leader.follower.replica.name
-        if not stored.snapshot:
-            raise RingMissing(
-                f"redis holds no ring {name!r}; if it is new, run ringkeeper init; otherwise this "
-                "is a loss of data: keep the daemons running, and restore a backup"
-            )
-        ring = open_snapshot(stored.snapshot, self._leader.follower.replica.roots)
-        if ring.name != name or (known and known.ring.id != ring.id):
-            raise WrongRing(f"redis holds another ring under the name {name!r}; nothing is changed")
-        if known and (ring.version, ring.epoch) < (known.ring.version, known.ring.epoch):
-            raise RolledBack(
-                f"ring {name!r} went back from version {known.ring.version} to {ring.version}: "
-                "Redis lost writes; nothing is changed"
-            )
-        await self._check_seals(ring)
-        self._ring, self._snapshot = ring, stored.snapshot
+        while not await self._is_taken_up():
+            pass
 
-    async def _check_seals(self, ring: Ring) -> None:
+    async def _is_taken_up(self) -> bool:
+        """Whether the ring is ours to lead now; False if Redis changed meanwhile: look again."""
+        leader, began = self._leader, self._clock.monotonic()
+        name, roots = leader.follower.replica.name, leader.follower.replica.roots
+        leader.is_doubtful = False
+        stored = await self._store.read()
+        found = found_in(Testimony(stored.snapshot, stored.proof, {}), name, roots)
+        known = await self._known(found)
+        editions = [side.history.ring for side in known] + ([found.ring] if found else [])
+        kids = {key.kid for ring in editions for key in ring.keys if key.may_verify}
+        there = await self._store.sealed(sorted(kids))
+        now = self._clock.now()
+        diagnosis = diagnose(found, known, there, stored.version, now=now, epoch=self._epoch)
+        if diagnosis is None:
+            raise RingMissing(
+                f"redis holds no ring {name!r}, and nobody here knows it; if it is new, run "
+                "ringkeeper init; else start a daemon or an app that knew it, or restore Redis"
+            )
+        self._wait_for_lost(diagnosis)
+        self._check_seals(diagnosis, there)
+        if not diagnosis.finding:
+            self._ring, self._snapshot = diagnosis.ring, stored.snapshot
+            return True
+        self._check_clocks(diagnosis.ring.policy.clock_skew)
+        ring, events = diagnosis.cure(now, self._epoch)
+        if not await self._publish(ring, stored.version, diagnosis.put, events):
+            return False
+        took = timedelta(seconds=self._clock.monotonic() - began)
+        self._observer.changed(ring, events, took)
+        return True
+
+    async def _known(self, found: History | None) -> list[Evidence]:
+        """What else is known of this ring: by this process first, then by a witness."""
+        replica = self._leader.follower.replica
+        known = self._leader.known()
+        ring_id = check_identity(found, known)
+        with suppress(DocumentError):
+            testimony = Testimony.decode(await self._store.testimony())
+            witness = evidence_of(testimony, replica.name, replica.roots)
+            # What was signed for a ring of before is nobody's loss.
+            if ring_id in (None, witness.history.ring.id):
+                known.append(self._tried(witness))
+        return known
+
+    def _tried(self, witness: Evidence) -> Evidence:
+        """`witness` without sealed keys that do not open: anyone may have written them there."""
+        opening: dict[str, str] = {}
+        for kid, blob in witness.sealed.items():
+            key = witness.history.ring.key(kid)
+            with suppress(SealBroken):
+                if key:
+                    self._leader.kek.unseal(blob, key)
+                    opening[kid] = blob
+        return witness._replace(sealed=opening)
+
+    def _wait_for_lost(self, diagnosis: Diagnosis) -> None:
+        """Give others the time to show private halves that seem to be gone for good.
+
+        Raises:
+            SealBroken: they still have it.
+        """
+        leader, now = self._leader, self._clock.monotonic()
+        if not diagnosis.lost:
+            leader.bereft_since = None
+            return
+        if leader.bereft_since is None:
+            leader.bereft_since = now
+        window = diagnosis.ring.policy.liveness_window
+        if now - leader.bereft_since < window.total_seconds():
+            raise SealBroken(
+                f"the private halves of {', '.join(sorted(diagnosis.lost))} are not in Redis; "
+                f"waiting {format_duration(window)} for a daemon or a signing app that has them"
+            )
+
+    def _check_seals(self, diagnosis: Diagnosis, there: Mapping[str, str]) -> None:
         """Promise 7: who cannot open the private keys must not lead."""
-        known = self._leader.follower.replica.held
-        opened = known.signing if known else {}
-        wanted = [key for key in ring.may_sign_next if key.kid not in opened]
-        sealed = await self._store.sealed([key.kid for key in wanted])
-        for key in wanted:
-            self._leader.kek.unseal(sealed.get(key.kid, ""), key)
+        held = self._leader.follower.replica.held
+        opened = held.signing if held else {}
+        blobs = {**diagnosis.put, **there}
+        for key in diagnosis.ring.may_sign_next:
+            if key.kid not in opened and key.kid not in diagnosis.lost:
+                self._leader.kek.unseal(blobs[key.kid], key)
+
+    def _check_clocks(self, skew: timedelta) -> None:
+        if abs(self._offset) > skew:
+            raise ClocksApart(
+                "the ring is to be healed, but this clock differs from Redis' by "
+                f"{format_duration(abs(self._offset))}; set both right, and it goes on by itself"
+            )
 
     # --- operators -------------------------------------------------------------------------------
 

@@ -74,7 +74,8 @@ class Fenced:
 class Stale:
     """The keyring is not what we decided on: load it and decide again."""
 
-    version: int
+    version: str
+    """What the scripts compare with. Not signed: it may be anything."""
 
 
 Outcome = Written | Fenced | Stale
@@ -128,12 +129,14 @@ class LeaderStore(Store, Protocol):
         """Let the lease go."""
         ...
 
-    async def publish(self, owner: str, expected: int, edition: Edition) -> Outcome:
-        """Replace the keyring if it is still at version `expected`."""
+    async def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
+        """Replace the keyring if it is still at version `expected`; "0" where there is none."""
         ...
 
-    async def prove(self, owner: str, version: int, snapshot: str, proof: str) -> Outcome:
-        """Publish a fresh proof for what Redis holds."""
+    async def prove(
+        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+    ) -> Outcome:
+        """Publish a fresh proof, if Redis holds `snapshot` and the sealed keys of `kids`."""
         ...
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
@@ -202,8 +205,8 @@ class RedisLeaderStore(RedisStore):
         with speaking(self.where, "releasing the lease"):
             await self._release(keys=[self.layout.lease], args=[owner, self.layout.published])
 
-    async def publish(self, owner: str, expected: int, edition: Edition) -> Outcome:
-        """Replace the keyring if it is still at version `expected`."""
+    async def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
+        """Replace the keyring if it is still at version `expected`; "0" where there is none."""
         layout = self.layout
         sealed = {"put": dict(edition.put), "kept": sorted(edition.kept)}
         with speaking(self.where, "publishing"):
@@ -225,14 +228,16 @@ class RedisLeaderStore(RedisStore):
             )
         return _outcome(reply)
 
-    async def prove(self, owner: str, version: int, snapshot: str, proof: str) -> Outcome:
-        """Publish a fresh proof for what Redis holds."""
+    async def prove(
+        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+    ) -> Outcome:
+        """Publish a fresh proof, if Redis holds `snapshot` and the sealed keys of `kids`."""
         layout = self.layout
         message = Published("", proof).encode()
         with speaking(self.where, "publishing a proof"):
             reply = await self._prove(
-                keys=[layout.keyring, layout.lease],
-                args=[owner, version, snapshot, proof, layout.published, message],
+                keys=[layout.keyring, layout.lease, layout.sealed],
+                args=[owner, version, snapshot, proof, layout.published, message, *kids],
             )
         return _outcome(reply)
 
@@ -294,7 +299,7 @@ def _outcome(reply: Sequence[Any]) -> Outcome:
         case "ok":
             return Written()
         case "stale":
-            return Stale(int(value))
+            return Stale(str(value))
         case _:
             return Fenced(str(value))
 

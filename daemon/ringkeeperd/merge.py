@@ -11,24 +11,92 @@ leader vouches for any more. So last month's edition, put back by an attacker, a
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import Key, KeyState, Ring
+from ringkeeper.testimony import History
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
 
-class History(NamedTuple):
-    """One side: its newest edition, and when a leader last vouched for it."""
+class Cure(NamedTuple):
+    """What to put in place of what Redis holds."""
 
     ring: Ring
-    proved_at: datetime
+    newest: Ring
+    """The newest edition that any side knew."""
+    finding: str
+    """What was wrong, in words."""
 
 
-def merge(one: History, other: History, *, now: datetime, epoch: int) -> Ring:
-    """The ring that keeps what either side knows, at a version above both.
+def heal(
+    found: History | None, known: Iterable[History], *, now: datetime, epoch: int
+) -> Cure | None:
+    """The cure for a Redis that holds `found`; None where that lacks nothing.
+
+    `known` is what else was seen of this ring: by this daemon, by its former self, by a witness.
+    """
+    lost = [side for side in known if found is None or lacks(found.ring, side, now)]
+    if not lost:
+        return None
+    sides = sorted([*lost, *([found] if found else [])], key=_rank, reverse=True)
+    version = sides[0].ring.version + 1
+
+    def joined(one: History, other: History) -> History:
+        ring = merge(one, other, now=now, epoch=epoch, version=version)
+        return History(ring, max(one.proved_at, other.proved_at))
+
+    merged = reduce(joined, sides).ring
+    newest = sides[0].ring
+    return Cure(
+        replace(merged, version=version, epoch=epoch), newest, _finding(found, newest, lost)
+    )
+
+
+def _finding(found: History | None, newest: Ring, lost: list[History]) -> str:
+    if found is None:
+        return "redis held no ring"
+    if found.ring.version < newest.version:
+        return f"redis went back from version {newest.version} to {found.ring.version}"
+    if any(side.ring.version == newest.version for side in lost):
+        return f"there were two different versions {newest.version}"
+    return "redis lacked keys or revocations that are known"
+
+
+def lacks(ring: Ring, side: History, now: datetime) -> bool:
+    """Whether `side` knows something that must not be lost, and that `ring` does not show.
+
+    The past of `ring` never does: whatever it held and `ring` does not has had its time. Two
+    leaders' clocks may tell that time differently, hence the leeway.
+    """
+    theirs = side.ring
+    if theirs.version > ring.version or (theirs.version == ring.version and theirs != ring):
+        return True
+    ends_after = now + ring.policy.clock_skew
+    last = min(side.proved_at, now)
+    for key in theirs.keys:
+        mine = ring.key(key.kid)
+        if mine is None:
+            adopted = _adopted(key, last)
+            if adopted.remove_at and adopted.remove_at > ends_after:
+                return True
+        elif key.state is KeyState.REVOKED and mine.state is not KeyState.REVOKED:
+            return True
+        elif mine.remove_at:
+            met = _met(mine, key, now, last)
+            if met.remove_at and met.remove_at > mine.remove_at + ring.policy.clock_skew:
+                return True
+    return False
+
+
+def merge(
+    one: History, other: History, *, now: datetime, epoch: int, version: int | None = None
+) -> Ring:
+    """The ring that keeps what either side knows, at `version`, else at one above both.
 
     The higher (version, epoch) decides the states. The other side adds its tombstones, and the
     keys that only it has, as retired: some token of theirs may be out there. A standby that the
@@ -37,7 +105,7 @@ def merge(one: History, other: History, *, now: datetime, epoch: int) -> Ring:
     if (one.ring.id, one.ring.name) != (other.ring.id, other.ring.name):
         raise AssertionError("rings of different identity are never merged")
     winner, loser = sorted((one, other), key=_rank, reverse=True)
-    version = max(one.ring.version, other.ring.version) + 1
+    version = version or winner.ring.version + 1
     known = {key.kid: key for key in loser.ring.keys}
     keys = []
     for key in winner.ring.keys:

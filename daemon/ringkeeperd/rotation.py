@@ -543,6 +543,19 @@ def revoke(
     return _next_version(ring, epoch, keys)
 
 
+# --- what nobody can sign with any more -----------------------------------------------------------
+
+
+def lose(ring: Ring, kids: frozenset[str], *, now: datetime, epoch: int) -> Ring:
+    """The ring after the private halves of `kids` were lost: they verify on, and sign no more.
+
+    `next_step` does the rest: it publishes what is missing, and lets the standby, or if need be
+    a fresh key, sign at once.
+    """
+    keys = tuple(_retired(key, now) if key.kid in kids else key for key in ring.keys)
+    return _next_version(ring, epoch, keys)
+
+
 def _revoked(key: Key, reason: str, now: datetime) -> Key:
     _move(key, KeyState.REVOKED)
     remove_at = max(now + key.retain_for, key.remove_at or now)

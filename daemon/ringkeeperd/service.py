@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.connection import instance_id
 from ringkeeper.follower import Follower
+from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED
 from ringkeeperd.leader import ANOTHER_LEADS, Leader
 from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.merge import lacks
 from ringkeeperd.minting import mint_aside
 
 if TYPE_CHECKING:
@@ -85,6 +87,9 @@ class RingService:
             kek=own.kek,
             notice=observer.noticed,
             on_release=self._lease_is_free,
+            on_doubt=self._doubt,
+            keeper=StateFile(configuration.state_dir, ring.name, "state_dir"),
+            loses=lacks,
         )
         if own.root and own.kek:
             self.leader = Leader(
@@ -103,6 +108,7 @@ class RingService:
     async def run(self) -> None:
         """Follow, and lead where that may be, until cancelled."""
         try:
+            await self.follower.recall()  # before anything is led, or healed
             work = [self.follower.run()]
             if self.leader:
                 work.append(self.leader.run())
@@ -110,6 +116,10 @@ class RingService:
         finally:
             self.state.is_leading = False
             await self.store.close()
+
+    def _doubt(self) -> None:
+        if self.leader:
+            self.leader.doubt()
 
     def _lease_is_free(self) -> None:
         if self.leader and not self.state.is_leading:

@@ -47,4 +47,4 @@ def holding(ring: Ring, now: datetime = NOW) -> Held:
     snapshot = sign_snapshot(ring, ROOT)
     proof = sign_proof(ring, snapshot, now, ROOT)
     replica = Replica(ring.name, ROOT.public).offer(snapshot, proof, now)
-    return replica.with_signing(PRIVATE).loaded()
+    return replica.with_keys({}, PRIVATE).loaded()

@@ -143,6 +143,8 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
     "trust_root": ("a.jwk", "a.jwk", "trust_root", BASE / "a.jwk"),
     "trust_root_public": ("/p.jwk", "/p.jwk", "trust_root_public", Path("/p.jwk")),
     "kek": ("k/k.jwk", "k/k.jwk", "kek", BASE / "k/k.jwk"),
+    "state_dir": ("state", "state", "state_dir", BASE / "state"),
+    "cache_dir": ("/c", "/c", "cache_dir", Path("/c")),
     "listen": ("[::]:0", "[::]:0", "listen", ("::", 0)),
     "issuer": ("https://x.org/a", "https://x.org/a", "issuer", "https://x.org/a"),
     "log.level": ("debug", "debug", "log_level", "debug"),
@@ -282,6 +284,14 @@ def test_an_unknown_ring_is_named_with_those_that_there_are() -> None:
 def test_an_issuer_is_kept_to_the_letter() -> None:
     """Tokens are compared with it (OpenID Connect Core section 3.1.3.7), its slash included."""
     assert parsed({"issuer": "https://x.org/"}).issuer == "https://x.org/"
+
+
+def test_a_daemon_keeps_its_rings_where_it_may_write() -> None:
+    assert parsed().state_dir == Path("/var/lib/ringkeeper")
+    assert parsed({"redis": {"url": "embedded:./x"}}).state_dir == BASE / "x"
+    environ = {"STATE_DIRECTORY": "/var/lib/private/rk:/var/lib/private/other"}
+    assert parsed({}, environ).state_dir == Path("/var/lib/private/rk")
+    assert parsed({"state_dir": "mine"}, environ).state_dir == BASE / "mine"
 
 
 # --- secrets -------------------------------------------------------------------------------------

@@ -301,18 +301,18 @@ def test_private_halves_are_lacked_until_opened_and_survive_a_succession() -> No
     first, *others = (key.kid for key in RING.may_sign_next)
     replica = holding()
     assert set(replica.loaded().lacks) == {first, *others}
-    opened = replica.with_signing({first: private})
+    opened = replica.with_keys({}, {first: private})
     assert set(opened.loaded().lacks) == set(others)
     assert not replica.loaded().signing
     succeeded = opened.offer(*signed(NEXT), NOW)
     assert succeeded.loaded().signing == {first: private}
-    more = succeeded.with_signing(dict.fromkeys(others, private))
+    more = succeeded.with_keys({}, dict.fromkeys(others, private))
     assert more.loaded().lacks == ()
 
 
 def test_private_halves_of_keys_that_sign_no_more_are_let_go() -> None:
     private = PrivateKey.generate("EdDSA")
-    opened = holding().with_signing({key.kid: private for key in RING.keys})
+    opened = holding().with_keys({}, {key.kid: private for key in RING.keys})
     turned, _ = settle(RING, NOW + RULES.cryptoperiod)
     (retired,) = turned.in_state(KeyState.RETIRED)
     signing = opened.offer(*signed(turned), NOW).loaded().signing
@@ -320,5 +320,5 @@ def test_private_halves_of_keys_that_sign_no_more_are_let_go() -> None:
 
 
 def test_private_halves_of_unknown_keys_are_not_kept() -> None:
-    assert not holding().with_signing({"d-x": PrivateKey.generate("EdDSA")}).loaded().signing
-    assert EMPTY.with_signing({"d-x": PrivateKey.generate("EdDSA")}) is EMPTY
+    assert not holding().with_keys({}, {"d-x": PrivateKey.generate("EdDSA")}).loaded().signing
+    assert EMPTY.with_keys({}, {"d-x": PrivateKey.generate("EdDSA")}) is EMPTY

@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyKind, KeyState, Ring
-from ringkeeperd.merge import History, merge
+from ringkeeper.testimony import History
+from ringkeeperd.merge import merge
 from ringkeeperd.rotation import (
     Activate,
     Confirmations,

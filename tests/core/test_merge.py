@@ -7,10 +7,12 @@ import pytest
 
 from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyKind, KeyState, Ring
-from ringkeeperd.merge import History
+from ringkeeper.testimony import History
+from ringkeeperd.merge import heal as find_cure
+from ringkeeperd.merge import lacks
 from ringkeeperd.merge import merge as merge_histories
-from ringkeeperd.rotation import revocation_wants, revoke, rotate
-from tests.core.builders import HOUR, NOW, fresh, new_ring, policy, settle
+from ringkeeperd.rotation import WaitUntil, next_step, revocation_wants, revoke, rotate
+from tests.core.builders import HOUR, NOW, do, fresh, new_ring, nobody, policy, settle
 
 DUE = NOW + 168 * HOUR
 LATER = DUE + HOUR
@@ -22,6 +24,11 @@ def merge(
     """Both sides alive until now, unless `proved` says when a leader last vouched for each."""
     at, other_at = proved or (now, now)
     return merge_histories(History(one, at), History(other, other_at), now=now, epoch=epoch)
+
+
+def heal(found: History | None, known: list[History], *, now: datetime, epoch: int) -> Ring | None:
+    cure = find_cure(found, known, now=now, epoch=epoch)
+    return cure.ring if cure else None
 
 
 def states(ring: Ring) -> dict[str, KeyState]:
@@ -225,3 +232,102 @@ def test_a_tie_is_broken_alike_whoever_merges() -> None:
     assert merge(base, turned_by_hand, now=LATER, epoch=2) == merge(
         turned_by_hand, base, now=LATER, epoch=2
     )
+
+
+# --- healing: what Redis holds, beside all else that is known ------------------------------------
+
+
+def test_a_ring_lacks_nothing_of_its_own_past() -> None:
+    """Or else every restart of a daemon, and every replayed edition, would make a new version."""
+    ring, now = new_ring(policy(cryptoperiod=5 * HOUR)), NOW
+    past: list[History] = []
+    while len(past) < 40:
+        step = next_step(ring, ring.policy, nobody(), now)
+        past.append(History(ring, now))
+        if isinstance(step, WaitUntil):
+            now = step.when
+        else:
+            ring = do(ring, step, now)
+        if len(past) == 20 and ring.standby:
+            ring = revoke(ring, ring.standby.kid, reason="leaked", now=now, epoch=1)
+        for side in past:
+            assert not lacks(ring, side, now)
+        assert heal(History(ring, now), past, now=now, epoch=2) is None
+    assert {key.state for side in past for key in side.ring.keys} == set(KeyState)
+    assert len(ring.keys) < len(set().union(*(states(side.ring) for side in past)))
+
+
+def test_an_empty_redis_is_given_the_newest_that_is_known() -> None:
+    base = new_ring()
+    ring = turned(base, 2)
+    healed = heal(None, [History(base, DUE), History(ring, LATER)], now=LATER, epoch=5)
+    assert healed
+    assert (healed.version, healed.epoch) == (ring.version + 1, 5)
+    assert states(healed) == states(ring)
+    assert heal(None, [], now=LATER, epoch=5) is None
+
+
+def test_a_redis_that_went_back_is_put_right() -> None:
+    base = new_ring()
+    ring = turned(base, 2)
+    healed = heal(History(base, LATER), [History(ring, LATER)], now=LATER, epoch=5)
+    assert healed
+    assert healed.version == ring.version + 1
+    assert states(healed) == states(ring)
+
+
+def test_a_fork_at_one_version_is_joined_above_it() -> None:
+    base = new_ring()
+    one, other = turned(base, 2), turned(base, 3)
+    assert one.version == other.version
+    healed = heal(History(other, LATER), [History(one, LATER)], now=LATER, epoch=5)
+    assert healed
+    assert healed.version == one.version + 1
+    assert states(one).keys() | states(other).keys() == states(healed).keys()
+
+
+def test_a_key_or_a_tombstone_that_a_higher_version_lacks_is_put_back() -> None:
+    """Two primaries: the other side went on from before, and is ahead by now."""
+    base = new_ring()
+    active, standby = base.active(), base.standby
+    assert active and standby
+    ahead = replace(turned(turned(base, 3), 3), version=9)
+    mine = turned(base, 2)
+    assert mine.standby
+    healed = heal(History(ahead, LATER), [History(mine, LATER)], now=LATER, epoch=5)
+    assert healed and healed.version == 10
+    assert states(healed)[mine.standby.kid] is KeyState.RETIRED
+    for buried in (revoked(base, active.kid, 2), revoked(turned(base, 2), active.kid, 2)):
+        healed = heal(History(ahead, LATER), [History(buried, LATER)], now=LATER, epoch=5)
+        assert healed and states(healed)[active.kid] is KeyState.REVOKED
+    # It signed on here for another day than the other side thought.
+    on_and_on = History(base, LATER + 24 * HOUR)
+    healed = heal(History(ahead, LATER), [on_and_on], now=LATER + 24 * HOUR, epoch=5)
+    former = healed and healed.key(active.kid)
+    assert former and former.remove_at == LATER + 24 * HOUR + former.retain_for
+
+
+def test_many_sides_are_joined_into_one_version() -> None:
+    base = new_ring()
+    sides = [History(turned(base, epoch), LATER) for epoch in (2, 3, 4)]
+    healed = heal(History(base, LATER), sides, now=LATER, epoch=5)
+    assert healed and healed.version == sides[0].ring.version + 1
+    assert healed.standby and healed.standby.published_version == healed.version
+    known = set().union(*(states(side.ring).keys() for side in sides))
+    assert states(healed).keys() == known
+
+
+def test_a_cure_says_what_was_found_and_what_it_is_made_of() -> None:
+    base = new_ring()
+    ring = turned(base, 2)
+    fork, buried = turned(base, 3), revoked(base, base.keys[0].kid, 2)
+    for found, side, finding in (
+        (None, ring, "redis held no ring"),
+        (base, ring, "redis went back from version 2 to 1"),
+        (fork, ring, "there were two different versions 2"),
+        (replace(ring, version=9), buried, "redis lacked keys or revocations that are known"),
+    ):
+        at = History(found, LATER) if found else None
+        cure = find_cure(at, [History(side, LATER)], now=LATER, epoch=5)
+        assert cure and cure.finding == finding
+        assert cure.newest.version == cure.ring.version - 1

@@ -81,11 +81,11 @@ async def test_a_lease_runs_out_and_is_renewed_only_by_its_owner(
 
 async def test_publish_replaces_exactly_the_version_decided_on(store: RedisLeaderStore) -> None:
     await store.acquire("a", TTL, 0)
-    assert await store.publish("a", 0, edition(1)) == Written()
-    assert await store.publish("a", 0, edition(1)) == Written(), "asked again after a lost reply"
-    assert await store.publish("a", 0, edition(1, snapshot="other")) == Stale(1)
-    assert await store.publish("a", 5, edition(6)) == Stale(1)
-    assert await store.publish("a", 1, edition(2)) == Written()
+    assert await store.publish("a", "0", edition(1)) == Written()
+    assert await store.publish("a", "0", edition(1)) == Written(), "asked again after a lost reply"
+    assert await store.publish("a", "0", edition(1, snapshot="other")) == Stale("1")
+    assert await store.publish("a", "5", edition(6)) == Stale("1")
+    assert await store.publish("a", "1", edition(2)) == Written()
     assert (await store.read()).snapshot == "snapshot 2"
 
 
@@ -93,23 +93,23 @@ async def test_whoever_lost_the_lease_writes_nothing(
     store: RedisLeaderStore, any_server: Server
 ) -> None:
     await store.acquire("a", TTL, 0)
-    await store.publish("a", 0, edition(1))
-    assert isinstance(await store.publish("b", 1, edition(2)), Fenced)
-    assert isinstance(await store.prove("b", 1, "snapshot 1", "p"), Fenced)
+    await store.publish("a", "0", edition(1))
+    assert isinstance(await store.publish("b", "1", edition(2)), Fenced)
+    assert isinstance(await store.prove("b", 1, "snapshot 1", "p", []), Fenced)
     with any_server.client() as client:
         client.set(store.layout.epoch, 9)
-    assert isinstance(await store.publish("a", 1, edition(2)), Fenced)
+    assert isinstance(await store.publish("a", "1", edition(2)), Fenced)
     stored = await store.read()
     assert (stored.snapshot, stored.proof) == ("snapshot 1", "proof 1")
 
 
 async def test_a_proof_is_written_only_for_what_redis_holds(store: RedisLeaderStore) -> None:
     await store.acquire("a", TTL, 0)
-    await store.publish("a", 0, edition(1))
-    assert await store.prove("a", 1, "snapshot 1", "younger") == Written()
+    await store.publish("a", "0", edition(1))
+    assert await store.prove("a", 1, "snapshot 1", "younger", []) == Written()
     assert (await store.read()).proof == "younger"
-    assert await store.prove("a", 2, "snapshot 2", "p") == Stale(1)
-    assert await store.prove("a", 1, "another snapshot", "p") == Stale(1)
+    assert await store.prove("a", 2, "snapshot 2", "p", []) == Stale("1")
+    assert await store.prove("a", 1, "another snapshot", "p", []) == Stale("1")
 
 
 async def test_sealed_keys_come_and_go_with_their_version(
@@ -117,9 +117,9 @@ async def test_sealed_keys_come_and_go_with_their_version(
 ) -> None:
     await store.acquire("a", TTL, 0)
     sealed = {"d-1": "one", "d-2": "two"}
-    await store.publish("a", 0, edition(1, put=sealed, kept=frozenset(sealed), events=("e1",)))
+    await store.publish("a", "0", edition(1, put=sealed, kept=frozenset(sealed), events=("e1",)))
     assert await store.sealed(["d-1", "d-2", "d-3"]) == sealed
-    await store.publish("a", 1, edition(2, put={"d-3": "three"}, kept=frozenset({"d-2", "d-3"})))
+    await store.publish("a", "1", edition(2, put={"d-3": "three"}, kept=frozenset({"d-2", "d-3"})))
     assert await store.sealed(["d-1", "d-2", "d-3"]) == {"d-2": "two", "d-3": "three"}
     assert await store.sealed([]) == {}
     with any_server.client() as client:
@@ -132,9 +132,9 @@ async def test_messages_carry_the_whole_version_after_the_hash_was_written(
     await store.acquire("a", TTL, 0)
     async with store.subscribe() as subscription:
         assert await subscription.next(5) == Subscribed()
-        await store.publish("a", 0, edition(1))
+        await store.publish("a", "0", edition(1))
         assert await subscription.next(5) == Published("snapshot 1", "proof 1")
-        await store.prove("a", 1, "snapshot 1", "younger")
+        await store.prove("a", 1, "snapshot 1", "younger", [])
         assert await subscription.next(5) == Published("", "younger")
         await store.release("a")
         assert await subscription.next(5) == Released()

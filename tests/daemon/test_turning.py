@@ -85,18 +85,6 @@ def test_a_paused_leader_cannot_write_when_it_wakes(site: Site, valkey: Server) 
     assert current(site, valkey).epoch > epoch
 
 
-def test_a_ring_that_redis_lost_is_never_made_anew(site: Site, valkey: Server) -> None:
-    """Promise 7: an empty Redis is an incident, not a first run."""
-    daemon = site.daemon(init=True)
-    jwks = daemon.get("/.well-known/jwks.json")[2]
-    with valkey.client() as client:
-        client.flushall()
-    eventually(lambda: daemon.events("cannot lead") or daemon.events("ring troubled"), within=20)
-    with valkey.client() as client:
-        assert not client.exists(f"{LAYOUT}:keyring")
-    assert daemon.get("/.well-known/jwks.json")[2] == jwks
-
-
 def test_no_private_number_reaches_redis_or_the_log(site: Site, valkey: Server) -> None:
     """Promise 4."""
     from ringkeeper.sealing import Kek

@@ -134,7 +134,11 @@ def test_the_pod_holds_no_secret_and_meets_the_restricted_standard(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-    for volume in pod["volumes"]:
+    state, *others = pod["volumes"]
+    assert state["emptyDir"].keys() == {"sizeLimit"}
+    mounts = {m["name"]: m["mountPath"] for m in pod["initContainers"][0]["volumeMounts"]}
+    assert mounts[state["name"]] == "/var/lib/ringkeeper", "the default of state_dir"
+    for volume in others:
         assert set(volume) == {"name", "projected"}
         assert all(set(source) == {"configMap"} for source in volume["projected"]["sources"])
     mounted = {mount["name"] for mount in pod["initContainers"][0]["volumeMounts"]}

@@ -104,6 +104,7 @@ class Site:
         """A running daemon; with `init`, the ring is made first."""
         number = len(self.daemons)
         port = free_port()
+        settings.setdefault("state_dir", f"state{number}")
         config = self.configure(f"daemon{number}.yaml", listen=f"127.0.0.1:{port}", **settings)
         if number == 0:
             self.configure(**settings)

@@ -121,7 +121,9 @@ class LedRing:
 
         async def work(store: RedisLeaderStore) -> None:
             await self._acquire(store)
-            outcome = await store.prove(_OWNER, self.ring.version, self.snapshot, self.proof)
+            outcome = await store.prove(
+                _OWNER, self.ring.version, self.snapshot, self.proof, sorted(self.sealed)
+            )
             assert outcome == Written()
             await store.release(_OWNER)
 
@@ -160,7 +162,7 @@ class LedRing:
                 edition = Edition(
                     ring.version, epoch, self.snapshot, self.proof, put, kept, events=()
                 )
-                assert await store.publish(_OWNER, former, edition) == Written()
+                assert await store.publish(_OWNER, str(former), edition) == Written()
                 await store.release(_OWNER)
             return ring
 

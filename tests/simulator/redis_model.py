@@ -15,7 +15,8 @@ from random import Random
 from typing import Any, TypeVar
 
 from ringkeeper.errors import RedisUnavailable
-from ringkeeper.store import Heard, Pong, Published, Released, Stored, Subscribed
+from ringkeeper.store import Heard, Pong, Published, Released, Stored, Subscribed, Witnessed
+from ringkeeper.testimony import Testimony
 from ringkeeperd.leader_store import (
     Acquired,
     Asked,
@@ -50,6 +51,7 @@ class SimRedis:
     requests: dict[str, str] = field(default_factory=dict)
     instances: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     subscribers: list[SimSubscription] = field(default_factory=list)
+    witness: str = ""
     serial: int = 0
 
     def holder(self) -> str:
@@ -78,15 +80,15 @@ class SimRedis:
             self.owner, self.lease_ends = "", None
             self.say(Released())
 
-    def publish(self, owner: str, expected: int, edition: Edition) -> Outcome:
+    def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
         if self.holder() != owner:
             return Fenced("the lease is not ours any more")
         if self.epoch > edition.epoch:
             return Fenced("another leadership came after ours")
         if self.version == edition.version and self.snapshot == edition.snapshot:
             return Written()
-        if self.version != expected and self.checks_version:
-            return Stale(self.version)
+        if str(self.version) != expected and self.checks_version:
+            return Stale(str(self.version))
         self.on_publish(edition)
         self.sealed |= edition.put
         self.sealed = {kid: blob for kid, blob in self.sealed.items() if kid in edition.kept}
@@ -96,11 +98,14 @@ class SimRedis:
         self.say(Published(edition.snapshot, edition.proof))
         return Written()
 
-    def prove(self, owner: str, version: int, snapshot: str, proof: str) -> Outcome:
+    def prove(
+        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+    ) -> Outcome:
         if self.holder() != owner:
             return Fenced("the lease is not ours any more")
-        if (self.version, self.snapshot) != (version, snapshot):
-            return Stale(self.version)
+        is_whole = all(kid in self.sealed for kid in kids)
+        if (self.version, self.snapshot) != (version, snapshot) or not is_whole:
+            return Stale(str(self.version))
         self.proof = proof
         self.say(Published("", proof))
         return Written()
@@ -205,7 +210,9 @@ class SimStore:
             self.redis.subscribers.remove(subscription)
 
     async def read(self) -> Stored:
-        return await self.link.call(lambda: Stored(self.redis.snapshot, self.redis.proof))
+        return await self.link.call(
+            lambda: Stored(self.redis.snapshot, self.redis.proof, str(self.redis.version))
+        )
 
     async def sealed(self, kids: Sequence[str]) -> dict[str, str]:
         found = self.redis.sealed
@@ -220,6 +227,16 @@ class SimStore:
     async def forget(self, instance: str) -> None:
         await self.link.call(lambda: self.redis.instances.pop(instance, None))
 
+    async def testimony(self) -> str:
+        return await self.link.call(lambda: self.redis.witness)
+
+    async def testify(self, testimony: str, ttl: timedelta) -> None:
+        def do() -> None:
+            self.redis.witness = testimony
+            self.redis.say(Witnessed())
+
+        await self.link.call(do)
+
     async def close(self) -> None:
         pass
 
@@ -232,11 +249,13 @@ class SimStore:
     async def release(self, owner: str) -> None:
         await self.link.call(lambda: self.redis.release(owner))
 
-    async def publish(self, owner: str, expected: int, edition: Edition) -> Outcome:
+    async def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
         return await self.link.call(lambda: self.redis.publish(owner, expected, edition))
 
-    async def prove(self, owner: str, version: int, snapshot: str, proof: str) -> Outcome:
-        return await self.link.call(lambda: self.redis.prove(owner, version, snapshot, proof))
+    async def prove(
+        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+    ) -> Outcome:
+        return await self.link.call(lambda: self.redis.prove(owner, version, snapshot, proof, kids))
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
         return await self.link.call(lambda: self.redis.live(window))
@@ -252,3 +271,22 @@ class SimStore:
 
     async def dismiss(self, asked: Asked, event: str | None) -> None:
         await self.link.call(lambda: self.redis.requests.pop(asked.entry, None))
+
+
+@dataclass
+class SimDisk:
+    """A daemon's `state_dir`: it outlives the process."""
+
+    kept: Testimony | None = None
+
+    async def read(self) -> Testimony | None:
+        await asyncio.sleep(0.001)
+        return self.kept
+
+    async def write(self, testimony: Testimony) -> None:
+        await asyncio.sleep(0.005)
+        self.kept = testimony
+
+    async def set_aside(self) -> str:
+        self.kept = None
+        return "aside"

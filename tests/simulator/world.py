@@ -29,10 +29,11 @@ from ringkeeper.wire import Command, Request, open_snapshot, sign_request
 from ringkeeperd.founding import found
 from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import Edition
+from ringkeeperd.merge import lacks
 from ringkeeperd.minting import Minted
 from ringkeeperd.rotation import FreshKey, KeyWanted
 from tests.simulator.loop import VirtualClock, VirtualLoop
-from tests.simulator.redis_model import Link, SimRedis, SimStore
+from tests.simulator.redis_model import Link, SimDisk, SimRedis, SimStore
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
@@ -102,6 +103,7 @@ class World:
     policy: Policy = POLICY
     processes: dict[str, Process] = field(default_factory=dict)
     leaders: dict[str, Leader] = field(default_factory=dict)
+    disks: dict[str, SimDisk] = field(default_factory=dict)
     issued: list[Issued] = field(default_factory=list)
     revoked: dict[str, datetime] = field(default_factory=dict)
     activations: list[datetime] = field(default_factory=list)
@@ -184,6 +186,9 @@ class World:
             kek=self.kek,
             notice=lambda event, /, **fields: None,
             on_release=lambda: self._wake(name),
+            on_doubt=lambda: self._doubt(name),
+            keeper=self.disks.setdefault(name, SimDisk()) if leads else None,
+            loses=lacks if leads else None,
         )
         leader = Leader(
             policy=self.policy,
@@ -204,6 +209,9 @@ class World:
 
     def _wake(self, name: str) -> None:
         self.leaders[name].wake.set()
+
+    def _doubt(self, name: str) -> None:
+        self.leaders[name].doubt()
 
     async def _mint(self, wanted: KeyWanted) -> Minted:
         await asyncio.sleep(self.random.uniform(0.05, 0.5))

@@ -47,7 +47,7 @@ def vector(algorithm: str) -> dict[str, Any]:
     snapshot = sign_snapshot(ring, root)
     proof = sign_proof(ring, snapshot, NOW + timedelta(seconds=1), root)
     opened = {key.kid: half for key, half in zip(fresh, private, strict=True)}
-    held = Replica("access-token", root.public).offer(snapshot, proof, NOW).with_signing(opened)
+    held = Replica("access-token", root.public).offer(snapshot, proof, NOW).with_keys({}, opened)
     request = Request(
         id="request-1",
         ring_id=ring.id,

@@ -1,0 +1,234 @@
+"""What an app does for a ring that Redis lost, and without Redis at all (promises 6 and 9)."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringkeeper.asyncio
+from ringkeeper import Keyring
+from ringkeeper.clock import SystemClock
+from ringkeeper.errors import MalformedDocument, RedisUnavailable, RingkeeperError, StaleRing
+from ringkeeper.replica import Held
+from ringkeeper.sealing import Kek
+from ringkeeper.state_file import StateFile
+from ringkeeper.testimony import MAX_TESTIMONY, open_testimony
+from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
+from ringkeeper.trust import TrustRoot
+from ringkeeper.wire import sign_snapshot
+from tests.client.waiting import eventually, eventually_async
+from tests.plugins.rings import LedRing
+from tests.plugins.servers import Server
+
+FIRST: dict[str, Any] = {}
+"""The first version of each ring, by its root."""
+FAST: dict[str, Any] = {"poll_interval": timedelta(milliseconds=50)}
+
+
+def connect(led: LedRing, **options: Any) -> Keyring:
+    given = {"trust_root": led.root.public, "kek": led.kek, "name": led.name, **options}
+    return Keyring.connect(led.server.url, **given)
+
+
+def held(ring: Keyring) -> Held:
+    assert ring._background._follower
+    return ring._background._follower.replica.loaded()
+
+
+def shown(led: LedRing) -> Shown | None:
+    with led.server.client() as client:
+        text = client.get(led.layout.witness)
+    return Shown.decode(str(text)) if text else None
+
+
+def shown_whole(led: LedRing) -> Shown | None:
+    """The same, once the sealed keys are with it."""
+    found = shown(led)
+    return found if found and len(found.sealed) >= 3 else None
+
+
+def write_down(led: LedRing, text: str) -> None:
+    with led.server.client() as client:
+        client.set(led.layout.witness, text)
+
+
+def roll_back(led: LedRing) -> None:
+    """Redis forgets the newest version, and tells nobody."""
+    now = (led.ring, led.snapshot, led.proof, led.sealed)
+    led.ring, led.snapshot, led.proof, led.sealed = FIRST[led.root.kid]
+    led.put_back()
+    led.ring, led.snapshot, led.proof, led.sealed = now
+
+
+@pytest.fixture
+def led(own_server: Callable[..., Server], make_ring: Callable[..., LedRing]) -> LedRing:
+    ring = make_ring(own_server(), **FAST)
+    FIRST[ring.root.kid] = (ring.ring, ring.snapshot, ring.proof, ring.sealed)
+    return ring
+
+
+# --- witnesses -----------------------------------------------------------------------------------
+
+
+def test_an_app_that_sees_the_ring_go_back_shows_what_it_holds(led: LedRing) -> None:
+    with connect(led) as ring:
+        led.turn()
+        eventually(lambda: ring.version == 2)
+        assert shown(led) is None
+        eventually(lambda: not held(ring).lacks)  # its sealed keys arrive unhurriedly
+        roll_back(led)
+        found = eventually(lambda: shown(led))
+        side = open_testimony(found, led.name, led.root.public)
+        assert side.ring == led.ring
+        assert led.signer.activated_at
+        assert side.proved_at >= led.signer.activated_at
+        assert {k.kid for k in led.ring.may_sign_next} <= set(found.sealed)
+        with led.server.client() as client:
+            assert 0 < client.pttl(led.layout.witness) <= 3_600_000
+        assert ring.version == 2
+
+
+def test_an_empty_redis_is_shown_what_was_there(led: LedRing) -> None:
+    with connect(led, kek=None) as ring:
+        with led.server.client() as client:
+            client.delete(led.layout.keyring, led.layout.sealed)
+        found = eventually(lambda: shown(led))
+        assert open_testimony(found, led.name, led.root.public).ring == led.ring
+        assert found.sealed == {}
+        assert ring.version == 1
+
+
+def test_witnesses_add_to_one_another(led: LedRing) -> None:
+    """One that only verifies was faster, or knows more; the sealed keys must come, too."""
+    with connect(led) as ring:
+        led.turn()
+        eventually(lambda: ring.version == 2)
+        eventually(lambda: not held(ring).lacks)
+        snapshot, proof = led.snapshot, led.proof
+        led.adopt(silently=True, **FAST, use_dynamic=False)
+        newer = Shown(led.snapshot, led.proof, {"d-x": "sealed by another witness"})
+        for before in (Shown(snapshot, proof, {}), newer):
+            write_down(led, before.encode())
+            roll_back(led)
+            found = eventually(lambda: shown_whole(led))
+            assert (found.snapshot, found.proof) == (before.snapshot, before.proof)
+        assert found.sealed["d-x"] == "sealed by another witness"
+
+
+@pytest.mark.parametrize("before", ["nonsense", "{}", json.dumps({"snapshot": "a.b.c"})])
+def test_what_a_forger_wrote_is_no_witness(led: LedRing, before: str) -> None:
+    write_down(led, before)
+    with connect(led, kek=None) as ring:
+        with led.server.client() as client:
+            client.delete(led.layout.keyring)
+        eventually(lambda: led.server.client().get(led.layout.witness) != before)
+        found = shown(led)
+        assert found and found.snapshot == led.snapshot
+        assert ring.version == 1
+
+
+def test_what_was_signed_for_another_ring_is_no_witness(led: LedRing) -> None:
+    """One of the same name, made and given up long ago."""
+    other = replace(led.ring, id="another", version=77)
+    write_down(led, Shown(sign_snapshot(other, led.root), "", {}).encode())
+    with connect(led, kek=None):
+        with led.server.client() as client:
+            client.delete(led.layout.keyring)
+        eventually(lambda: (found := shown(led)) and found.snapshot == led.snapshot)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[" * 9000,
+        '{"snapshot":"s","proof":"p"}',
+        '{"snapshot":"s","proof":1,"sealed":{}}',
+        '{"snapshot":"s","proof":"p","sealed":{"k":1}}',
+        '{"snapshot":"s","proof":"p","sealed":[]}',
+        "x" * (MAX_TESTIMONY + 1),
+    ],
+)
+def test_what_is_no_testimony_is_refused(text: str) -> None:
+    with pytest.raises(MalformedDocument):
+        Shown.decode(text)
+
+
+# --- starting without Redis ----------------------------------------------------------------------
+
+
+def test_an_app_starts_on_what_it_kept_while_redis_is_away(led: LedRing, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with connect(led, cache_dir=cache) as ring:
+        token = ring.sign({"sub": "alice"})
+        file = cache / f"ring-{led.name}.json"
+        eventually(lambda: file.exists() and len(json.loads(file.read_text())["sealed"]) == 3)
+        assert file.stat().st_mode & 0o777 == 0o600
+    led.server.kill()
+    with connect(led, cache_dir=cache) as ring:
+        assert ring.verify(token)["sub"] == "alice"
+        assert ring.verify(ring.sign({"sub": "bob"}))["sub"] == "bob"
+        led.server.start()
+        led.put_back()
+        led.turn()
+        eventually(lambda: ring.version == 2, within=15)
+
+
+async def test_an_asyncio_app_does_the_same(led: LedRing, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"trust_root": led.root.public, "kek": led.kek, "cache_dir": tmp_path}
+    async with await ringkeeper.asyncio.Keyring.connect(led.server.url, **options) as ring:
+        file = tmp_path / f"ring-{led.name}.json"
+        await eventually_async(
+            lambda: file.exists() and len(json.loads(file.read_text())["sealed"]) == 3
+        )
+    led.server.kill()
+    async with await ringkeeper.asyncio.Keyring.connect(led.server.url, **options) as ring:
+        assert (await ring.verify(await ring.sign({"sub": "bob"})))["sub"] == "bob"
+
+
+def test_what_redis_holds_comes_before_what_was_kept(led: LedRing, tmp_path: Path) -> None:
+    with connect(led, cache_dir=tmp_path):
+        eventually((tmp_path / f"ring-{led.name}.json").exists)
+    led.turn()
+    with connect(led, cache_dir=tmp_path) as ring:
+        assert ring.version == 2
+
+
+def test_a_kept_ring_whose_proof_is_too_old_starts_nobody(led: LedRing, tmp_path: Path) -> None:
+    """A leaver's laptop, or a restored backup: freeze and replay are bounded (promise 8)."""
+    led.prove(SystemClock().now() - led.policy.max_staleness - timedelta(seconds=1), silently=True)
+    kept = Shown(led.snapshot, led.proof, led.sealed)
+    StateFile(tmp_path, led.name, "cache_dir")._write(kept.encode())
+    led.server.kill()
+    with pytest.raises((StaleRing, RedisUnavailable)):
+        connect(led, cache_dir=tmp_path, timeout=2.5)
+
+
+@pytest.mark.parametrize("kept", ["", "{}", "forged"])
+def test_a_kept_ring_that_cannot_be_used_is_set_aside(
+    led: LedRing, tmp_path: Path, kept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = tmp_path / f"ring-{led.name}.json"
+    forged = Shown(sign_snapshot(led.ring, TrustRoot.generate()), led.proof, {}).encode()
+    file.write_text(forged if kept == "forged" else kept)
+    with connect(led, cache_dir=tmp_path) as ring:
+        assert ring.version == 1
+        eventually(file.exists)
+    assert file.with_suffix(".unusable").exists()
+    assert "kept ring set aside" in caplog.text
+
+
+def test_a_wrong_kek_is_told_although_a_ring_was_kept(led: LedRing, tmp_path: Path) -> None:
+    with connect(led, cache_dir=tmp_path):
+        file = tmp_path / f"ring-{led.name}.json"
+        eventually(lambda: file.exists() and len(json.loads(file.read_text())["sealed"]) == 3)
+    led.server.kill()
+    with pytest.raises(RingkeeperError):
+        connect(led, cache_dir=tmp_path, kek=Kek.generate(), timeout=2)

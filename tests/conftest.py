@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.plugins.skips",
     "tests.plugins.servers",
+    "tests.plugins.fleets",
     "tests.plugins.rings",
     "tests.plugins.daemons",
 ]

@@ -32,7 +32,7 @@ from ringkeeper.settings import (
     quoted,
     ring_name,
 )
-from ringkeeper.store import shown
+from ringkeeper.topology import fleet_of, is_fleet, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -427,6 +427,8 @@ def _embedded(url: str) -> Path | None:
 
 
 def _has_password(url: str) -> bool:
+    if is_fleet(url):
+        return fleet_of(url).password is not None
     parts = urlsplit(url)
     return bool(parts.password) or "password" in dict(parse_qsl(parts.query))
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from ringkeeper import notices
 from ringkeeper.clock import SystemClock
 from ringkeeper.follower import Follower
-from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.layout import DEFAULT_NAME, Layout
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import read_kek, read_pinned_roots
 from ringkeeper.state_file import StateFile
-from ringkeeper.store import RedisStore, connection_for
+from ringkeeper.store import RedisStore
+from ringkeeper.topology import connection_for
 from ringkeeper.trust import PinnedRoots
 
 if TYPE_CHECKING:
@@ -96,7 +97,12 @@ class Connection:
 
     def follower(self, replica: Replica | None = None) -> tuple[Follower, RedisStore]:
         """A follower of the ring over a fresh connection; whoever runs it closes the store."""
-        client = connection_for(self.url, password=self.password, name=f"ringkeeper:{self.name}")
+        client = connection_for(
+            self.url,
+            key=Layout(self.name).keyring,
+            password=self.password,
+            name=f"ringkeeper:{self.name}",
+        )
         store = RedisStore(client, self.name, clock=self.clock)
         follower = Follower(
             name=self.name,

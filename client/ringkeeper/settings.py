@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from ringkeeper.algorithms import ALGORITHMS
 from ringkeeper.durations import parse_duration
 from ringkeeper.layout import DEFAULT_NAME, is_ring_name
+from ringkeeper.topology import fleet_of, is_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,10 +173,9 @@ def _redis_url(value: object) -> str:
         if not rest or rest.startswith("//"):
             raise ValueError("names no directory; write embedded:./var")
         return url
-    if scheme in ("redis+sentinel", "redis+cluster"):
-        raise ValueError(
-            f"{scheme}:// is not supported yet; name the primary with redis:// or rediss://"
-        )
+    if is_fleet(url):
+        fleet_of(url)
+        return url
     if scheme not in ("redis", "rediss", "unix"):
         raise ValueError(f"is no URL that ringkeeper reads; {REDIS_WANTED}")
     try:

@@ -8,32 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final, Protocol
 
-import redis.asyncio as redis
 from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import ConfigurationError, RedisUnavailable
-from ringkeeper.layout import Layout, embedded_socket
+from ringkeeper.errors import RedisUnavailable
+from ringkeeper.layout import Layout
+from ringkeeper.topology import close, is_sharded, speaking, waiting_apart
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
+    import redis.asyncio as redis
     from redis.asyncio.client import PubSub
 
     from ringkeeper.clock import Clock
 
-COMMAND_TIMEOUT: Final = 2.0
-"""Seconds: a server that takes longer for one of our commands counts as gone."""
 _EARLY_NONES: Final = 3
 
 
@@ -145,99 +140,6 @@ class Store(Protocol):
 # --- the real one --------------------------------------------------------------------------------
 
 
-def connection_for(
-    url: str, *, password: str | None = None, name: str = "", timeout: float = COMMAND_TIMEOUT
-) -> redis.Redis:
-    """A client for `url`: `redis:// rediss:// unix://`, or `embedded:DIR` of a running daemon.
-
-    It fails fast and never retries by itself: a retry after a lost reply would see its own write
-    and mistake it for another's, and backing off is the callers' business.
-
-    Raises:
-        ConfigurationError: not such a URL.
-    """
-    options: dict[str, Any] = {
-        "decode_responses": True,
-        "encoding_errors": "replace",  # a forger's bytes are for the signature check to refuse
-        "protocol": 2,
-        "socket_timeout": timeout,
-        "socket_connect_timeout": COMMAND_TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-        "client_name": name or "ringkeeper",
-    }
-    if password is not None:
-        options["password"] = password
-    if url.startswith("embedded:"):
-        socket = embedded_socket(Path(url.removeprefix("embedded:")))
-        return redis.Redis(unix_socket_path=str(socket), **options)
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        raise ConfigurationError(
-            [
-                (
-                    f"redis.url: {shown(url)!r} is no URL that ringkeeper reads; "
-                    "use redis://, rediss://, unix:// or embedded:DIR"
-                )
-            ]
-        )
-    try:
-        return redis.Redis.from_url(url, **options)
-    except ValueError as error:
-        raise ConfigurationError([f"redis.url: {shown(url)!r}: {error}"]) from None
-
-
-def shown(url: str) -> str:
-    """`url` without the password that it may hold."""
-    if url.startswith("embedded:") or "@" not in url:
-        return url.partition("?")[0]
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://…@{rest.rpartition('@')[2].partition('?')[0]}"
-
-
-@contextmanager
-def speaking(where: str, doing: str) -> Iterator[None]:
-    """Turn redis-py's errors into one line that says what failed and what to do.
-
-    Raises:
-        RedisUnavailable: Redis did not answer, refused us, or is not what it should be.
-    """
-    try:
-        yield
-    except (exceptions.RedisError, OSError, TimeoutError) as error:
-        why = _first_line(error) or type(error).__name__
-        raise RedisUnavailable(f"{where}: {doing}: {why}; {_remedy(error, why)}") from None
-
-
-# What Redis' own words begin with or hold, and what to do about it.
-_REMEDIES: Final = (
-    ("valkey.sock", "the embedded server is not running: start the daemon, ringkeeper run"),
-    ("username-password", "check the user and password in redis.url"),
-    ("WRONGPASS", "check the user and password in redis.url"),
-    ("Authentication required", "give redis.url, or redis.password_file, the password"),
-    ("NOAUTH", "give redis.url, or redis.password_file, the password"),
-    ("NOPERM", "widen this user's ACL"),
-    ("no permissions", "widen this user's ACL"),
-    ("read only replica", "this is a read-only replica: give redis.url the primary"),
-    ("READONLY", "this is a read-only replica: give redis.url the primary"),
-    ("WRONGTYPE", "something else uses a key of this ring's; move it, or rename the ring"),
-    ("OOM", "give Redis more memory, and set maxmemory-policy noeviction"),
-    ("NOREPLICAS", "bring a replica back, or lower min-replicas-to-write"),
-    ("MISCONF", "free the server's disk"),
-)
-
-
-def _remedy(error: BaseException, why: str) -> str:
-    for words, remedy in _REMEDIES:
-        if words in why:
-            return remedy
-    if isinstance(error, exceptions.ResponseError):
-        return "see Redis' own documentation of that message"
-    return "is Redis up and reachable?"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")[:200]
-
-
 def script(package: str, name: str) -> str:
     """The text of a Lua script that ships with `package`."""
     return importlib.resources.files(package).joinpath("lua", name).read_text("utf-8")
@@ -250,30 +152,26 @@ class RedisStore:
         """Read the ring `name` with `client`, which this store closes in the end."""
         self._client = client
         self._clock = clock or SystemClock()
+        self._is_sharded = is_sharded(client)
         self.layout = Layout(name)
         self.where = f"redis, ring {name!r}"
         self._confirm = client.register_script(script("ringkeeper", "confirm.lua"))
 
+    @property
+    def publishing(self) -> str:
+        """The command that reaches all who listen."""
+        return "SPUBLISH" if self._is_sharded else "PUBLISH"
+
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Subscription]:
-        """Listen to the channel on a connection of its own.
-
-        Of a pool of its own, too: in the common one it would, closed, be the next to be used, and
-        `forget` would have to connect anew, which a program that ends cannot do (no look-ups).
-        """
-        common = self._client.connection_pool
-        pool = redis.ConnectionPool(common.connection_class, **common.connection_kwargs)
-        pubsub = redis.Redis(connection_pool=pool).pubsub()
-        try:
+        """Listen to the channel on a connection of its own."""
+        channel = self.layout.published
+        async with AsyncExitStack() as leaving:
             with speaking(self.where, "subscribing"):
-                await pubsub.subscribe(self.layout.published)
+                there = await leaving.enter_async_context(waiting_apart(self._client))
+                pubsub = await leaving.enter_async_context(_listening(there))
+                await (pubsub.ssubscribe if self._is_sharded else pubsub.subscribe)(channel)
             yield _RedisSubscription(pubsub, self._clock, self.where)
-        finally:
-            # Never politely: a polite goodbye to a dead peer waits for its answer.
-            with suppress(exceptions.RedisError, OSError):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
-            with suppress(exceptions.RedisError, OSError):
-                await pool.aclose()
 
     async def read(self) -> Stored:
         """The documents in the hash."""
@@ -312,12 +210,23 @@ class RedisStore:
         """Write down, for `ttl`, what Redis seems to have lost, and call the leader."""
         with speaking(self.where, "being a witness"):
             await self._client.set(self.layout.witness, testimony, px=ttl)
-            await self._client.publish(self.layout.published, _WITNESSED)
+            say = self._client.spublish if self._is_sharded else self._client.publish
+            await say(self.layout.published, _WITNESSED)
 
     async def close(self) -> None:
         """Let every connection go."""
+        await close(self._client)
+
+
+@asynccontextmanager
+async def _listening(there: redis.Redis) -> AsyncIterator[PubSub]:
+    pubsub = there.pubsub()
+    try:
+        yield pubsub
+    finally:
+        # Never politely: a polite goodbye to a dead peer waits for its answer.
         with suppress(exceptions.RedisError, OSError):
-            await self._client.aclose()
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
 
 
 class _RedisSubscription:
@@ -346,9 +255,11 @@ class _RedisSubscription:
             return None
         self._early = 0
         match message["type"]:
-            case "subscribe":
+            case "subscribe" | "ssubscribe":
                 return Subscribed()
-            case "message":
+            case "sunsubscribe":
+                raise RedisUnavailable(f"{self._where}: listening: the ring moved to another node")
+            case "message" | "smessage":
                 return Published.decode(str(message["data"]))
             case "pong":
                 return Pong()

@@ -286,7 +286,6 @@ def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) 
     """What `work` says, done with an operator at the chosen ring."""
     from ringkeeper.clock import SystemClock  # noqa: PLC0415
     from ringkeeper.secret_files import read_pinned_roots  # noqa: PLC0415
-    from ringkeeper.store import connection_for  # noqa: PLC0415
     from ringkeeperd.leader_store import RedisLeaderStore  # noqa: PLC0415
     from ringkeeperd.operator import Operator  # noqa: PLC0415
 
@@ -300,11 +299,9 @@ def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) 
         store = RedisLeaderStore.connect(
             configuration.redis_url, ring.name, clock, password=password
         )
-        client = connection_for(configuration.redis_url, password=password, name="ringkeeper")
         try:
-            return await work(Operator(store, client, roots, clock))
+            return await work(Operator(store, roots, clock))
         finally:
-            await client.aclose()
             await store.close()
 
     return asyncio.run(do())

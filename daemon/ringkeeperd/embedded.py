@@ -32,7 +32,7 @@ from redis import exceptions
 
 from ringkeeper.errors import InfrastructureError
 from ringkeeper.layout import embedded_socket
-from ringkeeper.store import connection_for
+from ringkeeper.topology import connection_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -45,8 +45,8 @@ from ringkeeperd.audit import REQUEST_REFUSED, event, events_between
 from ringkeeperd.healing import check_identity, diagnose, evidence_of, found_in
 from ringkeeperd.leader_store import (
     Acquired,
-    Asked,
     Edition,
+    Entry,
     Fenced,
     HeldByAnother,
     Outcome,
@@ -248,7 +248,7 @@ class _Term:
         self._deadline = 0.0
         self._is_ours_from(asked_at, acquired.redis_now)
         self._trusted_from: datetime | None = None
-        self._asked: list[Asked] = []
+        self._asked: list[Entry] = []
         self._proved_at = 0.0
         self._published_at: float | None = None
         """When the newest version went out, while it is not confirmed by all."""
@@ -567,7 +567,7 @@ class _Term:
             await self._store.dismiss(asked, told)
             self._asked.remove(asked)
 
-    async def _answer(self, asked: Asked) -> Event | None:
+    async def _answer(self, asked: Entry) -> Event | None:
         """Do what was asked for; or the event that says why not."""
         now = self._clock.now()
         try:

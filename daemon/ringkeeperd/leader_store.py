@@ -8,23 +8,15 @@ a lost reply is answered by asking again.
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from redis import exceptions
-
 from ringkeeper.clock import from_ms, to_ms
-from ringkeeper.store import (
-    COMMAND_TIMEOUT,
-    Published,
-    RedisStore,
-    Store,
-    connection_for,
-    script,
-    speaking,
-)
+from ringkeeper.layout import Layout
+from ringkeeper.store import Published, RedisStore, Store, script
+from ringkeeper.topology import COMMAND_TIMEOUT, connection_for, speaking, waiting_apart
 from ringkeeperd.rotation import Instance
 
 if TYPE_CHECKING:
@@ -38,8 +30,8 @@ if TYPE_CHECKING:
 
 EVENTS_KEPT: Final = 10_000
 REQUESTS_KEPT: Final = 1_000
-REQUEST_WAIT: Final = 20.0
-"""Seconds that one blocking read waits for a request."""
+STREAM_WAIT: Final = 20.0
+"""Seconds that one blocking read waits for a stream's next entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +89,17 @@ class Edition:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """An operator's request as it stands in the stream, unverified."""
+class Entry:
+    """What stands in one of the ring's streams: its id there, and the document, unverified."""
 
-    entry: str
+    id: str
     document: str
 
 
-class RequestStream(Protocol):
-    """Waits for operators' requests on a connection of its own."""
+class EntryStream(Protocol):
+    """Waits for what comes into a stream, on a connection of its own."""
 
-    async def next(self) -> tuple[Asked, ...]:
+    async def next(self) -> tuple[Entry, ...]:
         """What came since the last call, perhaps nothing after some seconds."""
         ...
 
@@ -143,11 +135,11 @@ class LeaderStore(Store, Protocol):
         """Who was heard of within `window`."""
         ...
 
-    def requests(self) -> AbstractAsyncContextManager[RequestStream]:
+    def requests(self) -> AbstractAsyncContextManager[EntryStream]:
         """Listen for operators' requests."""
         ...
 
-    async def dismiss(self, asked: Asked, event: str | None) -> None:
+    async def dismiss(self, asked: Entry, event: str | None) -> None:
         """Take a request off the stream; `event` is the answer where no publication told it."""
         ...
 
@@ -155,10 +147,9 @@ class LeaderStore(Store, Protocol):
 class RedisLeaderStore(RedisStore):
     """A ring's place in a real Redis, for leading."""
 
-    def __init__(self, client: redis.Redis, patient: redis.Redis, name: str, clock: Clock) -> None:
-        """Lead the ring `name` through `client`; `patient` waits longer, for requests."""
+    def __init__(self, client: redis.Redis, name: str, clock: Clock) -> None:
+        """Lead the ring `name` through `client`, which this store closes in the end."""
         super().__init__(client, name, clock=clock)
-        self._patient = patient
         register = client.register_script
         self._acquire = register(script("ringkeeperd", "acquire.lua"))
         self._renew = register(script("ringkeeperd", "renew.lua"))
@@ -170,17 +161,10 @@ class RedisLeaderStore(RedisStore):
     @classmethod
     def connect(cls, url: str, name: str, clock: Clock, *, password: str | None) -> Self:
         """A store with connections of its own; `close` lets them go."""
-        label = f"ringkeeperd:{name}"
-        patient = connection_for(
-            url, password=password, name=label, timeout=REQUEST_WAIT + COMMAND_TIMEOUT
+        client = connection_for(
+            url, key=Layout(name).keyring, password=password, name=f"ringkeeperd:{name}"
         )
-        return cls(connection_for(url, password=password, name=label), patient, name, clock)
-
-    async def close(self) -> None:
-        """Let every connection go."""
-        await super().close()
-        with suppress(exceptions.RedisError, OSError):
-            await self._patient.aclose()
+        return cls(client, name, clock)
 
     async def acquire(
         self, owner: str, ttl: timedelta, seen_epoch: int
@@ -203,7 +187,9 @@ class RedisLeaderStore(RedisStore):
     async def release(self, owner: str) -> None:
         """Let the lease go."""
         with speaking(self.where, "releasing the lease"):
-            await self._release(keys=[self.layout.lease], args=[owner, self.layout.published])
+            await self._release(
+                keys=[self.layout.lease], args=[owner, self.layout.published, self.publishing]
+            )
 
     async def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
         """Replace the keyring if it is still at version `expected`; "0" where there is none."""
@@ -223,6 +209,7 @@ class RedisLeaderStore(RedisStore):
                     Published(edition.snapshot, edition.proof).encode(),
                     EVENTS_KEPT,
                     json.dumps(sealed),
+                    self.publishing,
                     *edition.events,
                 ],
             )
@@ -237,7 +224,16 @@ class RedisLeaderStore(RedisStore):
         with speaking(self.where, "publishing a proof"):
             reply = await self._prove(
                 keys=[layout.keyring, layout.lease, layout.sealed],
-                args=[owner, version, snapshot, proof, layout.published, message, *kids],
+                args=[
+                    owner,
+                    version,
+                    snapshot,
+                    proof,
+                    layout.published,
+                    message,
+                    self.publishing,
+                    *kids,
+                ],
             )
         return _outcome(reply)
 
@@ -249,45 +245,79 @@ class RedisLeaderStore(RedisStore):
         rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return tuple(_instance(*row) for row in rows)
 
-    @asynccontextmanager
-    async def requests(self) -> AsyncIterator[RequestStream]:
+    def requests(self) -> AbstractAsyncContextManager[EntryStream]:
         """Listen for operators' requests, from the oldest that is still there."""
-        yield _RedisRequests(self._patient, self.layout.requests, self.where)
+        return self._tail(self.layout.requests, "request", "0", "waiting for requests")
 
-    async def dismiss(self, asked: Asked, event: str | None) -> None:
+    def events(self, after: str) -> AbstractAsyncContextManager[EntryStream]:
+        """Listen for audit events that come after the entry `after`."""
+        return self._tail(self.layout.events, "event", after, "waiting for events")
+
+    @asynccontextmanager
+    async def _tail(
+        self, stream: str, field: str, after: str, doing: str
+    ) -> AsyncIterator[EntryStream]:
+        patience = STREAM_WAIT + COMMAND_TIMEOUT
+        with speaking(self.where, doing):
+            async with waiting_apart(self._client, timeout=patience) as there:
+                yield _Tail(there, stream, field, after)
+
+    async def last_event(self) -> str:
+        """The id of the newest audit event's entry; "0" if there is none."""
+        with speaking(self.where, "reading events"):
+            found = await self._client.xrevrange(self.layout.events, count=1)
+        return str(found[0][0]) if found else "0"
+
+    async def ask(self, request: str) -> str:
+        """Put an operator's signed request into the stream; the id of its entry."""
+        with speaking(self.where, "asking the leader"):
+            entry = await self._client.xadd(
+                self.layout.requests, {"request": request}, maxlen=REQUESTS_KEPT, approximate=True
+            )
+        return str(entry)
+
+    async def withdraw(self, entry: str) -> None:
+        """Take a request back that nobody answered."""
+        with speaking(self.where, "withdrawing the request"):
+            await self._client.xdel(self.layout.requests, entry)
+
+    async def owner(self) -> str:
+        """Who holds the lease, as its owner token says; empty if nobody does."""
+        with speaking(self.where, "reading the lease"):
+            return str(await self._client.get(self.layout.lease) or "")
+
+    async def dismiss(self, asked: Entry, event: str | None) -> None:
         """Take a request off the stream; `event` is the answer where no publication told it."""
         with speaking(self.where, "answering a request"):
             if event:
                 await self._client.xadd(
                     self.layout.events, {"event": event}, maxlen=EVENTS_KEPT, approximate=True
                 )
-            await self._client.xdel(self.layout.requests, asked.entry)
+            await self._client.xdel(self.layout.requests, asked.id)
 
 
-class _RedisRequests:
-    def __init__(self, client: redis.Redis, stream: str, where: str) -> None:
+class _Tail:
+    def __init__(self, client: redis.Redis, stream: str, field: str, after: str) -> None:
         self._client = client
         self._stream = stream
-        self._where = where
-        self._after = "0"
+        self._field = field
+        self._after = after
 
-    async def next(self) -> tuple[Asked, ...]:
+    async def next(self) -> tuple[Entry, ...]:
         """What came since the last call, perhaps nothing after some seconds."""
-        with speaking(self._where, "waiting for requests"):
-            reply: Any = await self._client.xread(
-                {self._stream: self._after}, 20, int(REQUEST_WAIT * 1000)
-            )
-        asked = _entries(reply)
-        if asked:
-            self._after = asked[-1].entry
-        return asked
+        wait = int(STREAM_WAIT * 1000)
+        reply: Any = await self._client.xread({self._stream: self._after}, 20, wait)
+        found = _entries(reply, self._field)
+        if found:
+            self._after = found[-1].id
+        return found
 
 
-def _entries(reply: Any) -> tuple[Asked, ...]:
+def _entries(reply: Any, field: str) -> tuple[Entry, ...]:
     """The entries of one stream's XREAD, in either shape that redis-py gives it."""
     streams = reply.values() if isinstance(reply, dict) else [rows for _, rows in reply or []]
     return tuple(
-        Asked(str(entry), str(fields.get("request", "")))
+        Entry(str(entry), str(fields.get(field, "")))
         for rows in streams
         for entry, fields in (rows[0] if rows and isinstance(rows[0], list) else rows)
     )

@@ -12,10 +12,9 @@ import secrets
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ringkeeper.errors import DocumentError, InfrastructureError, RequestRefused, RingMissing
-from ringkeeper.store import speaking
 from ringkeeper.wire import (
     MAX_TEXT,
     Command,
@@ -27,18 +26,16 @@ from ringkeeper.wire import (
     sign_request,
 )
 from ringkeeperd.audit import REQUEST_REFUSED
-from ringkeeperd.leader_store import REQUESTS_KEPT, RedisLeaderStore
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
-
-    import redis.asyncio as redis
 
     from ringkeeper.clock import Clock
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeper.wire import Event
+    from ringkeeperd.leader_store import RedisLeaderStore
     from ringkeeperd.rotation import Instance
 
 _TRIES = 5
@@ -58,15 +55,11 @@ class Seen:
 class Operator:
     """One operator at one ring."""
 
-    def __init__(
-        self, store: RedisLeaderStore, client: redis.Redis, roots: PinnedRoots, clock: Clock
-    ) -> None:
-        """Look through `store`; `client` is for the streams."""
+    def __init__(self, store: RedisLeaderStore, roots: PinnedRoots, clock: Clock) -> None:
+        """Look and ask through `store`."""
         self._store = store
-        self._client = client
         self._roots = roots
         self._clock = clock
-        self._layout = store.layout
 
     def now(self) -> datetime:
         """The time on this machine."""
@@ -79,17 +72,16 @@ class Operator:
             RingMissing, DocumentError, RedisUnavailable: it cannot be seen, and why.
         """
         stored = await self._store.read()
-        name = self._layout.name
+        name = self._store.layout.name
         if not stored.snapshot:
             raise RingMissing(f"redis holds no ring {name!r}; ringkeeper init makes one")
         ring = open_snapshot(stored.snapshot, self._roots)
         proof = None
         with suppress(DocumentError):
             proof = open_proof(stored.proof, self._roots)
-        with speaking(self._store.where, "reading the lease"):
-            owner = await self._client.get(self._layout.lease)
+        owner = await self._store.owner()
         instances = await self._store.instances(ring.policy.liveness_window)
-        leader = str(owner or "").partition("/")[0]
+        leader = owner.partition("/")[0]
         return Seen(ring, proof, leader, instances)
 
     async def inspect(self, kek: Kek | None) -> None:
@@ -138,36 +130,24 @@ class Operator:
         raise RequestRefused(str(answer.fields.get("why", "refused")))
 
     async def _exchange(self, document: str, request: str, wait: timedelta) -> Event:
-        with speaking(self._store.where, "asking the leader"):
-            last = await self._client.xrevrange(self._layout.events, count=1)
-            after = last[0][0] if last else "0"
-            entry = await self._client.xadd(
-                self._layout.requests,
-                {"request": document},
-                maxlen=REQUESTS_KEPT,
-                approximate=True,
-            )
+        after = await self._store.last_event()
+        entry = await self._store.ask(document)
         try:
             async with asyncio.timeout(wait.total_seconds()):
                 return await self._answer(request, after)
         except TimeoutError:
-            with speaking(self._store.where, "withdrawing the request"):
-                await self._client.xdel(self._layout.requests, entry)
+            await self._store.withdraw(entry)
             raise InfrastructureError(
                 f"no leader answered within {wait.total_seconds():g} s and the request was "
                 "withdrawn; is a daemon with lead: true running? (ringkeeper status)"
             ) from None
 
-    async def _answer(self, request: str, after: Any) -> Event:
-        while True:
-            with speaking(self._store.where, "waiting for the answer"):
-                reply: Any = await self._client.xread({self._layout.events: after}, 100, 1000)
-            streams = reply.values() if isinstance(reply, dict) else [rows for _, rows in reply]
-            for rows in streams:
-                for entry, fields in rows[0] if rows and isinstance(rows[0], list) else rows:
-                    after = entry
+    async def _answer(self, request: str, after: str) -> Event:
+        async with self._store.events(after) as events:
+            while True:
+                for entry in await events.next():
                     with suppress(DocumentError):
-                        told = open_event(str(fields.get("event", "")), self._roots)
+                        told = open_event(entry.document, self._roots)
                         if told.fields.get("request") == request:
                             return told
 

@@ -26,6 +26,7 @@ from ringkeeper.configuration import (
 )
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.policy import Policy
+from ringkeeper.topology import fleet_of
 
 ROOT = Path(__file__).parents[2]
 BASE = Path("/srv/ring")
@@ -507,17 +508,37 @@ def test_a_flag_in_the_environment_is_true_or_false(text: str) -> None:
         "rediss://h:1?ssl_ca_certs=/ca.pem",
         "unix:///run/redis.sock",
         "unix://user:pw@/run/redis.sock?db=1",
+        "redis+sentinel://a:26379,b,[::1]:7/primary/3",
+        "redis+sentinel://user:p%40ss@a/primary?sentinel_password=x",
+        "redis+cluster://user:pw@a:1,b",
     ],
 )
 def test_urls_that_are_read(url: str) -> None:
     assert parsed({"redis": {"url": url}}).redis_url == url
 
 
+def test_a_url_of_several_servers_is_taken_apart() -> None:
+    fleet = fleet_of("redis+sentinel://user:p%40ss@a:1,[::1]/primary/3?sentinel_password=s")
+    assert fleet.nodes == (("a", 1), ("::1", 26379))
+    assert (fleet.service, fleet.db) == ("primary", 3)
+    assert (fleet.username, fleet.password, fleet.sentinel_password) == ("user", "p@ss", "s")
+    assert "p@ss" not in repr(fleet)
+    assert fleet_of("redis+cluster://a,b:7").nodes == (("a", 6379), ("b", 7))
+
+
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("redis+sentinel://a,b/master", "redis+sentinel:// is not supported yet; name the primary"),
-        ("redis+cluster://a,b", "redis+cluster:// is not supported yet; name the primary"),
+        ("redis+sentinel://a,b", "does not say what the Sentinels call the primary"),
+        ("redis+sentinel://a,b/", "does not say what the Sentinels call the primary"),
+        ("redis+sentinel:///primary", "cannot be taken apart"),
+        ("redis+sentinel://a,,b/primary", "names no host"),
+        ("redis+sentinel://a:port/primary", "names no host"),
+        ("redis+sentinel://a/primary/x", "a database that is no number"),
+        ("redis+sentinel://a/primary?ssl=1", "an option after ?"),
+        ("redis+cluster://a,b/1", "a Cluster has only one"),
+        ("redis+cluster://a,b?db=1", "an option after ?"),
+        ("redis+cluster:a", "cannot be taken apart"),
         ("http://h", "is no URL that ringkeeper reads"),
         ("localhost:6379", "is no URL that ringkeeper reads"),
         ("redis:h", "cannot be taken apart"),

@@ -19,8 +19,8 @@ from ringkeeper.store import Heard, Pong, Published, Released, Stored, Subscribe
 from ringkeeper.testimony import Testimony
 from ringkeeperd.leader_store import (
     Acquired,
-    Asked,
     Edition,
+    Entry,
     Fenced,
     HeldByAnother,
     Outcome,
@@ -264,13 +264,13 @@ class SimStore:
     async def requests(self) -> AsyncIterator[SimStore]:
         yield self
 
-    async def next(self) -> tuple[Asked, ...]:
+    async def next(self) -> tuple[Entry, ...]:
         await asyncio.sleep(0.5)
         waiting = await self.link.call(lambda: dict(self.redis.requests))
-        return tuple(Asked(entry, document) for entry, document in waiting.items())
+        return tuple(Entry(entry, document) for entry, document in waiting.items())
 
-    async def dismiss(self, asked: Asked, event: str | None) -> None:
-        await self.link.call(lambda: self.redis.requests.pop(asked.entry, None))
+    async def dismiss(self, asked: Entry, event: str | None) -> None:
+        await self.link.call(lambda: self.redis.requests.pop(asked.id, None))
 
 
 @dataclass

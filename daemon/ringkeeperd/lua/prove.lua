@@ -9,7 +9,8 @@
 -- ARGV[4] proof
 -- ARGV[5] channel
 -- ARGV[6] message
--- ARGV[7...] the kids whose sealed private keys must be there, too
+-- ARGV[7] PUBLISH, or SPUBLISH in a Cluster
+-- ARGV[8...] the kids whose sealed private keys must be there, too
 -- Returns {'ok', version}, {'fenced', '...'} or {'stale', version in Redis}. Idempotent.
 
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
@@ -19,11 +20,11 @@ local version = redis.call('HGET', KEYS[1], 'version') or '0'
 if version ~= ARGV[2] or redis.call('HGET', KEYS[1], 'snapshot') ~= ARGV[3] then
     return {'stale', version}
 end
-for i = 7, #ARGV do
+for i = 8, #ARGV do
     if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then
         return {'stale', version}
     end
 end
 redis.call('HSET', KEYS[1], 'proof', ARGV[4])
-redis.call('PUBLISH', ARGV[5], ARGV[6])
+redis.call(ARGV[7], ARGV[5], ARGV[6])
 return {'ok', version}

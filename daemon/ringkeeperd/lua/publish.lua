@@ -15,7 +15,8 @@
 -- ARGV[8] message
 -- ARGV[9] most events to keep, about
 -- ARGV[10] the changes of the sealed keys, JSON: {"put": {kid: sealed}, "kept": [kid]}
--- ARGV[11...] audit events
+-- ARGV[11] PUBLISH, or SPUBLISH in a Cluster
+-- ARGV[12...] audit events
 -- Returns {'ok', version}, {'fenced', '...'} or {'stale', version in Redis}.
 --
 -- All or nothing: apps see the former keyring or this one, never a mix. The hash is written first,
@@ -50,8 +51,8 @@ for _, kid in ipairs(redis.call('HKEYS', KEYS[2])) do
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[4], 'epoch', ARGV[2], 'snapshot', ARGV[5],
     'proof', ARGV[6])
-for i = 11, #ARGV do
+for i = 12, #ARGV do
     redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'event', ARGV[i])
 end
-redis.call('PUBLISH', ARGV[7], ARGV[8])
+redis.call(ARGV[11], ARGV[7], ARGV[8])
 return {'ok', ARGV[4]}

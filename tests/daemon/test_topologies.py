@@ -1,0 +1,121 @@
+"""Sentinel and Cluster, for real: a ring outlives the server that it is in."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import ringkeeper.asyncio
+from ringkeeper import Keyring
+from ringkeeper.errors import RevokedKid, RingkeeperError
+from ringkeeper.tokens import kid_in
+from tests.plugins.daemons import Site, eventually
+from tests.plugins.fleets import Fleet
+
+QUICK: dict[str, Any] = {"poll_interval": "500ms", "lease_ttl": "2s"}
+
+
+@pytest.fixture
+def fleet_site(fleet: Fleet, make_site: Callable[[str], Site]) -> Iterator[Site]:
+    """A site at a fleet; daemons end before their servers do."""
+    site = make_site(fleet.url)
+    yield site
+    site.close()
+
+
+def connect(site: Site, *, signs: bool = True) -> Keyring:
+    return Keyring.connect(
+        site.redis_url,
+        trust_root=site.folder / "root.pub.jwk",
+        kek=site.folder / "kek.jwk" if signs else None,
+    )
+
+
+def is_refused(ring: Keyring, token: str) -> bool:
+    try:
+        ring.verify(token)
+    except RevokedKid:
+        return True
+    return False
+
+
+def test_a_ring_is_made_led_followed_and_operated(fleet_site: Site) -> None:
+    site = fleet_site
+    daemon = site.daemon(init=True, **QUICK)
+    with connect(site) as ring, connect(site, signs=False) as verifier:
+        token = ring.sign({"sub": "alice"})
+        assert verifier.verify(token)["sub"] == "alice"
+        site.done("revoke", kid_in(token), "--reason", "test")
+        eventually(lambda: is_refused(verifier, token) and is_refused(ring, token), within=1.5)
+        assert verifier.verify(ring.sign({"sub": "bob"}))["sub"] == "bob"
+        site.done("rotate", "--now")
+        eventually(lambda: verifier.version == ring.version > 2)
+        status = site.status()
+        assert len(status["instances"]) == 3
+        assert status["leader"]
+    assert "all is well" in site.done("check")
+    assert daemon.answers("/readyz")
+    assert daemon.stop() < 3
+
+
+def test_the_primary_dies_and_nobody_is_logged_out(fleet_site: Site, fleet: Fleet) -> None:
+    site = fleet_site
+    daemon = site.daemon(init=True, **QUICK)
+    with connect(site) as ring, connect(site, signs=False) as verifier:
+        token = ring.sign({"sub": "alice"})
+        former = fleet.primary()
+        former.kill()
+        died = time.monotonic()
+        while time.monotonic() - died < 2:
+            assert verifier.verify(token)["sub"] == "alice"
+            assert verifier.verify(ring.sign({"sub": "bob"}))["sub"] == "bob"
+        assert fleet.primary() is not former
+        eventually(daemon.leads, within=20)
+        # What happens from now on is heard at once again, by message.
+        eventually(lambda: "revoked" in site.run("revoke", kid_in(token), "--reason", "x").stdout)
+        eventually(lambda: is_refused(verifier, token) and is_refused(ring, token), within=5)
+        eventually(lambda: verifier.verify(ring.sign({"sub": "carol"})), within=5)
+        # The former primary comes back as a replica, and disturbs nobody.
+        former.start()
+        eventually(lambda: former.info("replication")["role"] == "slave", within=20)
+        before = site.status()["version"]
+        site.done("rotate", "--now")
+        eventually(lambda: verifier.version > before)
+
+
+async def test_an_asyncio_app_outlives_the_primary(fleet_site: Site, fleet: Fleet) -> None:
+    site = fleet_site
+    daemon = await asyncio.to_thread(lambda: site.daemon(init=True, **QUICK))
+    async with await ringkeeper.asyncio.Keyring.connect(
+        site.redis_url,
+        trust_root=site.folder / "root.pub.jwk",
+        kek=site.folder / "kek.jwk",
+    ) as ring:
+        token = await ring.sign({"sub": "alice"})
+        (await asyncio.to_thread(fleet.primary)).kill()
+        await asyncio.to_thread(lambda: eventually(daemon.leads, within=20))
+        assert (await ring.verify(token))["sub"] == "alice"
+        version = ring.version
+
+        def rotates() -> bool:
+            return site.run("rotate", "--now", "--no-wait").returncode == 0
+
+        await asyncio.to_thread(lambda: eventually(rotates, within=20))
+        async with asyncio.timeout(10):
+            while ring.version <= version:
+                await asyncio.sleep(0.02)
+        assert await ring.verify(await ring.sign({"sub": "bob"}))
+
+
+def test_an_app_says_what_is_wrong_with_its_url(fleet_site: Site, fleet: Fleet) -> None:
+    site = fleet_site
+    site.done("init", config=site.configure().name)
+    if site.redis_url.startswith("redis+sentinel"):
+        url, told = site.redis_url.replace("/keys", "/nobody"), "No master found.*call the primary"
+    else:
+        port = next(node.port for node in fleet.nodes if node is not fleet.primary())
+        url, told = f"redis://127.0.0.1:{port}", "MOVED.*redis.cluster://"
+    with pytest.raises(RingkeeperError, match=told):
+        Keyring.connect(url, trust_root=site.folder / "root.pub.jwk", timeout=3)

@@ -15,6 +15,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ZERO = timedelta(0)
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999: no instant lies behind it."""
 
 
 class Clock(Protocol):

@@ -478,6 +478,11 @@ def _read_yaml(path: Path, problems: list[str]) -> object:
         # What a scanner quotes may be part of a password that nobody put in quotes.
         why = re.sub(r"'(?!<)[^']{2,}'", "…", error.problem or error.context or "no YAML")
         raise _no_yaml(path, line, column, why) from None
+    except (ValueError, OverflowError):
+        # PyYAML passes on what `chr` says of an escape beyond Unicode, without the place.
+        raise ConfigurationError(
+            [f"{path}: an escape (\\U…) that is no character; correct it, or use single quotes"]
+        ) from None
     except RecursionError:
         raise ConfigurationError(
             [f"{path}: is nested too deeply; start from the config.yaml that ships with ringkeeper"]

@@ -170,6 +170,10 @@ class RequestRefused(RingkeeperError):
     """The ring cannot do what the operator asked for, now or ever; the message says which."""
 
 
+class RingLed(RequestRefused):
+    """Somebody leads a ring of that name, or is about to make it, at this very moment."""
+
+
 class LifetimeTooLong(RingkeeperError, ValueError):
     """A token was to live longer than `access_token_validity`: its key might not outlive it."""
 

@@ -226,7 +226,7 @@ class Follower:
             elif self.replica.lags(message.proof):
                 await self.refresh()
             else:
-                self._take(self.replica.prove(message.proof))
+                self._take(self.replica.prove(message.proof, self._clock.now()))
         except RolledBack:
             # A read may overtake messages that are on their way: the hash says whether it is so.
             await self.refresh()

@@ -21,6 +21,7 @@ finds the ring full and leaves nobody to sign."""
 
 _LONGEST_PROOF_INTERVAL = timedelta(seconds=60)
 _LIVENESS_POLLS = 3
+_MOST_SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,24 @@ class Policy:
                 f"jwks_max_age: {show(self.jwks_max_age)} is longer than the publication interval "
                 f"of {show(self.publication_interval)}, so a cache could miss the key that signs; "
                 "shorten it, or lengthen publication_interval"
+            )
+        if self.confirmation_timeout > self.cryptoperiod:
+            problems.append(
+                f"confirmation_timeout: {show(self.confirmation_timeout)} is longer than the "
+                f"{show(self.cryptoperiod)} that a key signs, so one silent instance would hold up "
+                "every rotation; shorten it"
+            )
+        if self.poll_interval > self.max_staleness:
+            problems.append(
+                f"poll_interval: {show(self.poll_interval)} is longer than max_staleness "
+                f"({show(self.max_staleness)}), so an app that hears no messages would stop "
+                "signing between two polls; shorten it"
+            )
+        if self.clock_skew > _MOST_SKEW:
+            problems.append(
+                f"clock_skew: {show(self.clock_skew)} is no leeway but a broken clock, and every "
+                f"expired token would be good for that long; set it to at most {show(_MOST_SKEW)}, "
+                "and the clocks right"
             )
         if self.max_staleness < 2 * self.proof_interval:
             problems.append(

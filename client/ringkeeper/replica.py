@@ -42,7 +42,8 @@ class Held:
     digest: str
     proof: str
     proof_at: datetime
-    """When the newest proof that vouches for this snapshot, or for one before it, was signed."""
+    """When the newest proof that vouches for this snapshot, or for one before it, was signed; not
+    after it was seen, whatever the leader's clock said."""
     verifying: Mapping[str, PublicKey]
     signing: Mapping[str, PrivateKey] = field(default_factory=lambda: MappingProxyType({}))
     sealed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -111,7 +112,7 @@ class Replica:
             RingNotLoaded, StaleRing: a cold start needs a young proof.
         """
         if self.held and snapshot == self.held.snapshot:
-            return self.prove(proof) if proof else self
+            return self.prove(proof, now) if proof else self
         ring = open_snapshot(snapshot, self.roots)
         if ring.name != self.name:
             raise WrongRing(f"a snapshot of ring {ring.name!r} where {self.name!r} should be")
@@ -120,10 +121,12 @@ class Replica:
         self._check_succession(ring, self.held.ring)
         held = self._load(ring, snapshot, self.held.proof, self.held.proof_at)
         succeeded = replace(self, held=held.with_keys(self.held.sealed, self.held.signing))
-        return succeeded.prove(proof) if proof else succeeded
+        return succeeded.prove(proof, now) if proof else succeeded
 
-    def prove(self, proof: str) -> Replica:
+    def prove(self, proof: str, now: datetime) -> Replica:
         """This replica after it was shown a proof; an older or some other version's is ignored.
+
+        One from the future counts as of now: it must not outlive the mending of a leader's clock.
 
         Raises:
             DocumentError: not a proof that the trust root signed for this ring.
@@ -132,9 +135,10 @@ class Replica:
             return self
         opened = self._opened_proof(proof, self.held.ring)
         vouches = (opened.version, opened.digest) == (self.held.ring.version, self.held.digest)
-        if not vouches or opened.at <= self.held.proof_at:
+        proof_at = min(opened.at, now)
+        if not vouches or proof_at <= self.held.proof_at:
             return self
-        return replace(self, held=replace(self.held, proof=proof, proof_at=opened.at))
+        return replace(self, held=replace(self.held, proof=proof, proof_at=proof_at))
 
     def lags(self, proof: str) -> bool:
         """Whether `proof` speaks of a version that this replica has not seen: read the hash.
@@ -176,7 +180,7 @@ class Replica:
                 f"ring {self.name!r}: the proof of freshness vouches for version {opened.version}, "
                 f"Redis holds {ring.version}; waiting for a leader to mend it"
             )
-        held = self._load(ring, snapshot, proof, opened.at)
+        held = self._load(ring, snapshot, proof, min(opened.at, now))
         if not held.may_sign(now):
             raise StaleRing(
                 f"ring {self.name!r}: the newest proof of freshness is "

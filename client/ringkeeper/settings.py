@@ -164,6 +164,9 @@ REDIS_WANTED: Final = (
 )
 # What redis-py takes from a URL wins over what we ask of it, so only these may stand there.
 _REDIS_OPTIONS: Final = frozenset({"db", "username", "password"})
+_TLS_OPTIONS: Final = frozenset(
+    {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
+)
 
 
 def _redis_url(value: object) -> str:
@@ -201,10 +204,11 @@ def _check_place(parts: SplitResult) -> None:
 
 
 def _check_option(scheme: str, option: str, given: str) -> None:
-    if option not in _REDIS_OPTIONS and not (scheme == "rediss" and option.startswith("ssl_")):
+    known = _REDIS_OPTIONS | (_TLS_OPTIONS if scheme == "rediss" else frozenset())
+    if option not in known:
         raise ValueError(
             "has an option after ? that is not known here; only db, username, password and, with "
-            "rediss://, ssl_… may stand there"
+            f"rediss://, {', '.join(sorted(_TLS_OPTIONS))} may stand there"
         )
     if option == "db" and not re.fullmatch(r"[0-9]{1,5}", given):
         raise ValueError(f"names a database that is no number; {REDIS_WANTED}")
@@ -214,7 +218,7 @@ def _listen(value: object) -> tuple[str, int]:
     wanted = "write host:port, e.g. 127.0.0.1:9465 or [::1]:9465"
     host, _, port = _text(value).rpartition(":")
     bracketed = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]", host)
-    if not bracketed and not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+    if not bracketed and not re.fullmatch(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}", host):
         raise ValueError(f"is not host:port; {wanted}")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004
         raise ValueError(f"has a port that is not 0 to 65535; {wanted}")

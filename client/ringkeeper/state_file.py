@@ -24,8 +24,11 @@ class StateFile:
     """The file of one ring in a directory; several processes may share it, the last one wins."""
 
     def __init__(self, directory: Path, ring: str, setting: str) -> None:
-        """Keep `ring` in `directory`, which the configuration calls `setting`."""
-        self.path = directory / f"ring-{ring}.json"
+        """Keep `ring` in `directory`, which the configuration calls `setting`.
+
+        The file's name begins as the setting's does: an app and a daemon never share one.
+        """
+        self.path = directory / f"{setting.removesuffix('_dir')}-{ring}.json"
         self._setting = setting
 
     async def read(self) -> Testimony | None:

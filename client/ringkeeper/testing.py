@@ -97,7 +97,7 @@ class _InMemory:
         self._time.now_is = until
         if led:
             snapshot = self._replica.loaded().snapshot
-            self._replica = self._replica.prove(self._proof(snapshot))
+            self._replica = self._replica.prove(self._proof(snapshot), until)
 
     def _publish(self, keys: Iterable[Key]) -> None:
         """Hold the next version: `keys`, less what is due, and whatever then is missing."""

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ringkeeper.algorithms import ALGORITHMS, kid_of
-from ringkeeper.clock import from_ms, to_ms
+from ringkeeper.clock import LATEST_MS, from_ms, to_ms
 from ringkeeper.errors import MalformedDocument
 from ringkeeper.policy import CAPACITY, Policy
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
@@ -34,7 +34,6 @@ REQUEST: Final = DocumentType("ringkeeper-request+json", 4 * 1024)
 EVENT: Final = DocumentType("ringkeeper-event+json", 8 * 1024)
 MAX_TEXT: Final = 200
 """Characters of what an operator may write as a reason, or of who wrote it."""
-_LATEST_MS: Final = 253_402_300_799_999  # the last millisecond of the year 9999
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -62,7 +61,7 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An operator's request. It takes effect on the version it was decided on, or nowhere."""
+    """An operator's request. It takes effect on its version, in time, or never."""
 
     id: str
     ring_id: str
@@ -74,6 +73,8 @@ class Request:
     reason: str
     by: str
     at: datetime
+    until: datetime
+    """Nobody waits for an answer any longer: from here on it has lapsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ def sign_request(request: Request, root: TrustRoot) -> str:
             "reason": request.reason,
             "by": request.by,
             "at_ms": to_ms(request.at),
+            "until_ms": to_ms(request.until),
         },
     )
 
@@ -261,6 +263,7 @@ def open_request(document: str, roots: PinnedRoots) -> Request:
         reason=members.text("reason"),
         by=members.text("by"),
         at=members.instant("at_ms"),
+        until=members.instant("until_ms"),
     )
 
 
@@ -369,10 +372,10 @@ class _Members:
         return value
 
     def instant(self, name: str) -> datetime:
-        return from_ms(min(self.count(name), _LATEST_MS))
+        return from_ms(min(self.count(name), LATEST_MS))
 
     def duration(self, name: str) -> timedelta:
-        return timedelta(milliseconds=min(self.count(name), _LATEST_MS))
+        return timedelta(milliseconds=min(self.count(name), LATEST_MS))
 
     def maybe(self, name: str, read: Callable[[str], _T]) -> _T | None:
         return None if self._members.get(name) is None else read(name)

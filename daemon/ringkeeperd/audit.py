@@ -67,8 +67,8 @@ def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
             yield _MOVED[key.state], _fields(key, before, after)
         else:
             is_asked |= (known.due_at, known.ready_at) != (key.due_at, key.ready_at)
-    if is_asked and (standby := after.standby):
-        yield ROTATION_ASKED, {"kid": standby.kid, "ready_at": standby.ready_at.isoformat()}
+    if is_asked:
+        yield ROTATION_ASKED, _next_turn(after)
     for key in former.values():
         yield KEY_REMOVED, {"kid": key.kid, "kind": key.kind.value}
 
@@ -84,6 +84,12 @@ def _fields(key: Key, before: Ring | None, after: Ring) -> Fields:
     elif key.remove_at:
         fields["remove_at"] = key.remove_at.isoformat()
     return fields
+
+
+def _next_turn(ring: Ring) -> Fields:
+    """Who is to sign next, and when at the earliest; nothing while a standby is being made."""
+    standby = ring.standby
+    return {"kid": standby.kid, "ready_at": standby.ready_at.isoformat()} if standby else {}
 
 
 def _why(key: Key, before: Ring | None, after: Ring) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import ringkeeper
 from ringkeeper.errors import ConfigurationError, RequestRefused, RingkeeperError
+from ringkeeperd.undumpable import leave_no_dumps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,6 +33,7 @@ _WORTH_WAITING = timedelta(minutes=2)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit."""
+    leave_no_dumps()
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_run(_parser(is_demo=given[:1] == ["demo"]).parse_args(given)))
 
@@ -202,7 +204,7 @@ def _run_daemon(parsed: argparse.Namespace) -> int:
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from ringkeeperd.daemon import found_ring, make_secrets  # noqa: PLC0415
+    from ringkeeperd.daemon import any_ring, found_ring, make_secrets  # noqa: PLC0415
 
     configuration = _configuration(parsed)
 
@@ -212,10 +214,10 @@ def _init(parsed: argparse.Namespace) -> int:
                 (configuration.kek, "there is no KEK"),
                 (configuration.trust_root, "there is no trust root"),
             ):
-                if not path.exists() and await _any_ring(configuration):
+                if not path.exists() and await any_ring(configuration):
                     raise RequestRefused(
-                        f"{path}: {what} here, but Redis holds a ring; restore it from where the "
-                        "ring was made: a fresh one is of no use to that ring"
+                        f"{path}: {what} here, but a ring was made before; restore it from where "
+                        "that was: a fresh one is of no use to that ring"
                     )
             for path in make_secrets(configuration):
                 print(f"made {path}")
@@ -234,25 +236,6 @@ def _init(parsed: argparse.Namespace) -> int:
         return 0
 
     return asyncio.run(make())
-
-
-async def _any_ring(configuration: Configuration) -> bool:
-    from ringkeeper.clock import SystemClock  # noqa: PLC0415
-    from ringkeeperd.leader_store import RedisLeaderStore  # noqa: PLC0415
-
-    for ring in configuration.rings:
-        store = RedisLeaderStore.connect(
-            configuration.redis_url,
-            ring.name,
-            SystemClock(),
-            password=configuration.redis_password,
-        )
-        try:
-            if (await store.read()).snapshot:
-                return True
-        finally:
-            await store.close()
-    return False
 
 
 def _check(parsed: argparse.Namespace) -> int:

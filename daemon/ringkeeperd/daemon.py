@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import gc
 import os
-import resource
 import secrets
 import signal
 from contextlib import AsyncExitStack, suppress
@@ -21,6 +20,7 @@ from ringkeeper.errors import (
     DocumentError,
     InfrastructureError,
     RequestRefused,
+    RingLed,
     SecretError,
 )
 from ringkeeper.sealing import Kek
@@ -30,7 +30,7 @@ from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.trust import TrustRoot
 from ringkeeperd.embedded import EmbeddedServer
-from ringkeeperd.founding import found
+from ringkeeperd.founding import FOUNDING_TTL, found
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.lean import web
 from ringkeeperd.metrics import Metrics
@@ -61,6 +61,8 @@ class Daemon:
         self.metrics = Metrics()
         self.services: dict[str, RingService] = {}
         self.clock = SystemClock()
+        self._reload_asked = asyncio.Event()
+        self._file_seen = _signature(configuration.path)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -68,13 +70,11 @@ class Daemon:
         Raises:
             RingkeeperError: it cannot start, and why.
         """
-        # Promise 4: no private key in a core dump of ours.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
         configuration = self.configuration
         async with AsyncExitStack() as stack:
             server = None
@@ -99,15 +99,14 @@ class Daemon:
             give_memory_back()
             work = [service.run() for service in self.services.values()]
             if server:
-                work.append(server.supervise())
-            await first_of(_until(stop), self._watch_file(), *work)
+                work.append(server.supervise(self._tell))
+            await first_of(_until(stop), self._reload_when_due(), *work)
             self.log.info("stopping")
 
     def reload(self) -> None:
         """Take up the edited configuration; a bad one is told, and the running one kept."""
-        old = self.configuration
         try:
-            new = load(old.path, os.environ)
+            new = load(self.configuration.path, os.environ)
         except ConfigurationError as error:
             self.metrics.config_reloads.labels("failure").inc()
             self.log.error(  # noqa: TRY400 - the problems say it all
@@ -119,33 +118,58 @@ class Daemon:
             service = self.services.get(ring.name)
             if service and service.leader:
                 service.leader.change_policy(ring.policy)
-        later = difference(old, new)
-        self.configuration = new
+        # Compared with what this process began with: that is what still holds until a restart.
+        later = difference(self.configuration, new)
         self.log.info("configuration reloaded", needs_restart=list(later))
 
-    async def _watch_file(self) -> None:
-        """Reload when the file was changed, or replaced as Kubernetes does with a ConfigMap."""
-        known = _signature(self.configuration.path)
+    async def _reload_when_due(self) -> None:
+        """Reload at a SIGHUP, and when the file was changed, or replaced as Kubernetes does it."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._reload_asked.wait()
             found = _signature(self.configuration.path)
-            if found != known:
-                known = found
+            if self._reload_asked.is_set() or found != self._file_seen:
+                self._reload_asked.clear()
+                self._file_seen = found
                 self.reload()
 
     async def _found_embedded(self, directory: Path) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""
         configuration = self.configuration
-        for ring in configuration.rings:
-            marker = directory / f"founded-{ring.name}"
-            if marker.exists() or not configuration.lead:
-                continue
+        markers = {ring: directory / f"founded-{ring.name}" for ring in configuration.rings}
+        fresh = [ring for ring, marker in markers.items() if not marker.exists()]
+        if not fresh or not configuration.lead:
+            return
+        # Promise 7: a secret that is missing where a ring was made before is never made anew.
+        if not list(directory.glob("founded-*")) and not await any_ring(configuration):
             make_secrets(configuration)
-            with suppress(RequestRefused):  # there is a ring already
-                await found_ring(configuration, ring)
+        for ring in fresh:
+            try:
+                await self._found_patiently(ring)
                 self.metrics.bootstraps.labels(ring.name).inc()
                 self.log.info("ring made", ring=ring.name, directory=str(directory))
-            marker.touch(mode=0o600)
+            except RingLed:
+                raise
+            except RequestRefused as refusal:
+                self.log.info("ring not made", ring=ring.name, why=str(refusal))
+            markers[ring].touch(mode=0o600)
+
+    async def _found_patiently(self, ring: RingConfiguration) -> None:
+        """Make `ring`; a start that was killed in the midst of it may still keep us out."""
+        until = self.clock.monotonic() + 1.2 * FOUNDING_TTL.total_seconds()
+        while True:
+            try:
+                await found_ring(self.configuration, ring)
+            except RingLed:
+                if self.clock.monotonic() > until:
+                    raise
+                await asyncio.sleep(_LOOK_EVERY / 10)
+            else:
+                return
+
+    def _tell(self, event: str, /, **fields: object) -> None:
+        self.log.warning(event, **fields)
 
     def _serving(self) -> _Serving:
         pages = Pages(self.services, self.metrics, self.configuration.issuer)
@@ -237,6 +261,25 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
         )
     finally:
         await store.close()
+
+
+async def any_ring(configuration: Configuration) -> bool:
+    """Whether a ring of this configuration is known, to Redis or to `state_dir`."""
+    for ring in configuration.rings:
+        if StateFile(configuration.state_dir, ring.name, "state_dir").path.exists():
+            return True
+        store = RedisLeaderStore.connect(
+            configuration.redis_url,
+            ring.name,
+            SystemClock(),
+            password=configuration.redis_password,
+        )
+        try:
+            if (await store.read()).snapshot:
+                return True
+        finally:
+            await store.close()
+    return False
 
 
 async def _check_unknown(

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from ringkeeper.follower import Notice
+
 _READY_WITHIN: Final = timedelta(seconds=10)
 _STOP_WITHIN: Final = timedelta(seconds=5)
 _LOOK_EVERY: Final = timedelta(milliseconds=20)
@@ -91,20 +93,38 @@ class EmbeddedServer:
         """Whether this process stops it in the end."""
         return self._lock is not None
 
-    async def supervise(self, every: timedelta = timedelta(seconds=5)) -> None:
+    async def supervise(self, notice: Notice, every: timedelta = timedelta(seconds=5)) -> None:
         """Start the server again whenever it has died, until cancelled.
 
-        If its owner has gone meanwhile, this process is the next one.
+        If its owner has gone meanwhile, this process is the next one. `notice` is told when it
+        has died and when it is back, not of every attempt.
         """
+        is_down = False
         while True:
             await asyncio.sleep(every.total_seconds())
-            if self._process is not None and self._process.poll() is not None:
-                self._process = None
-            with suppress(EmbeddedError), _writing(self.directory):
-                if self._lock is None:
-                    self._lock = _try_lock(self.directory / "valkey.lock")
-                if self._lock is not None and not self._is_running():
-                    self._launch()
+            if is_down and await self._answers():
+                is_down = False
+                notice("embedded server is back", directory=str(self.directory))
+            try:
+                if self._revive() and not is_down:
+                    is_down = True
+                    notice("embedded server died", started_again=True, log=str(self._log))
+            except EmbeddedError as error:
+                if not is_down:
+                    notice("embedded server troubled", error=str(error))
+                is_down = True
+
+    def _revive(self) -> bool:
+        """Whether the server was found dead, is ours, and was launched anew."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        with _writing(self.directory):
+            if self._lock is None:
+                self._lock = _try_lock(self.directory / "valkey.lock")
+            if self._lock is None or self._is_running():
+                return False
+            self._launch()
+        return True
 
     async def stop(self) -> None:
         """Stop the server if this process owns it, and else do nothing; the data stays."""

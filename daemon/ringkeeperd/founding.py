@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ringkeeper.errors import RequestRefused
+from ringkeeper.durations import format_duration
+from ringkeeper.errors import ClocksApart, RequestRefused, RingLed
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.audit import events_between
 from ringkeeperd.leader_store import Acquired, Edition, Written
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from ringkeeperd.leader import Mint
     from ringkeeperd.leader_store import LeaderStore
 
-_TTL = timedelta(seconds=30)
+FOUNDING_TTL = timedelta(seconds=30)
+"""How long making a ring keeps others out, should it be killed."""
 
 
 async def found(  # noqa: PLR0913 - everything that is not pure is handed in
@@ -36,15 +38,24 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
     """Make the ring `name` and its first keys, and publish it as version 1.
 
     Raises:
-        RequestRefused: there is one already, or somebody leads one this very moment.
+        RequestRefused: there is one already.
+        RingLed: somebody leads one, or is about to make it, this very moment.
+        ClocksApart: the times in it would be wrong.
     """
-    taken = await store.acquire(owner, _TTL, 0)
+    await _check_absent(store, name)
+    taken = await store.acquire(owner, FOUNDING_TTL, 0)
     if not isinstance(taken, Acquired):
-        raise RequestRefused(f"ring {name!r} is being led already; ringkeeper status shows it")
+        raise RingLed(
+            f"ring {name!r} is being made or led by somebody; try again in "
+            f"{format_duration(FOUNDING_TTL)}, or see ringkeeper status"
+        )
     try:
-        if (await store.read()).snapshot:
-            raise RequestRefused(
-                f"ring {name!r} exists already and is left as it is; ringkeeper status shows it"
+        await _check_absent(store, name)
+        apart = abs(taken.redis_now - clock.now())
+        if apart > policy.clock_skew:
+            raise ClocksApart(
+                f"ring {name!r} is not made: this clock differs from Redis' by "
+                f"{format_duration(apart)}, more than clock_skew; set both right"
             )
         minted = [await mint(wanted) for wanted in first_keys_wanted(policy)]
         now = clock.now()
@@ -72,3 +83,10 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
         return ring
     finally:
         await store.release(owner)
+
+
+async def _check_absent(store: LeaderStore, name: str) -> None:
+    if (await store.read()).snapshot:
+        raise RequestRefused(
+            f"ring {name!r} exists already and is left as it is; ringkeeper status shows it"
+        )

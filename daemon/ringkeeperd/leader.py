@@ -106,6 +106,9 @@ class Observer(Protocol):
     def cannot_lead(self, error: RingkeeperError) -> None:
         """We could have had the lease, and must not use it."""
 
+    def broken(self, error: Exception) -> None:
+        """Leading failed in a way that nobody thought of."""
+
     def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
         """A new version is published."""
 
@@ -165,6 +168,10 @@ class Leader:
         """Whether Redis may lack something that is known."""
         self.bereft_since: float | None = None
         """Since when the private half of a key that may sign has been nowhere to be found."""
+        self.gave_way_at: float | None = None
+        """When the lease was last let go because our clock and Redis' differ."""
+        self.seen_epoch = 0
+        """The highest epoch that was found in Redis, or with a witness."""
         self._owner = owner
 
     def change_policy(self, policy: Policy) -> None:
@@ -195,6 +202,9 @@ class Leader:
                 # Promise 7: what cannot be read is not overwritten. Another daemon may read it.
                 self.observer.cannot_lead(error)
                 pause = _RETRY_MOST
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not end the serving
+                self.observer.broken(error)
+                pause = _RETRY_MOST
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY_MOST)
 
@@ -213,7 +223,7 @@ class Leader:
 
     def _seen_epoch(self) -> int:
         """The highest epoch that this process knows of."""
-        return max((side.history.ring.epoch for side in self.known()), default=0)
+        return max(self.seen_epoch, *(side.history.ring.epoch for side in self.known()), 0)
 
     def known(self) -> list[Evidence]:
         """What this process can show of the ring."""
@@ -417,7 +427,12 @@ class _Term:
         return self._ring.policy.proof_interval - age
 
     async def _prove(self) -> None:
-        """Sign and publish that this is still the newest version."""
+        """Sign and publish that this is still the newest version.
+
+        Raises:
+            ClocksApart: another daemon's clock may be better; ours signs if nobody's is.
+        """
+        self._give_way(self._ring.policy)
         asked_at = self._clock.monotonic()
         proof = sign_proof(self._ring, self._snapshot, self._clock.now(), self._leader.root)
         version, snapshot = self._ring.version, self._snapshot
@@ -430,6 +445,20 @@ class _Term:
             return
         self._proved_at = asked_at
         self._leader.follower.take(self._snapshot, proof, {})
+
+    def _give_way(self, policy: Policy) -> None:
+        """Let another lead while our clock and Redis' differ, if there is one that can."""
+        leader, now = self._leader, self._clock.monotonic()
+        if abs(self._offset) <= policy.clock_skew:
+            leader.gave_way_at = None
+            return
+        again = policy.max_staleness.total_seconds() / 4
+        if leader.gave_way_at is None or now - leader.gave_way_at > again:
+            leader.gave_way_at = now
+            raise ClocksApart(
+                f"this clock differs from Redis' by {format_duration(abs(self._offset))}, more "
+                "than clock_skew; giving way to any other daemon; set both clocks right"
+            )
 
     def _watch_propagation(self, instances: tuple[Instance, ...]) -> None:
         edition = (self._ring.epoch, self._ring.version)
@@ -468,6 +497,9 @@ class _Term:
                 f"redis holds no ring {name!r}, and nobody here knows it; if it is new, run "
                 "ringkeeper init; else start a daemon or an app that knew it, or restore Redis"
             )
+        leader.seen_epoch = max(leader.seen_epoch, diagnosis.newest.epoch)
+        if diagnosis.newest.epoch > self._epoch:
+            raise LeaseLost("redis counts epochs from further back; leading anew, above the ring's")
         self._wait_for_lost(diagnosis)
         self._check_seals(diagnosis, there)
         if not diagnosis.finding:
@@ -586,7 +618,7 @@ class _Term:
         """Whether the ring is now as asked; False if it moved on meanwhile: look again.
 
         Raises:
-            RequestRefused: meant for another ring or version, or not possible.
+            RequestRefused: meant for another ring, version or time, or not possible.
         """
         ring, now = self._ring, self._clock.now()
         if (request.ring_id, request.name) != (ring.id, ring.name):
@@ -594,6 +626,11 @@ class _Term:
         if request.version != ring.version:
             raise RequestRefused(
                 f"decided on version {request.version}, the ring is at {ring.version}; look again"
+            )
+        if now > request.until + ring.policy.clock_skew:
+            raise RequestRefused(
+                "it came too late: nobody has waited for it since "
+                f"{request.until:%Y-%m-%d %H:%M:%S} UTC; is the clock right where it was made?"
             )
         began = self._clock.monotonic()
         if request.command is not Command.REVOKE:

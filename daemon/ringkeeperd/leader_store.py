@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from ringkeeper.clock import from_ms, to_ms
+from ringkeeper.clock import LATEST_MS, from_ms, to_ms
 from ringkeeper.layout import Layout
 from ringkeeper.store import Published, RedisStore, Store, script
 from ringkeeper.topology import COMMAND_TIMEOUT, connection_for, speaking, waiting_apart
@@ -276,10 +276,10 @@ class RedisLeaderStore(RedisStore):
             )
         return str(entry)
 
-    async def withdraw(self, entry: str) -> None:
-        """Take a request back that nobody answered."""
+    async def withdraw(self, entry: str) -> bool:
+        """Take a request back that nobody answered; False if a leader has taken it."""
         with speaking(self.where, "withdrawing the request"):
-            await self._client.xdel(self.layout.requests, entry)
+            return bool(await self._client.xdel(self.layout.requests, entry))
 
     async def owner(self) -> str:
         """Who holds the lease, as its owner token says; empty if nobody does."""
@@ -340,6 +340,7 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         fields = json.loads(record)
         edition = int(fields["epoch"]), int(fields["version"])
         role = str(fields["role"])[:20]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         edition, role = (0, 0), "unknown"
-    return Instance(str(instance)[:80], role, *edition, from_ms(int(float(seen))))
+    seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
+    return Instance(str(instance)[:80], role, *edition, seen_at)

@@ -104,13 +104,13 @@ class Operator:
 
         Raises:
             RequestRefused: the leader said no, and why.
-            InfrastructureError: nobody answered within `wait`; the request was withdrawn.
+            InfrastructureError: nobody answered within `wait`; what became of the request.
         """
         by = f"{getpass.getuser()}@{socket.gethostname()}"[:MAX_TEXT]
         if len(reason) > MAX_TEXT:
             raise RequestRefused(f"a reason has {MAX_TEXT} characters at the most; shorten it")
         for _ in range(_TRIES):
-            ring = (await self.look()).ring
+            ring, now = (await self.look()).ring, self._clock.now()
             request = Request(
                 id=secrets.token_urlsafe(12),
                 ring_id=ring.id,
@@ -120,7 +120,8 @@ class Operator:
                 kid=kid,
                 reason=reason,
                 by=by,
-                at=self._clock.now(),
+                at=now,
+                until=now + wait,
             )
             answer = await self._exchange(sign_request(request, root), request.id, wait)
             if answer.event != REQUEST_REFUSED:
@@ -130,17 +131,32 @@ class Operator:
         raise RequestRefused(str(answer.fields.get("why", "refused")))
 
     async def _exchange(self, document: str, request: str, wait: timedelta) -> Event:
+        """Ask, and wait for the answer; a request that gets none is not left lying about."""
         after = await self._store.last_event()
         entry = await self._store.ask(document)
+        is_withdrawn = False
         try:
             async with asyncio.timeout(wait.total_seconds()):
                 return await self._answer(request, after)
         except TimeoutError:
-            await self._store.withdraw(entry)
-            raise InfrastructureError(
-                f"no leader answered within {wait.total_seconds():g} s and the request was "
-                "withdrawn; is a daemon with lead: true running? (ringkeeper status)"
-            ) from None
+            pass
+        finally:
+            is_withdrawn = await self._is_withdrawn(entry)
+        became = (
+            "the request was withdrawn; is a daemon with lead: true running?"
+            if is_withdrawn
+            else "yet the request may have been carried out; look"
+        )
+        raise InfrastructureError(
+            f"no leader answered within {wait.total_seconds():g} s: {became} (ringkeeper status)"
+        )
+
+    async def _is_withdrawn(self, entry: str) -> bool:
+        """Whether the request could be taken back; else it was taken, or lapses by itself."""
+        with suppress(InfrastructureError, TimeoutError):
+            async with asyncio.timeout(1):
+                return await self._store.withdraw(entry)
+        return False
 
     async def _answer(self, request: str, after: str) -> Event:
         async with self._store.events(after) as events:

@@ -164,6 +164,12 @@ class _Telling:
             self.log.error("cannot lead", ring=self.ring, error=str(error))
         self.state.is_leading, self.state.wait, self.state.trouble = False, None, str(error)
 
+    def broken(self, error: Exception) -> None:
+        what = f"{type(error).__name__}, a defect of ringkeeper; leading is tried again"
+        if self.state.trouble != what:
+            self.log.error("cannot lead", ring=self.ring, error=what, exc_info=error)
+        self.state.is_leading, self.state.wait, self.state.trouble = False, None, what
+
     def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
         self.failing = ""
         self.metrics.rotation_duration.labels(self.ring).observe(took.total_seconds())

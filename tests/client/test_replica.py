@@ -224,7 +224,7 @@ def test_a_revoked_key_verifies_no_more_and_a_new_one_does() -> None:
 
 def test_a_younger_proof_of_what_is_held_makes_it_fresh() -> None:
     _, younger = signed(RING, NOW + HOUR)
-    assert holding().prove(younger).loaded().staleness(NOW + HOUR) == timedelta(0)
+    assert holding().prove(younger, NOW + HOUR).loaded().staleness(NOW + HOUR) == timedelta(0)
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,29 @@ def test_a_younger_proof_of_what_is_held_makes_it_fresh() -> None:
 )
 def test_a_proof_that_says_nothing_new_of_what_is_held_is_ignored(proof: str) -> None:
     replica = holding()
-    assert replica.prove(proof) is replica
+    assert replica.prove(proof, NOW + HOUR) is replica
+
+
+def test_a_proof_from_the_future_counts_as_of_now_and_does_not_outlive_the_mended_clock() -> None:
+    """A leader whose clock is two days ahead must not make its word good for two more days."""
+    ahead = signed(RING, NOW + 48 * HOUR)[1]
+    replica = holding().prove(ahead, NOW + MINUTE)
+    assert replica.loaded().staleness(NOW + MINUTE) == timedelta(0)
+    assert not replica.loaded().may_sign(NOW + MINUTE + RULES.max_staleness + MINUTE)
+    mended = replica.prove(signed(RING, NOW + 2 * MINUTE)[1], NOW + 2 * MINUTE)
+    assert mended.loaded().proof_at == NOW + 2 * MINUTE
+    cold = EMPTY.offer(signed(RING)[0], ahead, NOW).loaded()
+    assert not cold.may_sign(NOW + RULES.max_staleness + MINUTE)
 
 
 def test_a_proof_is_of_no_use_before_there_is_a_ring() -> None:
-    assert EMPTY.prove(PROOF) is EMPTY
+    assert EMPTY.prove(PROOF, NOW) is EMPTY
 
 
-JUDGES: list[Callable[[Replica, str], object]] = [Replica.prove, Replica.lags]
+JUDGES: list[Callable[[Replica, str], object]] = [
+    lambda replica, proof: replica.prove(proof, NOW + HOUR),
+    Replica.lags,
+]
 
 
 @pytest.mark.parametrize("judge", JUDGES)

@@ -167,7 +167,7 @@ def test_an_app_starts_on_what_it_kept_while_redis_is_away(led: LedRing, tmp_pat
     cache = tmp_path / "cache"
     with connect(led, cache_dir=cache) as ring:
         token = ring.sign({"sub": "alice"})
-        file = cache / f"ring-{led.name}.json"
+        file = cache / f"cache-{led.name}.json"
         eventually(lambda: file.exists() and len(json.loads(file.read_text())["sealed"]) == 3)
         assert file.stat().st_mode & 0o777 == 0o600
     led.server.kill()
@@ -183,7 +183,7 @@ def test_an_app_starts_on_what_it_kept_while_redis_is_away(led: LedRing, tmp_pat
 async def test_an_asyncio_app_does_the_same(led: LedRing, tmp_path: Path) -> None:
     options: dict[str, Any] = {"trust_root": led.root.public, "kek": led.kek, "cache_dir": tmp_path}
     async with await ringkeeper.asyncio.Keyring.connect(led.server.url, **options) as ring:
-        file = tmp_path / f"ring-{led.name}.json"
+        file = tmp_path / f"cache-{led.name}.json"
         await eventually_async(
             lambda: file.exists() and len(json.loads(file.read_text())["sealed"]) == 3
         )
@@ -194,7 +194,7 @@ async def test_an_asyncio_app_does_the_same(led: LedRing, tmp_path: Path) -> Non
 
 def test_what_redis_holds_comes_before_what_was_kept(led: LedRing, tmp_path: Path) -> None:
     with connect(led, cache_dir=tmp_path):
-        eventually((tmp_path / f"ring-{led.name}.json").exists)
+        eventually((tmp_path / f"cache-{led.name}.json").exists)
     led.turn()
     with connect(led, cache_dir=tmp_path) as ring:
         assert ring.version == 2
@@ -215,7 +215,7 @@ def test_a_kept_ring_that_cannot_be_used_is_set_aside(
     led: LedRing, tmp_path: Path, kept: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    file = tmp_path / f"ring-{led.name}.json"
+    file = tmp_path / f"cache-{led.name}.json"
     forged = Shown(sign_snapshot(led.ring, TrustRoot.generate()), led.proof, {}).encode()
     file.write_text(forged if kept == "forged" else kept)
     with connect(led, cache_dir=tmp_path) as ring:
@@ -227,7 +227,7 @@ def test_a_kept_ring_that_cannot_be_used_is_set_aside(
 
 def test_a_wrong_kek_is_told_although_a_ring_was_kept(led: LedRing, tmp_path: Path) -> None:
     with connect(led, cache_dir=tmp_path):
-        file = tmp_path / f"ring-{led.name}.json"
+        file = tmp_path / f"cache-{led.name}.json"
         eventually(lambda: file.exists() and len(json.loads(file.read_text())["sealed"]) == 3)
     led.server.kill()
     with pytest.raises(RingkeeperError):

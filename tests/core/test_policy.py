@@ -49,6 +49,9 @@ def test_a_short_cryptoperiod_caps_every_wait() -> None:
         ({"publication_interval": 200 * HOUR}, "publication_interval: 8d 8h", "shorten it"),
         ({"jwks_max_age": 5 * HOUR}, "jwks_max_age: 5h", "shorten it"),
         ({"max_staleness": MINUTE}, "max_staleness: 1m", "lengthen it"),
+        ({"confirmation_timeout": 200 * HOUR}, "confirmation_timeout: 8d 8h", "shorten it"),
+        ({"poll_interval": 30 * HOUR}, "poll_interval: 30h", "shorten it"),
+        ({"clock_skew": 2 * HOUR}, "clock_skew: 2h", "set it to at most 1h"),
         ({"max_verify_staleness": HOUR}, "max_verify_staleness: 1h", "lengthen it"),
     ],
 )

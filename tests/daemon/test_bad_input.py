@@ -215,7 +215,7 @@ def test_a_lost_trust_root_is_not_replaced_by_a_fresh_one(site: Site) -> None:
     site.done("init")
     for name in ("root.jwk", "root.pub.jwk"):
         (site.folder / name).unlink()
-    assert "restore it from where the ring was made" in site.refused("init")
+    assert "restore it from where that was" in site.refused("init")
     assert not (site.folder / "root.jwk").exists()
     assert not (site.folder / "root.pub.jwk").exists()
 

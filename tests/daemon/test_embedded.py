@@ -537,7 +537,12 @@ def test_is_alive_tells_the_dead() -> None:
 
 async def test_a_server_that_died_is_started_again_and_its_data_is_there(home: Path) -> None:
     async with await EmbeddedServer.start(home) as server:
-        supervising = asyncio.create_task(server.supervise(timedelta(milliseconds=20)))
+        told: list[str] = []
+
+        def notice(event: str, /, **fields: object) -> None:
+            told.append(event)
+
+        supervising = asyncio.create_task(server.supervise(notice, timedelta(milliseconds=20)))
         with client(home) as connection:
             connection.set("kept", "yes")
         first = pid_of(home)
@@ -550,4 +555,8 @@ async def test_a_server_that_died_is_started_again_and_its_data_is_there(home: P
                     kept = connection.get("kept")
         assert kept == "yes"
         assert pid_of(home) != first
+        async with asyncio.timeout(10):
+            while len(told) < 2:
+                await asyncio.sleep(0.02)
+        assert told == ["embedded server died", "embedded server is back"]
         supervising.cancel()

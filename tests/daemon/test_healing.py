@@ -112,7 +112,7 @@ def test_a_redis_that_went_back_is_put_right(site: Site, valkey: Server) -> None
 def test_an_empty_redis_is_healed_from_the_file_of_a_daemon(site: Site, valkey: Server) -> None:
     daemon = site.daemon(init=True, **QUICK)
     ring = turned(site, daemon, valkey)
-    file = site.folder / "state0" / "ring-access-token.json"
+    file = site.folder / "state0" / "state-access-token.json"
     eventually(lambda: file.exists() and len(json.loads(file.read_text())["sealed"]) == 3)
     daemon.kill()
     assert file.stat().st_mode & 0o777 == 0o600
@@ -193,7 +193,7 @@ def test_where_nobody_knows_the_ring_the_daemon_waits_and_says_what_to_do(
 
 def test_sealed_keys_that_vanish_come_back(site: Site, valkey: Server) -> None:
     daemon = site.daemon(init=True, **QUICK, access_token_dynamic_signing_key_update_interval=0.01)
-    eventually((site.folder / "state0" / "ring-access-token.json").exists)
+    eventually((site.folder / "state0" / "state-access-token.json").exists)
     sealed = dump(valkey)["sealed"]
     eventually(lambda: len(kept(site)) == len(sealed))
     with valkey.client() as client:
@@ -204,7 +204,7 @@ def test_sealed_keys_that_vanish_come_back(site: Site, valkey: Server) -> None:
 
 
 def kept(site: Site) -> dict[str, str]:
-    file = site.folder / "state0" / "ring-access-token.json"
+    file = site.folder / "state0" / "state-access-token.json"
     found: dict[str, str] = json.loads(file.read_text())["sealed"]
     return found
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_is_never_overwritten(site: Site, valkey: Server) ->
 
 def test_another_ring_in_its_place_is_left_alone(site: Site, valkey: Server) -> None:
     daemon = site.daemon(init=True, **QUICK)
-    eventually((site.folder / "state0" / "ring-access-token.json").exists)
+    eventually((site.folder / "state0" / "state-access-token.json").exists)
     daemon.kill()
     with valkey.client() as client:
         client.flushall()
@@ -253,7 +253,7 @@ def test_another_ring_in_its_place_is_left_alone(site: Site, valkey: Server) -> 
 def test_init_makes_no_ring_where_one_is_known(site: Site, valkey: Server) -> None:
     """An empty Redis is not a reason to log everybody out."""
     daemon = site.daemon(init=True, **QUICK)
-    file = site.folder / "state0" / "ring-access-token.json"
+    file = site.folder / "state0" / "state-access-token.json"
     eventually(file.exists)
     daemon.kill()
     with valkey.client() as client:
@@ -266,7 +266,7 @@ def test_a_kept_ring_that_cannot_be_used_is_set_aside_and_told(site: Site, valke
     site.done("init", config=site.configure(**QUICK).name)
     folder = site.folder / "state0"
     folder.mkdir()
-    file = folder / "ring-access-token.json"
+    file = folder / "state-access-token.json"
     file.write_text('{"snapshot": "cut sho')
     daemon = site.daemon(**QUICK)
     (told,) = daemon.events("kept ring set aside")

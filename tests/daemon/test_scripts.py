@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ringkeeper.clock import SystemClock
+from ringkeeper.errors import RedisUnavailable
 from ringkeeper.store import Published, Released, Subscribed
 from ringkeeperd.leader_store import (
     Acquired,
@@ -170,3 +171,16 @@ async def test_requests_are_read_from_the_oldest_and_dismissed(
         await store.dismiss(asked, "answer")
         assert client.xlen(store.layout.requests) == 1
         assert client.xlen(store.layout.events) == 1
+
+
+async def test_an_audit_of_the_wrong_type_stops_a_publication_before_it_wrote_anything(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.acquire("a", TTL, 0)
+    await store.publish("a", "0", edition(1, put={"d-1": "one"}, kept=frozenset({"d-1"})))
+    with any_server.client() as client:
+        client.set(store.layout.events, "somebody else's")
+    with pytest.raises(RedisUnavailable, match="something else uses a key"):
+        await store.publish("a", "1", edition(2, events=("e",)))
+    assert (await store.read()).snapshot == "snapshot 1"
+    assert await store.sealed(["d-1"]) == {"d-1": "one"}

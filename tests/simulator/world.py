@@ -263,7 +263,7 @@ class World:
             kid = self.random.choice(ring.keys).kid if command is Command.REVOKE else ""
             request = Request(
                 f"q{self.redis.serial}", ring.id, ring.name, ring.version, command, kid,
-                "simulated", "operator", self.clock.now(),
+                "simulated", "operator", self.clock.now(), self.clock.now() + 60 * SECOND,
             )  # fmt: skip
             self.redis.ask(sign_request(request, self.root))
 

@@ -58,6 +58,7 @@ def vector(algorithm: str) -> dict[str, Any]:
         reason="leaked",
         by="alice",
         at=NOW,
+        until=NOW + timedelta(seconds=10),
     )
     event = Event(
         ring_id=ring.id,

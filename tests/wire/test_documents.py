@@ -77,7 +77,10 @@ def test_proof_request_and_event_come_back_exactly() -> None:
         digest_of(snapshot),
         NOW,
     )
-    request = Request("q", ring.id, ring.name, 1, Command.REVOKE, "d-1", "leaked", "alice", NOW)
+    until = NOW + timedelta(seconds=10)
+    request = Request(
+        "q", ring.id, ring.name, 1, Command.REVOKE, "d-1", "leaked", "alice", NOW, until
+    )
     assert open_request(sign_request(request, ROOT), ROOT.public) == request
     event = Event(ring.id, ring.name, 1, 1, NOW, "key activated", {"kid": "d-1", "forced": 2})
     assert open_event(sign_event(event, ROOT), ROOT.public) == event

@@ -8,19 +8,24 @@
 -- Returns {'ok', epoch, now in ms}, or {'held', ms that the lease has left, now in ms}.
 --
 -- Idempotent: the owner that lost the reply gets the same epoch again. The epoch is above what is
--- stored and above what was seen, so it never repeats, not even after Redis lost its data.
+-- stored and above what was seen, so it never repeats, not even after Redis lost its data. What is
+-- stored is not signed: what no number of leaderships explains is not counted on from.
 
+local seen = tonumber(ARGV[3])
+local stored = redis.call('GET', KEYS[2]) or ''
+local counted = string.match(stored, '^%d+$') and #stored <= 15 and tonumber(stored)
+local is_sound = counted and counted > seen and counted <= seen + 1e6
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local holder = redis.call('GET', KEYS[1])
-if holder == ARGV[1] then
+if holder == ARGV[1] and is_sound then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
-    return {'ok', tonumber(redis.call('GET', KEYS[2]) or ARGV[3]), now}
+    return {'ok', counted, now}
 end
-if holder then
+if holder and holder ~= ARGV[1] then
     return {'held', redis.call('PTTL', KEYS[1]), now}
 end
-local epoch = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[3])) + 1
+local epoch = (is_sound and counted or seen) + 1
 redis.call('SET', KEYS[2], string.format('%.0f', epoch))
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {'ok', epoch, now}

@@ -4,6 +4,8 @@
 -- KEYS[2] seen (sorted set)   instance id -> last heard of, ms
 -- ARGV[1] liveness window, ms
 -- Returns {now in ms, id, last heard of, what it confirmed, id, ...}. Idempotent.
+--
+-- Anyone who may write to Redis may write here: so rows and their length are limited.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -13,11 +15,13 @@ for _, id in ipairs(gone) do
     redis.call('HDEL', KEYS[1], id)
     redis.call('ZREM', KEYS[2], id)
 end
-local live = redis.call('ZRANGE', KEYS[2], now - window, '+inf', 'BYSCORE', 'WITHSCORES')
+local live = redis.call('ZRANGE', KEYS[2], now - window, '+inf', 'BYSCORE', 'LIMIT', 0, 20000,
+    'WITHSCORES')
 local answer = {now}
 for i = 1, #live, 2 do
-    answer[#answer + 1] = live[i]
+    local record = redis.call('HGET', KEYS[1], live[i]) or ''
+    answer[#answer + 1] = string.sub(live[i], 1, 200)
     answer[#answer + 1] = live[i + 1]
-    answer[#answer + 1] = redis.call('HGET', KEYS[1], live[i]) or ''
+    answer[#answer + 1] = #record > 1000 and '' or record
 end
 return answer

@@ -25,7 +25,8 @@
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then
     return {'fenced', 'the lease is not ours any more'}
 end
-if tonumber(redis.call('GET', KEYS[4]) or '0') > tonumber(ARGV[2]) then
+local epoch = tonumber(redis.call('GET', KEYS[4]) or '') or 0
+if epoch > tonumber(ARGV[2]) then
     return {'fenced', 'another leadership came after ours'}
 end
 local version = redis.call('HGET', KEYS[1], 'version') or '0'
@@ -34,6 +35,11 @@ if version == ARGV[4] and redis.call('HGET', KEYS[1], 'snapshot') == ARGV[5] the
 end
 if version ~= ARGV[3] then
     return {'stale', version}
+end
+
+local kind = redis.call('TYPE', KEYS[5])['ok']
+if kind ~= 'stream' and kind ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[5] .. ' is a ' .. kind .. ', not a stream')
 end
 
 local changes = cjson.decode(ARGV[10])

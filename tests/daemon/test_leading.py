@@ -1,0 +1,255 @@
+"""One leader on a real server, in this process: with another clock, and when the unforeseen comes."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ringkeeper.clock import SystemClock
+from ringkeeper.errors import ClocksApart, RequestRefused, RingLed
+from ringkeeper.follower import Follower
+from ringkeeper.tasks import first_of
+from ringkeeper.wire import Command, Request, open_event, open_proof, sign_request
+from ringkeeperd.founding import found
+from ringkeeperd.leader import Leader
+from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.minting import mint_aside
+from tests.plugins.rings import LedRing
+
+TTL = timedelta(seconds=2)
+
+
+class ShiftedClock(SystemClock):
+    """This machine's clock, `by` off."""
+
+    def __init__(self, by: timedelta = timedelta(0)) -> None:
+        self.by = by
+
+    def now(self) -> datetime:
+        return super().now() + self.by
+
+
+class Told:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given: self.calls.append((name, given[0] if given else None))
+
+    def named(self, name: str) -> list[Any]:
+        return [given for called, given in self.calls if called == name]
+
+
+def _silent(event: str, /, **fields: object) -> None:
+    """Nobody listens."""
+
+
+class Candidate:
+    """One daemon's part in leading, with a clock of its own."""
+
+    def __init__(self, led: LedRing, url: str, name: str, clock: SystemClock) -> None:
+        self.told = Told()
+        self.store = RedisLeaderStore.connect(url, led.name, clock, password=None)
+        self.follower = Follower(
+            name=led.name,
+            roots=led.root.public,
+            store=self.store,
+            clock=clock,
+            random=random.Random(),
+            instance=name,
+            role="daemon",
+            kek=led.kek,
+            notice=_silent,
+        )
+        terms = iter(range(1000))
+        self.leader = Leader(
+            policy=led.policy,
+            store=self.store,
+            follower=self.follower,
+            root=led.root,
+            kek=led.kek,
+            clock=clock,
+            owner=lambda: f"{name}/{next(terms)}",
+            mint=lambda wanted: mint_aside(wanted, led.kek),
+            lease_ttl=TTL,
+            observer=self.told,
+        )
+        self.task = asyncio.ensure_future(first_of(self.follower.run(), self.leader.run()))
+
+    async def close(self) -> None:
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+        await self.store.close()
+
+
+@pytest.fixture
+async def candidates(led: LedRing) -> AsyncIterator[Any]:
+    made: list[Candidate] = []
+
+    def candidate(name: str, clock: SystemClock | None = None) -> Candidate:
+        made.append(Candidate(led, led.server.url, name, clock or SystemClock()))
+        return made[-1]
+
+    yield candidate
+    for each in made:
+        await each.close()
+
+
+async def until(is_so: Any, within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
+        while not is_so():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_leader_whose_clock_is_off_gives_way_to_one_whose_is_not(
+    led: LedRing, candidates: Any
+) -> None:
+    wrong = candidates("wrong", ShiftedClock(timedelta(hours=1)))
+    await until(lambda: wrong.told.named("cannot_lead"))
+    right = candidates("right")
+    await until(lambda: right.told.named("leading"))
+    assert isinstance(wrong.told.named("cannot_lead")[0], ClocksApart)
+    with led.server.client() as client:
+        proof = open_proof(client.hget(led.layout.keyring, "proof"), led.root.public)
+    assert abs(proof.at - SystemClock().now()) < timedelta(minutes=1)
+    assert right.told.named("cannot_lead") == []
+
+
+async def test_where_nobody_takes_its_place_it_goes_on_proving_but_turns_nothing(
+    led: LedRing, candidates: Any
+) -> None:
+    """Redis' own clock may be the wrong one: that must not stop apps from signing."""
+    alone = candidates("alone", ShiftedClock(timedelta(minutes=-10)))
+    await until(lambda: len(alone.told.named("leading")) >= 2)
+    await until(lambda: alone.told.named("waiting"))
+    assert "clock" in alone.told.named("waiting")[0].why
+    assert len(alone.told.named("cannot_lead")) == 1
+
+
+async def test_what_nobody_thought_of_ends_a_term_and_not_the_daemon(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances = RedisLeaderStore.instances
+
+    async def once(self: RedisLeaderStore, window: timedelta) -> Any:
+        monkeypatch.setattr(RedisLeaderStore, "instances", instances)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(RedisLeaderStore, "instances", once)
+    candidate = candidates("a")
+    await until(lambda: len(candidate.told.named("leading")) >= 2)
+    assert [type(error) for error in candidate.told.named("broken")] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize(
+    ("score", "record"),
+    [
+        ("+inf", "{}"),
+        ("1e300", '{"epoch":1,"version":1,"role":"app"}'),
+        ("1e15", '{"epoch":1e999,"version":1,"role":"app"}'),
+        ("1e15", "[" * 900),
+        ("1e15", "x" * 100_000),
+    ],
+)
+async def test_a_row_of_nonsense_in_the_table_of_instances_harms_nobody(
+    led: LedRing, candidates: Any, score: str, record: str
+) -> None:
+    with led.server.client() as client:
+        client.execute_command("ZADD", led.layout.seen, score, "x" * 500)
+        client.hset(led.layout.instances, "x" * 500, record)
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    assert candidate.told.named("broken") == []
+
+
+@pytest.mark.parametrize("stored", ["9" * 17, "inf", "nan", "-5", "1e9", "epoch", "7000000"])
+async def test_an_epoch_that_anyone_may_have_written_is_not_counted_on_from(
+    led: LedRing, candidates: Any, stored: str
+) -> None:
+    with led.server.client() as client:
+        client.set(led.layout.epoch, stored)
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    assert all(0 < epoch < 10 for epoch in candidate.told.named("leading"))
+    led.ring = candidate.follower.replica.held.ring
+
+
+async def test_a_lost_count_of_epochs_does_not_bring_old_ones_back(
+    led: LedRing, candidates: Any
+) -> None:
+    for _ in range(3):
+        led.turn()
+    before = led.ring.epoch
+    with led.server.client() as client:
+        client.delete(led.layout.epoch)
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("leading"))
+    assert candidate.told.named("leading")[0] > before
+
+
+async def test_a_request_that_was_withheld_is_not_carried_out_later(
+    led: LedRing, candidates: Any
+) -> None:
+    """The version is still the one it was made for; only its time is over."""
+    now = SystemClock().now()
+    made = now - led.policy.clock_skew - timedelta(seconds=20)
+    late = Request(
+        id="late",
+        ring_id=led.ring.id,
+        name=led.name,
+        version=led.ring.version,
+        command=Command.REVOKE,
+        kid=led.signer.kid,
+        reason="",
+        by="alice",
+        at=made,
+        until=made + timedelta(seconds=10),
+    )
+    candidate = candidates("a")
+    await candidate.store.ask(sign_request(late, led.root))
+    await until(lambda: candidate.told.named("refused"))
+    refused = candidate.told.named("refused")[0]
+    assert "came too late" in refused.fields["why"]
+    assert candidate.follower.replica.held.ring.key(led.signer.kid).may_verify
+    with led.server.client() as client:
+        (_, fields), *_ = client.xrevrange(led.layout.events, count=1)
+    assert open_event(fields["event"], led.root.public).fields["request"] == "late"
+
+
+async def _make(led: LedRing, store: RedisLeaderStore, clock: SystemClock) -> Any:
+    return await found(
+        name="new",
+        ring_id="new",
+        policy=led.policy,
+        store=store,
+        root=led.root,
+        mint=lambda wanted: mint_aside(wanted, led.kek),
+        clock=clock,
+        owner="b",
+    )
+
+
+async def test_a_ring_is_not_made_by_a_clock_that_is_off_or_beside_another_maker(
+    led: LedRing,
+) -> None:
+    clock = ShiftedClock(timedelta(minutes=5))
+    store = RedisLeaderStore.connect(led.server.url, "new", clock, password=None)
+    try:
+        with pytest.raises(ClocksApart, match="differs from Redis' by 5m"):
+            await _make(led, store, clock)
+        await store.acquire("a", TTL, 0)
+        with pytest.raises(RingLed, match="try again"):
+            await _make(led, store, SystemClock())
+        await store.release("a")
+        assert (await _make(led, store, SystemClock())).version == 1
+        with pytest.raises(RequestRefused, match="exists already"):
+            await _make(led, store, SystemClock())
+    finally:
+        await store.close()

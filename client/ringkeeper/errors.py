@@ -109,6 +109,20 @@ class ClocksApart(InfrastructureError):
     """Our clock and Redis' differ by more than `clock_skew`: which one is right?"""
 
 
+class Defect(InfrastructureError):
+    """Something that nobody thought of went wrong in ringkeeper itself; it is tried again."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Defect:
+        """`error`, by its kind and its place alone: its text might hold anything."""
+        where, trace = "", error.__traceback__
+        while trace:
+            code = trace.tb_frame.f_code
+            where = f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        return cls(f"{type(error).__name__} at {where}, a defect of ringkeeper: please report it")
+
+
 class RingClosed(InfrastructureError):
     """The keyring was closed by its owner."""
 

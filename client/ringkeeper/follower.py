@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.errors import (
+    Defect,
     DocumentError,
     InfrastructureError,
     RedisUnavailable,
@@ -161,17 +162,26 @@ class Follower:
         try:
             await self.recall()
             await first_of(
-                self._listen(),
-                self._poll(),
-                self._prepare_when_wanted(),
-                self._keep_when_changed(),
-                self._show_when_doubted(),
-                self._fall_back(),
+                self._kept_up("listening", self._listen),
+                self._kept_up("polling", self._poll),
+                self._kept_up("preparing", self._prepare_when_wanted),
+                self._kept_up("keeping", self._keep_when_changed),
+                self._kept_up("being a witness", self._show_when_doubted),
+                self._kept_up("starting on what was kept", self._fall_back),
             )
         finally:
             with suppress(InfrastructureError, TimeoutError):
                 async with asyncio.timeout(1):
                     await self._store.forget(self._instance)
+
+    async def _kept_up(self, doing: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Keep `work` up, whatever goes wrong in it: a process must not become deaf unnoticed."""
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - the last barrier
+                self._is_troubled(doing, Defect.of(error))
+            await asyncio.sleep(self._jittered(_BACKOFF_MOST))
 
     # --- learning: messages, and the hash behind them --------------------------------------------
 
@@ -262,6 +272,8 @@ class Follower:
             self._doubt()
         except (DocumentError, InfrastructureError) as error:
             self._is_troubled("reading", error)
+        except Exception as error:  # noqa: BLE001 - nobody who waits for the read is to blame
+            self._is_troubled("reading", Defect.of(error))
         else:
             self._read_at = self._clock.monotonic()
             self._is_well("reading")
@@ -285,7 +297,22 @@ class Follower:
                 f"redis holds no ring {self.replica.name!r}; if it is new, run ringkeeper init, "
                 "otherwise this is a loss of data: keep the daemons running"
             )
-        self._take(self.replica.offer(stored.snapshot, stored.proof, self._clock.now()))
+        now = self._clock.now()
+        replica = self.replica if self.replica.held else self._kept(now)
+        try:
+            self._take(replica.offer(stored.snapshot, stored.proof, now))
+        except RolledBack:
+            self._take(replica)
+            raise
+
+    def _kept(self, now: datetime) -> Replica:
+        """What was kept, to begin with where that is young enough: Redis may hold less."""
+        kept = self._remembered
+        if kept:
+            with suppress(DocumentError, InfrastructureError):
+                offered = self.replica.offer(kept.snapshot, kept.proof, now)
+                return offered.with_keys(kept.sealed, {})
+        return self.replica
 
     def _take(self, replica: Replica) -> None:
         former, self.replica = self.replica, replica

@@ -21,6 +21,7 @@ finds the ring full and leaves nobody to sign."""
 
 _LONGEST_PROOF_INTERVAL = timedelta(seconds=60)
 _LIVENESS_POLLS = 3
+_LEAST_SKEW = timedelta(seconds=1)
 _MOST_SKEW = timedelta(hours=1)
 
 
@@ -122,8 +123,16 @@ class Policy:
             for name, value in self._positive()
             if value <= timedelta(0)
         ]
-        if self.clock_skew < timedelta(0):
-            problems.append("clock_skew: cannot be negative; write e.g. 60s")
+        if self.clock_skew < _LEAST_SKEW:
+            problems.append(
+                f"clock_skew: must be at least {format_duration(_LEAST_SKEW)}, for no two hosts' "
+                "clocks agree better all the time; write e.g. 60s"
+            )
+        if timedelta(0) < self.access_token_validity < timedelta(seconds=1):
+            problems.append(
+                "access_token_validity: must be at least 1 second, in which tokens count; write "
+                "e.g. 3600"
+            )
         if self.algorithm not in ALGORITHMS:
             problems.append(
                 f"algorithm: {self.algorithm!r} is not offered; use one of {', '.join(ALGORITHMS)}"

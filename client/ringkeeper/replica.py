@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.clock import ZERO
 from ringkeeper.durations import format_duration
-from ringkeeper.errors import ForkedRing, RingNotLoaded, RolledBack, StaleRing, WrongRing
+from ringkeeper.errors import (
+    ClocksApart,
+    ForkedRing,
+    RingNotLoaded,
+    RolledBack,
+    StaleRing,
+    WrongRing,
+)
 from ringkeeper.testimony import Testimony
 from ringkeeper.wire import Proof, digest_of, open_proof, open_snapshot
 
@@ -42,8 +49,7 @@ class Held:
     digest: str
     proof: str
     proof_at: datetime
-    """When the newest proof that vouches for this snapshot, or for one before it, was signed; not
-    after it was seen, whatever the leader's clock said."""
+    """When the newest proof that vouches for this snapshot, or for one before it, was signed."""
     verifying: Mapping[str, PublicKey]
     signing: Mapping[str, PrivateKey] = field(default_factory=lambda: MappingProxyType({}))
     sealed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -109,7 +115,7 @@ class Replica:
 
         Raises:
             DocumentError: refused, and why. What is held stays as it is.
-            RingNotLoaded, StaleRing: a cold start needs a young proof.
+            RingNotLoaded, StaleRing, ClocksApart: a cold start needs a young proof.
         """
         if self.held and snapshot == self.held.snapshot:
             return self.prove(proof, now) if proof else self
@@ -126,7 +132,7 @@ class Replica:
     def prove(self, proof: str, now: datetime) -> Replica:
         """This replica after it was shown a proof; an older or some other version's is ignored.
 
-        One from the future counts as of now: it must not outlive the mending of a leader's clock.
+        So is one from the future: it would vouch for longer than `max_staleness`.
 
         Raises:
             DocumentError: not a proof that the trust root signed for this ring.
@@ -135,10 +141,10 @@ class Replica:
             return self
         opened = self._opened_proof(proof, self.held.ring)
         vouches = (opened.version, opened.digest) == (self.held.ring.version, self.held.digest)
-        proof_at = min(opened.at, now)
-        if not vouches or proof_at <= self.held.proof_at:
+        is_early = opened.at > now + self.held.ring.policy.clock_skew
+        if not vouches or is_early or opened.at <= self.held.proof_at:
             return self
-        return replace(self, held=replace(self.held, proof=proof, proof_at=proof_at))
+        return replace(self, held=replace(self.held, proof=proof, proof_at=opened.at))
 
     def lags(self, proof: str) -> bool:
         """Whether `proof` speaks of a version that this replica has not seen: read the hash.
@@ -180,7 +186,12 @@ class Replica:
                 f"ring {self.name!r}: the proof of freshness vouches for version {opened.version}, "
                 f"Redis holds {ring.version}; waiting for a leader to mend it"
             )
-        held = self._load(ring, snapshot, proof, min(opened.at, now))
+        if opened.at > now + ring.policy.clock_skew:
+            raise ClocksApart(
+                f"ring {self.name!r}: the newest proof of freshness was signed "
+                f"{format_duration(opened.at - now)} from now; set this host's clock right"
+            )
+        held = self._load(ring, snapshot, proof, opened.at)
         if not held.may_sign(now):
             raise StaleRing(
                 f"ring {self.name!r}: the newest proof of freshness is "

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAX_SEALED: Final = 16 * 1024
 """Bytes of a sealed key; one of 4096-bit RSA has 4.5 KiB."""
 _ALGORITHMS: Final = ["dir", "A256GCM"]
+_HEADER: Final = {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json"}
 _BITS: Final = 256
 
 
@@ -56,7 +57,10 @@ class Kek:
         members = jwk.get("keys", [jwk])
         if not isinstance(members, list) or not members:
             raise SecretError("a JWK Set without a key in it")
-        return cls(dict(map(_import, members)))
+        keys = [_import(member) for member in members]
+        if len(dict(keys)) < len(keys):
+            raise SecretError("a JWK Set with two KEKs of one kid; tell them apart")
+        return cls(dict(keys))
 
     @property
     def kid(self) -> str:
@@ -70,7 +74,7 @@ class Kek:
 
     def seal(self, private: PrivateKey) -> str:
         """`private` as a compact JWE."""
-        header = {"alg": "dir", "enc": "A256GCM", "kid": self.kid, "cty": "jwk+json"}
+        header = {**_HEADER, "kid": self.kid}
         body = json.dumps(private.secret_jwk(), separators=(",", ":")).encode()
         return jwe.encrypt_compact(header, body, self._keys[self.kid], algorithms=_ALGORITHMS)
 
@@ -101,7 +105,7 @@ class Kek:
         try:
             opened = jwe.decrypt_compact(sealed, self._keys[by], algorithms=_ALGORITHMS)
             jwk = json.loads(opened.plaintext or b"")
-        except (JoseError, ValueError):
+        except (JoseError, ValueError, TypeError, RecursionError):
             jwk = None
         if not isinstance(jwk, dict):
             # `from None` above and no quote here: nothing of the plaintext may reach a traceback.
@@ -112,10 +116,11 @@ class Kek:
     def _sealed_by(sealed: str, kid: str) -> str:
         try:
             header = json.loads(urlsafe_b64decode(sealed.split(".", 1)[0].encode()))
-            by = header["kid"]
-            known = (header["alg"], header["enc"]) == ("dir", "A256GCM") and "zip" not in header
-        except (ValueError, KeyError, TypeError, RecursionError):
+            by = header.pop("kid")
+            known = header == _HEADER
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             known, by = False, None
+        # Exactly what `seal` writes: what else may stand in a header is none of ours to judge.
         if not known or not isinstance(by, str):
             raise SealBroken(f"what is stored under {kid} is no sealed key; restore it")
         return by

@@ -54,7 +54,7 @@ def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(path.parent)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, mode)
@@ -64,6 +64,7 @@ def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
             os.fsync(descriptor)
         # A link, not a rename: it fails where something is, instead of replacing it.
         path.hardlink_to(temporary)
+        sync(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
@@ -75,6 +76,15 @@ def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
         with suppress(OSError):
             temporary.unlink()
     return True
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(
+            error.errno, "a file stands where its directory should be"
+        ) from None
 
 
 def _read(path: Path, what: str, make: Callable[[Mapping[str, Any]], _T], *, is_secret: bool) -> _T:
@@ -99,6 +109,11 @@ def _json(path: Path, what: str, *, is_secret: bool) -> Mapping[str, Any]:
         raise SecretError(
             f"{path}: the {what} cannot be read ({error.strerror}); let this user read it"
         ) from None
+    if not is_secret and status.st_mode & stat.S_IWOTH:
+        raise SecretError(
+            f"{path}: anyone may change the {what} (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"chmod 644 {path}, after a look at what it holds"
+        )
     if is_secret and status.st_mode & _TOO_OPEN:
         raise SecretError(
             f"{path}: the {what} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); "
@@ -113,3 +128,12 @@ def _json(path: Path, what: str, *, is_secret: bool) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise SecretError(f"{path}: the {what} is not a JWK in JSON; is this the right file?")
     return document
+
+
+def sync(directory: Path) -> None:
+    """Make the new name in `directory` survive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

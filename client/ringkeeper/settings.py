@@ -388,7 +388,7 @@ SETTINGS: Final = (
     ),
     _rule(
         "clock_skew",
-        Kind("duration", _duration_or_zero),
+        _DURATION,
         "60s",
         "The greatest difference between two hosts' clocks, and so the leeway when tokens are "
         "checked.",

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ringkeeper.errors import MalformedDocument, StateUnusable
+from ringkeeper.secret_files import sync
 from ringkeeper.testimony import MAX_TESTIMONY, Testimony
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class StateFile:
                 file.flush()
                 os.fsync(descriptor)
             temporary.replace(self.path)
-            _sync(self.path.parent)
+            sync(self.path.parent)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink()
@@ -89,12 +90,3 @@ class StateFile:
             f"{self.path}: cannot be {doing} ({error.strerror}); let this user write there, or set "
             f"{self._setting} to where it may"
         )
-
-
-def _sync(directory: Path) -> None:
-    """Make the new name in `directory` survive a loss of power."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

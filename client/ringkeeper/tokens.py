@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
 
 from ringkeeper.durations import format_duration
@@ -85,14 +86,24 @@ def sign(
             f"a token of ring {held.ring.name!r} lives {format_duration(longest)} at most; "
             "shorten its lifetime, or raise access_token_validity first"
         )
-    body = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
+    if expires <= issued:
+        raise MalformedToken("a token lives a second at least, for its times are whole seconds")
     whole_header = {"typ": "JWT", **(header or {}), "kid": key.kid}
     _check_extensions(whole_header)
-    token = private.sign_compact(whole_header, body)
+    try:
+        body = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
+        token = private.sign_compact(whole_header, body)
+    except (JoseError, ValueError, TypeError, RecursionError) as error:
+        # Not the error's own words: they may quote a claim.
+        raise MalformedToken(
+            f"claims or a header that no token can carry ({type(error).__name__}); use what JSON "
+            "has, and the header's members as RFC 7515 says"
+        ) from None
     if len(token) > MAX_TOKEN:
         raise MalformedToken(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
     if token.index(".") > MAX_HEADER:
         raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters; shorten it")
+    _check_readable(token, now, policy.clock_skew.total_seconds())
     return token
 
 
@@ -130,6 +141,16 @@ def verify(
         raise InvalidSignature(f"not signed by {key.kid}")
     _check_parties(claims, audience, issuer)
     return claims
+
+
+def _check_readable(token: str, now: datetime, skew: float) -> None:
+    """What `verify` would say of these claims; only `nbf` may lie ahead."""
+    _, claims = _parse(token)
+    latest = now.timestamp() + skew
+    if "nbf" in claims:
+        _instant(claims, "nbf", MalformedToken)
+    if _instant(claims, "iat", MalformedToken) > latest:
+        raise MalformedToken("a token's iat is when it was issued: not in the future")
 
 
 def kid_in(token: str) -> str:

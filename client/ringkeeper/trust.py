@@ -36,6 +36,9 @@ class DocumentType:
     """Bytes of the whole compact JWS."""
 
 
+_TRIAL: Final = DocumentType("ringkeeper-trial+json", 1024)
+
+
 class TrustRoot:
     """The private half: only on daemons that may lead, and with operators."""
 
@@ -60,7 +63,12 @@ class TrustRoot:
         key = _import(jwk)
         if not key.is_private:
             raise SecretError("holds only the public half of a trust root; the private is needed")
-        return cls(key)
+        root = cls(key)
+        try:
+            root.public.open(_TRIAL, root.sign(_TRIAL, {}))
+        except ForgedDocument:
+            raise SecretError("a trust root whose two halves do not fit; restore it") from None
+        return root
 
     @property
     def public(self) -> PinnedRoots:
@@ -109,7 +117,7 @@ class PinnedRoots:
         members = jwk.get("keys", [jwk])
         if not isinstance(members, list) or not members:
             raise SecretError("a JWK Set without a key; make one with ringkeeper init")
-        return cls(tuple(_import(member) for member in members))
+        return cls(tuple(_import({**_members(_import(member))}) for member in members))
 
     @property
     def kids(self) -> tuple[str, ...]:

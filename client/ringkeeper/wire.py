@@ -99,8 +99,12 @@ def digest_of(snapshot: str) -> str:
 
 
 def sign_snapshot(ring: Ring, root: TrustRoot) -> str:
-    """`ring` as a signed snapshot."""
-    return root.sign(
+    """`ring` as a signed snapshot.
+
+    Raises:
+        MalformedDocument: nobody could read it. Signed all the same, it would end the ring.
+    """
+    document = root.sign(
         SNAPSHOT,
         {
             "schema": SCHEMA,
@@ -113,6 +117,9 @@ def sign_snapshot(ring: Ring, root: TrustRoot) -> str:
             "keys": [_key_members(key) for key in ring.keys],
         },
     )
+    if open_snapshot(document, root.public) != ring:
+        raise MalformedDocument(f"{SNAPSHOT.typ}: version {ring.version} would be read otherwise")
+    return document
 
 
 def sign_proof(ring: Ring, snapshot: str, at: datetime, root: TrustRoot) -> str:
@@ -260,8 +267,8 @@ def open_request(document: str, roots: PinnedRoots) -> Request:
         version=members.count("version"),
         command=members.one_of("command", Command),
         kid=members.text("kid"),
-        reason=members.text("reason"),
-        by=members.text("by"),
+        reason=members.text("reason", MAX_TEXT),
+        by=members.text("by", MAX_TEXT),
         at=members.instant("at_ms"),
         until=members.instant("until_ms"),
     )
@@ -359,9 +366,9 @@ class _Members:
             raise MalformedDocument(f"{self.kind.typ}: {name} is missing or of the wrong type")
         return value
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, most: int = 2048) -> str:
         value = self.take(name, str)
-        if len(value) > 2048:  # noqa: PLR2004 - the modulus of a 4096-bit RSA key is 683
+        if len(value) > most:  # the modulus of a 4096-bit RSA key has 683
             raise MalformedDocument(f"{self.kind.typ}: {name} is too long")
         return value
 

@@ -254,8 +254,10 @@ class _Term:
         self._observer = leader.observer
         self._owner = owner
         self._epoch = acquired.epoch
-        self._offset = ZERO
         self._deadline = 0.0
+        self._redis_was = acquired.redis_now
+        """What Redis' clock showed when it was last seen, and our own that nobody steps then."""
+        self._redis_was_at = asked_at
         self._is_ours_from(asked_at, acquired.redis_now)
         self._trusted_from: datetime | None = None
         self._asked: list[Entry] = []
@@ -273,10 +275,32 @@ class _Term:
     # --- the lease -------------------------------------------------------------------------------
 
     def _is_ours_from(self, asked_at: float, redis_now: datetime) -> None:
-        """Note how long the lease is good for, and how far Redis' clock is from ours."""
+        """Note how long the lease is good for, and what Redis' clock shows."""
         self._deadline = asked_at + self._leader.ttl.total_seconds() * 2 / 3
-        half_way = timedelta(seconds=(self._clock.monotonic() - asked_at) / 2)
-        self._offset = redis_now - (self._clock.now() - half_way)
+        self._redis_was = redis_now
+        self._redis_was_at = (asked_at + self._clock.monotonic()) / 2
+
+    @property
+    def _offset(self) -> timedelta:
+        """How far Redis' clock is ahead of ours at this moment, even if ours was just stepped."""
+        since = timedelta(seconds=self._clock.monotonic() - self._redis_was_at)
+        return self._redis_was + since - self._clock.now()
+
+    def _now(self) -> datetime:
+        """The time to write down.
+
+        Where the two clocks differ by more than the skew, nobody knows which one is right, and
+        some things must be written all the same: proofs, an operator's emergency. Then it is the
+        earlier of the two (what lies in the future would bind everybody until then), yet not
+        before the newest proof.
+        """
+        ours, offset = self._clock.now(), self._offset
+        if abs(offset) <= self._leader.policy.clock_skew:
+            return ours
+        held = self._leader.follower.replica.held
+        earlier = min(ours, ours + offset)
+        earlier -= timedelta(microseconds=earlier.microsecond % 1000)
+        return max(earlier, held.proof_at) if held else earlier
 
     def _check_lease(self) -> None:
         if self._clock.monotonic() >= self._deadline:
@@ -324,7 +348,7 @@ class _Term:
             self._ring,
             self._leader.policy,
             confirmed,
-            self._clock.now(),
+            self._now(),
             clock_offset=self._offset,
         )
         if not isinstance(step, WaitUntil):
@@ -339,11 +363,11 @@ class _Term:
     def _trusts_from(self) -> datetime:
         """The table of instances is trusted one liveness window after this term began."""
         if self._trusted_from is None:
-            self._trusted_from = self._clock.now() + self._ring.policy.liveness_window
+            self._trusted_from = self._now() + self._ring.policy.liveness_window
         return self._trusted_from
 
     def _sleep_for(self, wait: WaitUntil) -> timedelta:
-        waits = [wait.when - self._clock.now(), self._proof_due_in(), _LONGEST_SLEEP]
+        waits = [wait.when - self._now(), self._proof_due_in(), _LONGEST_SLEEP]
         if wait.awaiting:
             waits.append(_LOOK_AGAIN)
         if self._published_at is not None:
@@ -356,7 +380,7 @@ class _Term:
         ring = apply(
             self._ring,
             step,
-            now=self._clock.now(),
+            now=self._now(),
             epoch=self._epoch,
             fresh=minted.fresh if minted else None,
         )
@@ -368,7 +392,7 @@ class _Term:
         self, ring: Ring, minted: Minted | None, context: dict[str, str], began: float
     ) -> bool:
         """Publish `ring` in place of the one decided on; whether that is now the truth."""
-        now = self._clock.now()
+        now = self._now()
         events = events_between(self._ring, ring, now, context)
         put = {minted.fresh.kid: minted.sealed} if minted else {}
         if not await self._publish(ring, str(self._ring.version), put, events):
@@ -388,7 +412,7 @@ class _Term:
         """
         root = self._leader.root
         snapshot = sign_snapshot(ring, root)
-        proof = sign_proof(ring, snapshot, self._clock.now(), root)
+        proof = sign_proof(ring, snapshot, self._now(), root)
         edition = Edition(
             version=ring.version,
             epoch=self._epoch,
@@ -434,7 +458,7 @@ class _Term:
         """
         self._give_way(self._ring.policy)
         asked_at = self._clock.monotonic()
-        proof = sign_proof(self._ring, self._snapshot, self._clock.now(), self._leader.root)
+        proof = sign_proof(self._ring, self._snapshot, self._now(), self._leader.root)
         version, snapshot = self._ring.version, self._snapshot
         signers = [key.kid for key in self._ring.may_sign_next]
         outcome = await self._insist(
@@ -490,7 +514,7 @@ class _Term:
         editions = [side.history.ring for side in known] + ([found.ring] if found else [])
         kids = {key.kid for ring in editions for key in ring.keys if key.may_verify}
         there = await self._store.sealed(sorted(kids))
-        now = self._clock.now()
+        now = self._now()
         diagnosis = diagnose(found, known, there, stored.version, now=now, epoch=self._epoch)
         if diagnosis is None:
             raise RingMissing(
@@ -601,7 +625,7 @@ class _Term:
 
     async def _answer(self, asked: Entry) -> Event | None:
         """Do what was asked for; or the event that says why not."""
-        now = self._clock.now()
+        now = self._now()
         try:
             request = open_request(asked.document, self._leader.follower.replica.roots)
         except DocumentError as error:
@@ -620,7 +644,7 @@ class _Term:
         Raises:
             RequestRefused: meant for another ring, version or time, or not possible.
         """
-        ring, now = self._ring, self._clock.now()
+        ring, now = self._ring, self._now()
         if (request.ring_id, request.name) != (ring.id, ring.name):
             raise RequestRefused("the request is for another ring")
         if request.version != ring.version:
@@ -643,7 +667,7 @@ class _Term:
             ring,
             request.kid,
             reason=request.reason,
-            now=self._clock.now(),
+            now=self._now(),
             epoch=self._epoch,
             fresh=minted.fresh if minted else None,
         )

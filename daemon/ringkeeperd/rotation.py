@@ -206,13 +206,13 @@ def next_step(
     """The one thing to do to `ring` at `now`, or how long to wait.
 
     `policy` is the configured one. `clock_offset` is how far Redis' clock is from the leader's:
-    beyond the clock skew the leader trusts neither, and only takes in policy.
+    beyond the clock skew the leader trusts neither, and writes down no time of its own accord.
     """
-    if ring.policy != policy:
-        return Adopt(policy)
     if abs(clock_offset) > policy.clock_skew:
         when = now + policy.proof_interval
         return WaitUntil(when, activation_at(ring), why="the clock differs from Redis' by too much")
+    if ring.policy != policy:
+        return Adopt(policy)
     step = (
         _removal(ring, now)
         or _missing_key(ring)

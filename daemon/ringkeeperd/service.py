@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ringkeeper.connection import instance_id
+from ringkeeper.errors import Defect
 from ringkeeper.follower import Follower
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
@@ -165,7 +166,7 @@ class _Telling:
         self.state.is_leading, self.state.wait, self.state.trouble = False, None, str(error)
 
     def broken(self, error: Exception) -> None:
-        what = f"{type(error).__name__}, a defect of ringkeeper; leading is tried again"
+        what = str(Defect.of(error))
         if self.state.trouble != what:
             self.log.error("cannot lead", ring=self.ring, error=what, exc_info=error)
         self.state.is_leading, self.state.wait, self.state.trouble = False, None, what

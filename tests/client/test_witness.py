@@ -200,6 +200,25 @@ def test_what_redis_holds_comes_before_what_was_kept(led: LedRing, tmp_path: Pat
         assert ring.version == 2
 
 
+def test_an_app_that_starts_anew_does_not_go_back_behind_what_it_kept(
+    led: LedRing, tmp_path: Path
+) -> None:
+    """Redis lost a write while the app was being restarted, or somebody put an old ring back."""
+    older = {"snapshot": led.snapshot, "proof": led.proof, "version": "1"}
+    led.turn()
+    with connect(led, cache_dir=tmp_path) as ring:
+        file = tmp_path / f"cache-{led.name}.json"
+        eventually(lambda: file.exists() and led.snapshot in file.read_text())
+        token = ring.sign({"sub": "alice"})
+    with led.server.client() as client:
+        client.hset(led.layout.keyring, mapping=older)
+    with connect(led, cache_dir=tmp_path) as ring:
+        assert ring.version == 2
+        assert ring.verify(token)["sub"] == "alice"
+        with led.server.client() as client:
+            eventually(lambda: client.exists(led.layout.witness))
+
+
 def test_a_kept_ring_whose_proof_is_too_old_starts_nobody(led: LedRing, tmp_path: Path) -> None:
     """A leaver's laptop, or a restored backup: freeze and replay are bounded (promise 8)."""
     led.prove(SystemClock().now() - led.policy.max_staleness - timedelta(seconds=1), silently=True)

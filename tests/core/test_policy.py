@@ -39,7 +39,9 @@ def test_a_short_cryptoperiod_caps_every_wait() -> None:
         ({"algorithm": "HS256"}, "algorithm: 'HS256'", "use one of"),
         ({"cryptoperiod": timedelta(0)}, "interval: must be longer than 0", "write"),
         ({"access_token_validity": -SECOND}, "access_token_validity: must", "write"),
-        ({"clock_skew": -SECOND}, "clock_skew: cannot be negative", "write"),
+        ({"clock_skew": -SECOND}, "clock_skew: must be at least 1s", "write"),
+        ({"clock_skew": timedelta(0)}, "clock_skew: must be at least 1s", "write"),
+        ({"access_token_validity": SECOND / 2}, "must be at least 1 second", "write"),
         ({"max_verify_staleness": timedelta(0)}, "max_verify_staleness: must", "write"),
         (
             {"cryptoperiod": HOUR, "access_token_validity": 30 * 24 * HOUR},

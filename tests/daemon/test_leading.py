@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -131,6 +132,50 @@ async def test_where_nobody_takes_its_place_it_goes_on_proving_but_turns_nothing
     await until(lambda: alone.told.named("waiting"))
     assert "clock" in alone.told.named("waiting")[0].why
     assert len(alone.told.named("cannot_lead")) == 1
+
+
+async def test_a_clock_that_is_ahead_signs_no_proof_for_the_future(
+    led: LedRing, candidates: Any
+) -> None:
+    ahead = candidates("ahead", ShiftedClock(timedelta(days=300)))
+    await until(lambda: len(ahead.told.named("leading")) >= 2)
+    await until(lambda: ahead.told.named("waiting"))
+    with led.server.client() as client:
+        proof = open_proof(client.hget(led.layout.keyring, "proof"), led.root.public)
+    assert abs(proof.at - SystemClock().now()) < timedelta(minutes=1)
+
+
+async def test_a_clock_that_is_stepped_between_two_looks_at_redis_removes_and_adopts_nothing(
+    led: LedRing, candidates: Any
+) -> None:
+    former = led.signer.kid
+    led.turn()
+    clock = ShiftedClock()
+    candidate = candidates("a", clock)
+    await until(lambda: candidate.told.named("waiting"))
+    version = led.ring.version
+    clock.by = timedelta(days=3)
+    candidate.leader.change_policy(replace(led.policy, access_token_validity=timedelta(hours=2)))
+    await until(lambda: candidate.told.named("waiting")[-1].why)
+    assert candidate.follower.replica.held.ring.version == version
+    assert candidate.follower.replica.held.ring.key(former)
+    revoke = Request(
+        id="now",
+        ring_id=led.ring.id,
+        name=led.name,
+        version=version,
+        command=Command.REVOKE,
+        kid=led.signer.kid,
+        reason="",
+        by="alice",
+        at=SystemClock().now(),
+        until=SystemClock().now() + timedelta(seconds=10),
+    )
+    await candidate.store.ask(sign_request(revoke, led.root))
+    await until(lambda: candidate.follower.replica.held.ring.version == version + 1)
+    ring = candidate.follower.replica.held.ring
+    assert ring.signer.kid == led.standby.kid, "an emergency does not wait for the clocks"
+    assert ring.standby.published_at < SystemClock().now() + timedelta(minutes=1)
 
 
 async def test_what_nobody_thought_of_ends_a_term_and_not_the_daemon(

@@ -172,8 +172,8 @@ class World:
 
     def _start(self, name: str, *, leads: bool) -> None:
         link = Link(self.random)
-        skew = self.policy.clock_skew.total_seconds() / 2
-        clock = VirtualClock(self.loop, timedelta(seconds=self.random.uniform(-skew, skew)))
+        skew = self.policy.clock_skew // timedelta(milliseconds=2)
+        clock = VirtualClock(self.loop, timedelta(milliseconds=self.random.randint(-skew, skew)))
         store = SimStore(self.redis, link)
         follower = Follower(
             name="sim",

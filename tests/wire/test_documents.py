@@ -247,6 +247,32 @@ def test_a_public_root_does_not_do_for_a_leader() -> None:
         TrustRoot.from_secret_jwk(ROOT.public_jwk())
 
 
+def test_a_root_whose_halves_do_not_fit_is_refused() -> None:
+    mixed = {**ROOT.secret_jwk(), "d": TrustRoot.generate().secret_jwk()["d"]}
+    with pytest.raises(SecretError, match="two halves do not fit"):
+        TrustRoot.from_secret_jwk(mixed)
+
+
+def test_who_pins_a_private_root_by_mistake_does_not_hold_it() -> None:
+    pinned = PinnedRoots.from_jwk(ROOT.secret_jwk())
+    assert not any(key.is_private for key in pinned._keys.values())
+
+
+@pytest.mark.parametrize("change", [{"epoch": 2**53}, {"epoch": -1}, {"version": 2**60}])
+def test_a_ring_that_nobody_could_read_is_never_signed(change: dict[str, Any]) -> None:
+    """Written over the good one, it would be the end of the ring."""
+    with pytest.raises(MalformedDocument):
+        sign_snapshot(replace(new_ring(), **change), ROOT)
+
+
+def test_a_request_says_no_more_than_it_may() -> None:
+    request = Request(
+        "q", "r", "n", 1, Command.ROTATE, "", "x" * 201, "alice", NOW, NOW + timedelta(seconds=9)
+    )
+    with pytest.raises(MalformedDocument, match="reason is too long"):
+        open_request(sign_request(request, ROOT), ROOT.public)
+
+
 def test_several_roots_may_be_pinned_at_once() -> None:
     other = TrustRoot.generate()
     roots = PinnedRoots.from_jwk({"keys": [ROOT.public_jwk(), other.public_jwk()]})

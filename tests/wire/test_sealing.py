@@ -1,14 +1,17 @@
 """Private keys: sealed, bound to their public half, and shown to nobody (promise 4)."""
 
 import copy
+import json
 import pickle
 import traceback
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from joserfc import jwe
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import RSAKey
+from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
 from ringkeeper.algorithms import ALGORITHMS, PrivateKey, PublicKey, algorithm_named, thumbprint
 from ringkeeper.errors import MalformedDocument, SealBroken, SecretError, UnsupportedAlgorithm
@@ -57,6 +60,30 @@ def test_several_keks_open_and_the_first_one_seals() -> None:
     assert both.kid == first.kid
 
 
+ODD_HEADERS: list[dict[str, Any]] = [
+    {"crit": None},
+    {"crit": 1},
+    {"crit": True},
+    {"crit": [1]},
+    {"crit": [[]]},
+    {"crit": [{}]},
+    {"crit": ["exp"]},
+    {"zip": "DEF"},
+    {"p2c": 2**31},
+    {"cty": "JWT"},
+    {"alg": "A256KW"},
+    {"kid": 7},
+    {"kid": ["x"]},
+]
+
+
+def with_header(sealed: str, odd: dict[str, Any]) -> str:
+    """`sealed` under a header that anyone who writes to Redis could have put there."""
+    first, rest = sealed.split(".", 1)
+    header = json.loads(urlsafe_b64decode(first.encode())) | odd
+    return urlsafe_b64encode(json.dumps(header).encode()).decode() + "." + rest
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -67,12 +94,30 @@ def test_several_keks_open_and_the_first_one_seals() -> None:
         lambda sealed: sealed[:100],
         lambda sealed: "e30" + sealed[sealed.index(".") :],
         lambda sealed: "!!!" + sealed,
+        *(lambda sealed, odd=odd: with_header(sealed, odd) for odd in ODD_HEADERS),
     ],
 )
 def test_a_damaged_blob_is_refused(damage: Any) -> None:
     private = PrivateKey.generate("ES256")
     with pytest.raises(SealBroken):
         KEK.unseal(damage(KEK.seal(private)), key_of(private))
+
+
+def test_a_sealed_value_that_only_a_kek_holder_could_make_odd_is_refused() -> None:
+    header = {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json", "kid": KEK.kid}
+    key = key_of(PrivateKey.generate("ES256"))
+    for text in ("[" * 5000 + "]" * 5000, "7", '{"kty":[]}', '{"kty":"EC","crv":7,"x":1}'):
+        sealed = jwe.encrypt_compact(
+            header, text.encode(), KEK._keys[KEK.kid], algorithms=["dir", "A256GCM"]
+        )
+        with pytest.raises(SealBroken):
+            KEK.unseal(sealed, key)
+
+
+def test_two_keks_of_one_kid_are_refused() -> None:
+    twice = [{**Kek.generate().secret_jwk(), "kid": "same"} for _ in range(2)]
+    with pytest.raises(SecretError, match="two KEKs of one kid"):
+        Kek.from_secret_jwk({"keys": twice})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local window = tonumber(ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], now + 864e5, '+inf')  -- Redis' own clock wrote none of these
 local gone = redis.call('ZRANGE', KEYS[2], '-inf', now - 10 * window, 'BYSCORE', 'LIMIT', 0, 500)
 for _, id in ipairs(gone) do
     redis.call('HDEL', KEYS[1], id)

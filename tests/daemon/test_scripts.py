@@ -184,3 +184,14 @@ async def test_an_audit_of_the_wrong_type_stops_a_publication_before_it_wrote_an
         await store.publish("a", "1", edition(2, events=("e",)))
     assert (await store.read()).snapshot == "snapshot 1"
     assert await store.sealed(["d-1"]) == {"d-1": "one"}
+
+
+@pytest.mark.parametrize("left", [None, 660_000, 10**12])
+async def test_a_lease_that_nobody_can_have_taken_keeps_nobody_out(
+    store: RedisLeaderStore, any_server: Server, left: int | None
+) -> None:
+    """Redis' clock was ahead for a while, or somebody wrote the key by hand."""
+    with any_server.client() as client:
+        client.set(store.layout.lease, "nobody", px=left)
+    assert isinstance(await store.acquire("a", TTL, 0), Acquired)
+    assert isinstance(await store.acquire("b", TTL, 0), HeldByAnother)

@@ -100,17 +100,24 @@ class Site:
     def status(self) -> Any:
         return json.loads(self.done("status", "--json"))
 
-    def daemon(self, *, is_ready: bool = True, init: bool = False, **settings: Any) -> Daemon:
+    def daemon(
+        self,
+        *,
+        is_ready: bool = True,
+        init: bool = False,
+        place: Here | None = None,
+        **settings: Any,
+    ) -> Daemon:
         """A running daemon; with `init`, the ring is made first."""
         number = len(self.daemons)
-        port = free_port()
+        port, address = free_port(), place.address if place else Here.address
         settings.setdefault("state_dir", f"state{number}")
-        config = self.configure(f"daemon{number}.yaml", listen=f"127.0.0.1:{port}", **settings)
+        config = self.configure(f"daemon{number}.yaml", listen=f"{address}:{port}", **settings)
         if number == 0:
             self.configure(**settings)
         if init:
             self.done("init", config=config.name)
-        self.daemons.append(Daemon(self, config, port))
+        self.daemons.append(Daemon(self, config, port, place))
         if is_ready:
             self.daemons[-1].wait_until_ready()
         return self.daemons[-1]
@@ -130,22 +137,39 @@ class Site:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Here:
+    """Where processes run unless a test has hosts of its own: this machine."""
+
+    address = "127.0.0.1"
+
+    def start(self, *command: str, **streams: Any) -> subprocess.Popen[Any]:
+        """`command`, running in the background."""
+        return subprocess.Popen(
+            command, env=clean_environment(), **{"stdin": subprocess.DEVNULL, **streams}
+        )
+
+
 class Daemon:
     """One `ringkeeper run`."""
 
-    def __init__(self, site: Site, config: Path, port: int) -> None:
+    patience = 5.0
+    """Seconds that an answer over HTTP may take."""
+
+    def __init__(self, site: Site, config: Path, port: int, place: Here | None = None) -> None:
+        self.site = site
         self.config = config
         self.port = port
+        self.place = place or Here()
         self.log_path = config.with_suffix(".log")
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ringkeeperd", "run", "--config", str(config)],
-                cwd=site.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=clean_environment(),
-            )
+        with self.log_path.open("ab") as log:
+            self.process = self.place.start(
+                sys.executable, "-m", "ringkeeperd", "run", "--config", str(config),
+                cwd=site.folder, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def again(self) -> Daemon:
+        """The same daemon, started again after its end."""
+        return Daemon(self.site, self.config, self.port, self.place)
 
     @property
     def is_running(self) -> bool:
@@ -160,9 +184,11 @@ class Daemon:
         return [line for line in lines if line["event"] == name]
 
     def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        request = urllib.request.Request(
+            f"http://{self.place.address}:{self.port}{path}", headers=headers
+        )
         try:
-            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self.patience) as response:  # noqa: S310
                 return response.status, dict(response.headers), response.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -36,11 +37,13 @@ class Server:
     `options` are the server's own, such as `"--requirepass", "secret"`.
     """
 
-    def __init__(self, binary: Path, *options: str) -> None:
+    def __init__(self, binary: Path, *options: str, place: Any = None) -> None:
         self.binary = binary
+        self.place = place
         self.options = options
         # Short: the path of a unix socket has 107 characters at the most.
         self.directory = Path(tempfile.mkdtemp(prefix="rk-", dir="/tmp"))
+        self.address: str = place.address if place else "127.0.0.1"
         self.port = free_port()
         self.socket = self.directory / "s.sock"
         self.process: subprocess.Popen[bytes] | None = None
@@ -58,7 +61,7 @@ class Server:
 
     @property
     def tcp_url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def client(self, password: str | None = None) -> redis.Redis:
         return redis.Redis(
@@ -72,7 +75,8 @@ class Server:
     def start(self) -> None:
         arguments = {
             "port": str(self.port),
-            "bind": "127.0.0.1",
+            "bind": self.address,
+            "protected-mode": "no",
             "unixsocket": str(self.socket),
             "dir": str(self.directory),
             "save": "",
@@ -83,11 +87,9 @@ class Server:
         flat = [part for name, value in arguments.items() for part in (f"--{name}", value)]
         log = self.directory / "log"
         with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [str(self.binary), *flat, *self.options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+            start = self.place.start if self.place else _start
+            self.process = start(
+                str(self.binary), *flat, *self.options, stdout=output, stderr=output
             )
 
         def answers() -> bool:
@@ -144,6 +146,10 @@ class Server:
     def stop(self) -> None:
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _start(*command: str, **streams: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, **streams)
 
 
 def _wait_until(is_so: Callable[[], bool], otherwise: Callable[[], str]) -> None:

@@ -10,6 +10,9 @@
 -- Idempotent: the owner that lost the reply gets the same epoch again. The epoch is above what is
 -- stored and above what was seen, so it never repeats, not even after Redis lost its data. What is
 -- stored is not signed: what no number of leaderships explains is not counted on from.
+--
+-- A lease of more than ten minutes, the longest that may be configured, or of no end, is nobody's:
+-- Redis' clock was set back under it, or somebody else wrote it.
 
 local seen = tonumber(ARGV[3])
 local stored = redis.call('GET', KEYS[2]) or ''
@@ -22,8 +25,9 @@ if holder == ARGV[1] and is_sound then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
     return {'ok', counted, now}
 end
-if holder and holder ~= ARGV[1] then
-    return {'held', redis.call('PTTL', KEYS[1]), now}
+local left = redis.call('PTTL', KEYS[1])
+if holder and holder ~= ARGV[1] and left >= 0 and left <= 600000 then
+    return {'held', left, now}
 end
 local epoch = (is_sound and counted or seen) + 1
 redis.call('SET', KEYS[2], string.format('%.0f', epoch))

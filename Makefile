@@ -12,7 +12,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts coverage bench simulate chaos lock docs clean provision
+.PHONY: help run demo test check format lint types contracts coverage bench simulate chaos outage lock docs clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,10 @@ simulate: .venv/dev ## Run the simulator on SEEDS seeds from SEED_START
 
 chaos: .venv/dev provision ## Break a running fleet in every way (root; 15 minutes); ARGS="--only FLUSHALL" for one way
 	$(BIN)/python -m tests.chaos $(or $(ARGS),--rounds 2 --write)
+
+MINUTES ?= 10
+outage: .venv/dev ## Take Redis away from a hundred apps for MINUTES
+	$(BIN)/python -m tests.chaos.outage --minutes $(MINUTES)
 
 docs: .venv/dev ## Write the generated parts of docs/ anew
 	$(BIN)/python docs/generate.py

@@ -41,7 +41,7 @@ from ringkeeper.tasks import first_of
 from ringkeeper.testimony import History, Testimony, open_testimony
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
     from random import Random
 
@@ -58,7 +58,8 @@ PING_EVERY: Final = 10.0
 PONG_WITHIN: Final = 2.0
 """Seconds: together they bound how long a cut connection goes unnoticed."""
 _BACKOFF_FIRST: Final = 0.1
-_BACKOFF_MOST: Final = 5.0
+_BACKOFF_MOST: Final = 3.0
+"""Seconds between two attempts, give or take a fifth: so soon after its return Redis is used."""
 _FIRST_POLL: Final = 1.0
 _SEEK_WITHIN: Final = 1.0
 _SEEK_SPACING: Final = 0.25
@@ -151,6 +152,7 @@ class Follower:
         self._to_show = asyncio.Event()
         self._confirmed: tuple[int, int] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._reading_since = 0.0
         self._read_at = -_SEEK_SPACING
         self._unknown: set[str] = set()
         self._wanted = asyncio.Event()
@@ -262,6 +264,7 @@ class Follower:
         """Read the hash and take in what it holds; callers meanwhile share one read."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
+            self._reading_since = self._clock.monotonic()
         await asyncio.shield(self._reading)
 
     async def _read(self) -> None:
@@ -346,8 +349,11 @@ class Follower:
         held = self.replica.held
         if held and held.ring.key(kid):
             return True
-        just_read = self._clock.monotonic() - self._read_at < _SEEK_SPACING
-        if kid in self._unknown or just_read:
+        now = self._clock.monotonic()
+        just_read = now - self._read_at < _SEEK_SPACING
+        is_reading = self._reading is not None and not self._reading.done()
+        hangs = is_reading and now - self._reading_since > _SEEK_WITHIN
+        if kid in self._unknown or just_read or hangs:
             return False
         with suppress(TimeoutError):
             async with asyncio.timeout(_SEEK_WITHIN):
@@ -419,25 +425,36 @@ class Follower:
         """Fetch and open the private halves to hold; one that does not open spoils no other."""
         opening = held.lacks if self._kek else ()
         every = [key.kid for key in held.ring.keys if key.may_verify] if self._loses else []
-        lacking = {kid for kid in (*opening, *every) if kid not in held.sealed}
-        sealed = await self._store.sealed(sorted(lacking))
-        opened: dict[str, PrivateKey] = {}
-        broken: list[SealBroken] = []
-        for kid in opening:
-            key, blob = held.ring.key(kid), sealed.get(kid) or held.sealed.get(kid, "")
-            try:
-                if key and self._kek:
-                    opened[kid] = self._kek.unseal(blob, key)
-            except SealBroken as error:
-                broken.append(error)
-                sealed.pop(kid, None)
-            await asyncio.sleep(0)
-        if sealed or opened:
-            self.replica = self.replica.with_keys(sealed, opened)
+        # What was kept may have been sealed anew since, by another KEK: then Redis' is the one.
+        opened, _ = await self._unsealed(held, opening, held.sealed)
+        wanted = {kid for kid in opening if kid not in opened}
+        wanted |= {kid for kid in every if kid not in held.sealed}
+        sealed = await self._store.sealed(sorted(wanted))
+        still = [kid for kid in opening if kid not in opened]
+        more, broken = await self._unsealed(held, still, sealed)
+        good = {kid: blob for kid, blob in sealed.items() if kid in more or kid not in still}
+        if good or opened:
+            self.replica = self.replica.with_keys(good, {**opened, **more})
             self._to_keep.set()
             self._on_change(self.replica)
         if broken:
             raise broken[0]
+
+    async def _unsealed(
+        self, held: Held, kids: Iterable[str], blobs: Mapping[str, str]
+    ) -> tuple[dict[str, PrivateKey], list[SealBroken]]:
+        """The private halves of `kids` that open, and why the others do not."""
+        opened: dict[str, PrivateKey] = {}
+        broken: list[SealBroken] = []
+        for kid in kids:
+            key = held.ring.key(kid)
+            try:
+                if key and self._kek:
+                    opened[kid] = self._kek.unseal(blobs.get(kid, ""), key)
+            except SealBroken as error:
+                broken.append(error)
+            await asyncio.sleep(0)
+        return opened, broken
 
     # --- what outlives a loss: the file, the witness ---------------------------------------------
 
@@ -457,6 +474,8 @@ class Follower:
             )
         except StateUnusable as error:
             self._is_troubled("keeping", error)
+        except Exception as error:  # noqa: BLE001 - a file is no reason not to start
+            self._is_troubled("keeping", Defect.of(error))
         else:
             self._remembered = testimony
 

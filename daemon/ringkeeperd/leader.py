@@ -86,7 +86,7 @@ Mint = Callable[[KeyWanted], Awaitable["Minted"]]
 
 ANOTHER_LEADS = "another daemon leads"
 _RETRY_FIRST = 0.2
-_RETRY_MOST = 5.0
+_RETRY_MOST = 3.0
 _LOOK_AGAIN = timedelta(seconds=1)
 """How often the table of instances is read while somebody is waited for."""
 _LEASE_MARGIN = timedelta(milliseconds=50)
@@ -610,7 +610,7 @@ class _Term:
                             self._leader.wake.set()
             except RedisUnavailable as error:
                 self._observer.failed(error)
-                await asyncio.sleep(_RETRY_MOST / 5)
+                await asyncio.sleep(1.0)
 
     async def _answer_requests(self) -> None:
         while self._asked:

@@ -284,9 +284,8 @@ def slow_subscriber(lab: Standalone) -> None:
 
 
 def all_reconnect(lab: Standalone) -> None:
-    crowd = App(
-        lab, "crowd", lab.apps[0].config, lab.network.host("crowd"), module="tests.chaos.crowd"
-    )
+    program = ("tests.chaos.crowd", str(lab.apps[0].config), str(SIZE))
+    crowd = App(lab, "crowd", lab.apps[0].config, lab.network.host("crowd"), program)
     lab.apps.append(crowd)
     assert lab.await_normal() is not None
     with lab.server.client() as client:

@@ -55,13 +55,13 @@ class App:
     """One app process: started, and read, by the lab."""
 
     def __init__(
-        self, lab: Lab, name: str, config: Path, place: Here, module: str = "tests.chaos.app"
+        self, lab: Lab, name: str, config: Path, place: Here, program: tuple[str, ...] = ()
     ) -> None:
         self.lab = lab
         self.name = name
         self.config = config
         self.place = place
-        self.module = module
+        self.program = program or ("tests.chaos.app", str(config))
         self.held: dict[str, Any] = {}
         self.process: subprocess.Popen[str] | None = None
         self.start()
@@ -71,7 +71,7 @@ class App:
         self.held = {}
         with (self.lab.site.folder / f"{self.name}.log").open("a") as log:
             self.process = self.place.start(
-                sys.executable, "-m", self.module, str(self.config),
+                sys.executable, "-m", *self.program,
                 cwd=Path(__file__).parents[2], text=True, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip

@@ -244,6 +244,14 @@ def test_a_kept_ring_that_cannot_be_used_is_set_aside(
     assert "kept ring set aside" in caplog.text
 
 
+def test_what_was_kept_under_a_former_kek_is_fetched_anew(led: LedRing, tmp_path: Path) -> None:
+    former = Shown(led.snapshot, led.proof, dict.fromkeys(led.sealed, "sealed by another KEK"))
+    StateFile(tmp_path, led.name, "cache_dir")._write(former.encode())
+    with connect(led, cache_dir=tmp_path) as ring:
+        assert ring.verify(ring.sign({"sub": "alice"}))["sub"] == "alice"
+        eventually(lambda: "sealed by another KEK" not in held(ring).sealed.values())
+
+
 def test_a_wrong_kek_is_told_although_a_ring_was_kept(led: LedRing, tmp_path: Path) -> None:
     with connect(led, cache_dir=tmp_path):
         file = tmp_path / f"cache-{led.name}.json"

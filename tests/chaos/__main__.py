@@ -106,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="of each fault")
     parser.add_argument("--only", help="the faults whose name matches this expression")
-    parser.add_argument("--at-once", type=int, default=2, help="rounds that run side by side")
+    parser.add_argument("--at-once", type=int, default=3, help="rounds that run side by side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="keep the table in docs/guarantees.md")
     given = parser.parse_args()

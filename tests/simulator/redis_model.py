@@ -1,12 +1,15 @@
 """Redis, as the Lua scripts see it, and a network that loses, delays and doubles.
 
-The semantics are those of lua/*.lua; tests/daemon/test_scripts.py shows the same of real servers.
+The semantics are those of lua/*.lua: tests/daemon/test_model.py performs the same operations on
+this model and on real servers, and compares.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
-from ringkeeper.errors import RedisUnavailable
+from ringkeeper.errors import RedisUnavailable, StateUnusable
 from ringkeeper.store import Heard, Pong, Published, Released, Stored, Subscribed, Witnessed
 from ringkeeper.testimony import Testimony
 from ringkeeperd.leader_store import (
@@ -31,100 +34,154 @@ from ringkeeperd.rotation import Instance
 from tests.simulator.loop import VirtualClock
 
 T = TypeVar("T")
+_LONGEST_LEASE = timedelta(minutes=10)
 
 
 @dataclass
-class SimRedis:
-    """The server's state."""
+class Data:
+    """What a server holds of one ring: it can be lost, and put back as it once was."""
 
-    clock: VirtualClock
-    on_publish: Callable[[Edition], None]
-    version: int = 0
+    version: str = "0"
     snapshot: str = ""
     proof: str = ""
-    epoch: int = 0
+    epoch: str = ""
     owner: str = ""
     lease_ends: datetime | None = None
-    checks_version: bool = True
     sealed: dict[str, str] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     requests: dict[str, str] = field(default_factory=dict)
     instances: dict[str, tuple[str, datetime]] = field(default_factory=dict)
-    subscribers: list[SimSubscription] = field(default_factory=list)
     witness: str = ""
+
+
+@dataclass
+class SimRedis:
+    """One primary."""
+
+    clock: VirtualClock
+    on_publish: Callable[[SimRedis, Edition], None]
+    data: Data = field(default_factory=Data)
+    subscribers: list[SimSubscription] = field(default_factory=list)
     serial: int = 0
 
     def holder(self) -> str:
-        if self.lease_ends and self.clock.now() >= self.lease_ends:
-            self.owner, self.lease_ends = "", None
-        return self.owner
+        """Who has the lease."""
+        if self.data.lease_ends and self.clock.now() >= self.data.lease_ends:
+            self.data.owner, self.data.lease_ends = "", None
+        return self.data.owner
 
     def acquire(self, owner: str, ttl: timedelta, seen: int) -> Acquired | HeldByAnother:
-        now, holder = self.clock.now(), self.holder()
-        if holder and holder != owner:
-            assert self.lease_ends
-            return HeldByAnother(self.lease_ends - now, now)
-        if not holder:
-            self.epoch = max(self.epoch, seen) + 1
-        self.owner, self.lease_ends = owner, now + ttl
-        return Acquired(self.epoch, now)
+        """acquire.lua."""
+        now, holder, data = self.clock.now(), self.holder(), self.data
+        counted = int(data.epoch) if re.fullmatch(r"[0-9]{1,15}", data.epoch) else 0
+        is_sound = seen < counted <= seen + 1_000_000
+        if holder == owner and is_sound:
+            data.lease_ends = now + ttl
+            return Acquired(counted, now)
+        if holder and holder != owner and data.lease_ends:
+            left = data.lease_ends - now
+            if left <= _LONGEST_LEASE:
+                return HeldByAnother(left, now)
+        epoch = (counted if is_sound else seen) + 1
+        data.epoch, data.owner, data.lease_ends = str(epoch), owner, now + ttl
+        return Acquired(epoch, now)
 
     def renew(self, owner: str, ttl: timedelta) -> datetime | None:
+        """renew.lua."""
         if self.holder() != owner:
             return None
-        self.lease_ends = self.clock.now() + ttl
+        self.data.lease_ends = self.clock.now() + ttl
         return self.clock.now()
 
     def release(self, owner: str) -> None:
+        """release.lua."""
         if self.holder() == owner:
-            self.owner, self.lease_ends = "", None
+            self.data.owner, self.data.lease_ends = "", None
             self.say(Released())
 
     def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
-        if self.holder() != owner:
+        """publish.lua."""
+        data = self.data
+        if not self.is_owner(owner):
             return Fenced("the lease is not ours any more")
-        if self.epoch > edition.epoch:
+        if self.is_fenced(edition.epoch):
             return Fenced("another leadership came after ours")
-        if self.version == edition.version and self.snapshot == edition.snapshot:
+        if data.version == str(edition.version) and data.snapshot == edition.snapshot:
             return Written()
-        if str(self.version) != expected and self.checks_version:
-            return Stale(str(self.version))
-        self.on_publish(edition)
-        self.sealed |= edition.put
-        self.sealed = {kid: blob for kid, blob in self.sealed.items() if kid in edition.kept}
-        self.version = edition.version
-        self.snapshot, self.proof = edition.snapshot, edition.proof
-        self.events += edition.events
+        if not self.is_expected(expected):
+            return Stale(data.version)
+        self.on_publish(self, edition)
+        data.sealed |= edition.put
+        data.sealed = {kid: blob for kid, blob in data.sealed.items() if kid in edition.kept}
+        data.version = str(edition.version)
+        data.snapshot, data.proof = edition.snapshot, edition.proof
+        data.events += edition.events
         self.say(Published(edition.snapshot, edition.proof))
         return Written()
+
+    def is_owner(self, owner: str) -> bool:
+        """Whether the lease is `owner`'s."""
+        return self.holder() == owner
+
+    def is_fenced(self, epoch: int) -> bool:
+        """Whether a later leadership than `epoch` began."""
+        return bool(re.fullmatch(r"[0-9]+", self.data.epoch)) and int(self.data.epoch) > epoch
+
+    def is_expected(self, version: str) -> bool:
+        """Whether the keyring is at `version`."""
+        return self.data.version == version
 
     def prove(
         self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
     ) -> Outcome:
-        if self.holder() != owner:
+        """prove.lua."""
+        data = self.data
+        if not self.is_owner(owner):
             return Fenced("the lease is not ours any more")
-        is_whole = all(kid in self.sealed for kid in kids)
-        if (self.version, self.snapshot) != (version, snapshot) or not is_whole:
-            return Stale(str(self.version))
-        self.proof = proof
+        is_whole = all(kid in data.sealed for kid in kids)
+        is_it = data.snapshot != "" and data.snapshot == snapshot
+        if not (self.is_expected(str(version)) and is_it and is_whole):
+            return Stale(data.version)
+        data.proof = proof
         self.say(Published("", proof))
         return Written()
 
+    def confirm(self, instance: str, record: str) -> None:
+        """confirm.lua."""
+        self.data.instances[instance] = (record, self.clock.now())
+
     def live(self, window: timedelta) -> tuple[Instance, ...]:
+        """instances.lua."""
         now = self.clock.now()
         return tuple(
             Instance(name, fields["role"], fields["epoch"], fields["version"], seen)
-            for name, (record, seen) in self.instances.items()
+            for name, (record, seen) in self.data.instances.items()
             if now - seen <= window and (fields := json.loads(record))
         )
 
     def ask(self, document: str) -> None:
+        """An operator's request goes into the stream."""
         self.serial += 1
-        self.requests[str(self.serial)] = document
+        self.data.requests[str(self.serial)] = document
+
+    def testify(self, testimony: str) -> None:
+        """A witness writes down what it knows, and calls."""
+        self.data.witness = testimony
+        self.say(Witnessed())
 
     def say(self, message: Heard) -> None:
+        """PUBLISH."""
         for subscriber in list(self.subscribers):
             subscriber.carry(message)
+
+    def copied(self) -> Data:
+        """What it holds now, to be put back later."""
+        return copy.deepcopy(self.data)
+
+    def drop_everybody(self) -> None:
+        """Every connection that listens is gone, and is told so."""
+        for subscriber in list(self.subscribers):
+            subscriber.break_off()
 
 
 @dataclass
@@ -136,10 +193,12 @@ class Link:
     is_cut: bool = False
     is_dead: bool = False
     wakes_at: float = 0.0
+    is_deaf: bool = False
+    """Its subscription hears nothing any more, not even an end: a router forgot it."""
 
     async def call(self, do: Callable[[], T]) -> T:
         """`do`, done at the server: perhaps not, perhaps without an answer."""
-        await self._alive()
+        await self.alive()
         await asyncio.sleep(self.random.uniform(0.0005, 0.02))
         if self.is_cut or self.random.random() < self.loss:
             await self._silence("the request was lost")
@@ -147,15 +206,15 @@ class Link:
         await asyncio.sleep(self.random.uniform(0.0005, 0.02))
         if self.is_cut or self.random.random() < self.loss:
             await self._silence("the answer was lost")
-        await self._alive()
+        await self.alive()
         return result
 
     async def _silence(self, why: str) -> None:
         await asyncio.sleep(2)
-        await self._alive()
+        await self.alive()
         raise RedisUnavailable(f"redis: {why}")
 
-    async def _alive(self) -> None:
+    async def alive(self) -> None:
         """A dead process does nothing more; a paused one waits, and the world goes on."""
         while self.is_dead:
             await asyncio.sleep(3600)
@@ -168,125 +227,168 @@ class SimSubscription:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._queue: asyncio.Queue[Heard] = asyncio.Queue()
+        self._queue: asyncio.Queue[Heard | None] = asyncio.Queue()
+        self._is_broken = False
 
     def carry(self, message: Heard) -> None:
+        """Bring `message` to the process, more or less."""
         link = self._link
-        if link.is_cut or link.random.random() < link.loss:
+        if link.is_cut or link.is_deaf or link.random.random() < link.loss:
             return
         times = 2 if link.random.random() < link.loss else 1
         delay = link.random.choice([0.001, 0.005, 0.02, 0.8])
         for _ in range(times):
             asyncio.get_running_loop().call_later(delay, self._queue.put_nowait, message)
 
+    def break_off(self) -> None:
+        """The connection ends, and both sides know."""
+        self._queue.put_nowait(None)
+
     async def next(self, timeout: float) -> Heard | None:
+        """As `Subscription.next`."""
         try:
             async with asyncio.timeout(timeout):
                 message = await self._queue.get()
         except TimeoutError:
             return None
-        await self._link._alive()
+        await self._link.alive()
+        if message is None:
+            raise RedisUnavailable("redis: listening: the connection is dead")
         return message
 
     async def ping(self) -> None:
+        """As `Subscription.ping`."""
         self.carry(Pong())
 
 
 class SimStore:
-    """A process' store: `LeaderStore`, over a bad network to the model."""
+    """A process' store: `LeaderStore`, over a bad network to whichever primary it takes for one."""
 
-    def __init__(self, redis: SimRedis, link: Link) -> None:
-        self.redis = redis
+    def __init__(self, primary: Callable[[], SimRedis], link: Link) -> None:
+        self._primary = primary
         self.link = link
+
+    @property
+    def redis(self) -> SimRedis:
+        """The primary that this process reaches now."""
+        return self._primary()
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[SimSubscription]:
+        """As `Store.subscribe`."""
         subscription = SimSubscription(self.link)
-        await self.link.call(lambda: self.redis.subscribers.append(subscription))
+        there = self.redis
+
+        def join() -> None:
+            there.subscribers.append(subscription)
+            self.link.is_deaf = False
+
+        await self.link.call(join)
         subscription._queue.put_nowait(Subscribed())
         try:
             yield subscription
         finally:
-            self.redis.subscribers.remove(subscription)
+            there.subscribers.remove(subscription)
 
     async def read(self) -> Stored:
-        return await self.link.call(
-            lambda: Stored(self.redis.snapshot, self.redis.proof, str(self.redis.version))
-        )
+        """As `Store.read`."""
+
+        def do() -> Stored:
+            data = self.redis.data
+            return Stored(data.snapshot, data.proof, data.version)
+
+        return await self.link.call(do)
 
     async def sealed(self, kids: Sequence[str]) -> dict[str, str]:
-        found = self.redis.sealed
-        return await self.link.call(lambda: {kid: found[kid] for kid in kids if kid in found})
+        """As `Store.sealed`."""
+
+        def do() -> dict[str, str]:
+            found = self.redis.data.sealed
+            return {kid: found[kid] for kid in kids if kid in found}
+
+        return await self.link.call(do)
 
     async def confirm(self, instance: str, record: str) -> None:
-        def do() -> None:
-            self.redis.instances[instance] = (record, self.redis.clock.now())
-
-        await self.link.call(do)
+        """As `Store.confirm`."""
+        await self.link.call(lambda: self.redis.confirm(instance, record))
 
     async def forget(self, instance: str) -> None:
-        await self.link.call(lambda: self.redis.instances.pop(instance, None))
+        """As `Store.forget`."""
+        await self.link.call(lambda: self.redis.data.instances.pop(instance, None))
 
     async def testimony(self) -> str:
-        return await self.link.call(lambda: self.redis.witness)
+        """As `Store.testimony`."""
+        return await self.link.call(lambda: self.redis.data.witness)
 
     async def testify(self, testimony: str, ttl: timedelta) -> None:
-        def do() -> None:
-            self.redis.witness = testimony
-            self.redis.say(Witnessed())
-
-        await self.link.call(do)
+        """As `Store.testify`; nothing of it expires within a run."""
+        await self.link.call(lambda: self.redis.testify(testimony))
 
     async def close(self) -> None:
-        pass
+        """As `Store.close`."""
 
     async def acquire(self, owner: str, ttl: timedelta, seen_epoch: int) -> Any:
+        """As `LeaderStore.acquire`."""
         return await self.link.call(lambda: self.redis.acquire(owner, ttl, seen_epoch))
 
     async def renew(self, owner: str, ttl: timedelta) -> datetime | None:
+        """As `LeaderStore.renew`."""
         return await self.link.call(lambda: self.redis.renew(owner, ttl))
 
     async def release(self, owner: str) -> None:
+        """As `LeaderStore.release`."""
         await self.link.call(lambda: self.redis.release(owner))
 
     async def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
+        """As `LeaderStore.publish`."""
         return await self.link.call(lambda: self.redis.publish(owner, expected, edition))
 
     async def prove(
         self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
     ) -> Outcome:
+        """As `LeaderStore.prove`."""
         return await self.link.call(lambda: self.redis.prove(owner, version, snapshot, proof, kids))
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
+        """As `LeaderStore.instances`."""
         return await self.link.call(lambda: self.redis.live(window))
 
     @asynccontextmanager
     async def requests(self) -> AsyncIterator[SimStore]:
+        """As `LeaderStore.requests`."""
         yield self
 
     async def next(self) -> tuple[Entry, ...]:
+        """As `EntryStream.next`."""
         await asyncio.sleep(0.5)
-        waiting = await self.link.call(lambda: dict(self.redis.requests))
+        waiting = await self.link.call(lambda: dict(self.redis.data.requests))
         return tuple(Entry(entry, document) for entry, document in waiting.items())
 
     async def dismiss(self, asked: Entry, event: str | None) -> None:
-        await self.link.call(lambda: self.redis.requests.pop(asked.id, None))
+        """As `LeaderStore.dismiss`."""
+        await self.link.call(lambda: self.redis.data.requests.pop(asked.id, None))
 
 
 @dataclass
 class SimDisk:
-    """A daemon's `state_dir`: it outlives the process."""
+    """A `state_dir` or `cache_dir`: it outlives the process, and may fail."""
 
     kept: Testimony | None = None
+    is_writable: bool = True
 
     async def read(self) -> Testimony | None:
+        """As `Keeper.read`."""
         await asyncio.sleep(0.001)
         return self.kept
 
     async def write(self, testimony: Testimony) -> None:
+        """As `Keeper.write`."""
         await asyncio.sleep(0.005)
+        if not self.is_writable:
+            raise StateUnusable("the disk is full")
         self.kept = testimony
 
     async def set_aside(self) -> str:
+        """As `Keeper.set_aside`."""
         self.kept = None
         return "aside"

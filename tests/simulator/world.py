@@ -129,7 +129,7 @@ class World:
             self.history.hexdigest(),
             self.verified,
             len(self.activations),
-            self.redis.version,
+            int(self.redis.data.version),
             self.removed,
         )
 
@@ -145,7 +145,7 @@ class World:
             name="sim",
             ring_id="sim-ring",
             policy=self.policy,
-            store=SimStore(self.redis, Link(self.random, loss=0)),
+            store=SimStore(lambda: self.redis, Link(self.random, loss=0)),
             root=self.root,
             mint=self._mint,
             clock=self.clock,
@@ -174,7 +174,7 @@ class World:
         link = Link(self.random)
         skew = self.policy.clock_skew // timedelta(milliseconds=2)
         clock = VirtualClock(self.loop, timedelta(milliseconds=self.random.randint(-skew, skew)))
-        store = SimStore(self.redis, link)
+        store = SimStore(lambda: self.redis, link)
         follower = Follower(
             name="sim",
             roots=self.root.public,
@@ -330,7 +330,7 @@ class World:
         turns = sum(at > since for at in self.activations)
         return turns + 2 * sum(at > since for at in self.revoked.values()) > 1
 
-    def _published(self, edition: Edition) -> None:
+    def _published(self, redis: SimRedis, edition: Edition) -> None:
         """Every write to Redis is looked at the moment it happens."""
         now = self.clock.now()
         ring = open_snapshot(edition.snapshot, self.root.public)

@@ -25,7 +25,8 @@
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then
     return {'fenced', 'the lease is not ours any more'}
 end
-local epoch = tonumber(redis.call('GET', KEYS[4]) or '') or 0
+local stored = redis.call('GET', KEYS[4]) or ''
+local epoch = string.match(stored, '^%d+$') and tonumber(stored) or 0
 if epoch > tonumber(ARGV[2]) then
     return {'fenced', 'another leadership came after ours'}
 end

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from ringkeeperd.merge import lacks
 from ringkeeperd.minting import Minted
 from ringkeeperd.rotation import FreshKey, KeyWanted
 from tests.simulator.loop import VirtualClock, VirtualLoop
-from tests.simulator.redis_model import Link, SimDisk, SimRedis, SimStore
+from tests.simulator.redis_model import Data, Link, SimDisk, SimRedis, SimStore
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
@@ -72,6 +73,7 @@ class Process:
     leads: bool
     version: int = 0
     cut_at: datetime | None = None
+    began_at: float = 0.0
 
 
 @dataclass
@@ -111,6 +113,16 @@ class World:
     verified: int = 0
     removed: int = 0
     broken: str = ""
+    backups: list[Data] = field(default_factory=list)
+    losses: int = 0
+    written_at: float = 0.0
+    """When the newest version was written."""
+    stepped: list[VirtualClock] = field(default_factory=list)
+    """The clocks that are off just now: who goes by one of them judges `exp` wrongly by itself."""
+    lost_at: float = -1e9
+    """When Redis last lost data that it had acknowledged."""
+    healed_at: float | None = -1e9
+    """When a leader first wrote after that; None until one does."""
 
     def run(self) -> Report:
         """The whole run.
@@ -138,7 +150,8 @@ class World:
         self.clock = VirtualClock(self.loop)
         self.root = TrustRoot.from_secret_jwk(self._ed25519())
         self.kek = Kek.from_secret_jwk({"kty": "oct", "k": _b64(self.random.randbytes(32))})
-        self.redis = SimRedis(self.clock, self._published)
+        self.redis_clock = VirtualClock(self.loop)
+        self.redis = SimRedis(self.redis_clock, self._published)
         self.public_since: dict[str, datetime] = {}
         self.ring: Ring | None = None
         await found(
@@ -156,7 +169,7 @@ class World:
         for number in range(4):
             self._start(f"app{number}", leads=False)
         try:
-            await first_of(self._traffic(), self._trouble(), self._operators())
+            await first_of(self._traffic(), self._trouble(), self._operators(), self._back_up())
             self._check_progress()
             if self.broken:
                 raise Violation(self.broken)
@@ -205,7 +218,9 @@ class World:
         self.leaders[name] = leader
         work = [follower.run()] + ([leader.run()] if leads else [])
         task = asyncio.ensure_future(first_of(*work))
-        self.processes[name] = Process(name, link, clock, follower, task, leads)
+        self.processes[name] = Process(
+            name, link, clock, follower, task, leads, began_at=self.loop.time()
+        )
 
     def _wake(self, name: str) -> None:
         self.leaders[name].wake.set()
@@ -233,7 +248,20 @@ class World:
         while self.loop.time() < calm_from:
             await asyncio.sleep(self.random.uniform(20, 120))
             process = self.random.choice(list(self.processes.values()))
-            match self.random.choice(["crash", "pause", "cut", "cut"]):
+            match self.random.choice(
+                [
+                    "crash",
+                    "pause",
+                    "cut",
+                    "cut",
+                    "deaf",
+                    "restart",
+                    "roll back",
+                    "flush",
+                    "clock",
+                    "redis clock",
+                ]
+            ):
                 case "crash":
                     process.link.is_dead = True
                     process.task.cancel()
@@ -244,6 +272,18 @@ class World:
                     process.cut_at = process.cut_at or self.clock.now()
                     await asyncio.sleep(70)
                     process.cut_at = None
+                case "deaf":
+                    process.link.is_deaf = True
+                case "clock":
+                    await self._step(process.clock)
+                case "redis clock":
+                    await self._step(self.redis_clock)
+                case "restart":
+                    self.redis.drop_everybody()
+                case "roll back":
+                    self._lose(self.random.choice(self.backups))
+                case "flush":
+                    self._lose(Data())
                 case _:
                     process.link.is_cut = True
                     process.cut_at = process.cut_at or self.clock.now()
@@ -252,6 +292,29 @@ class World:
                     await asyncio.sleep(30)
                     process.cut_at = None
         await asyncio.sleep(10**9)
+
+    async def _step(self, clock: VirtualClock) -> None:
+        """A wall clock is ten minutes or an hour off, and then right again."""
+        minutes = self.random.choice([-60, -10, 10, 60])
+        usual, clock.offset = clock.offset, clock.offset + timedelta(minutes=minutes)
+        self.stepped.append(clock)
+        await asyncio.sleep(self.random.uniform(1, 60))
+        clock.offset = usual
+        self.stepped.remove(clock)
+
+    def _lose(self, left: Data) -> None:
+        """Redis restarts with what is `left` of its data."""
+        self.lost_at = self.loop.time()
+        self.healed_at = None
+        self.redis.data = copy.deepcopy(left)
+        self.redis.drop_everybody()
+        self.losses += 1
+
+    async def _back_up(self) -> None:
+        """Note what Redis holds, every now and then: that is what it may fall back to."""
+        while True:
+            self.backups = [*self.backups[-11:], self.redis.copied()]
+            await asyncio.sleep(self.random.uniform(1, 20))
 
     async def _operators(self) -> None:
         while True:
@@ -285,6 +348,8 @@ class World:
         held = process.follower.replica.held
         if held is None or process.link.wakes_at > self.loop.time():
             return
+        if process.clock in self.stepped:
+            return
         with suppress(InfrastructureError):
             token = tokens.sign(held, {"sub": process.name}, process.clock.now())
             expires = process.clock.now() + self.policy.access_token_validity
@@ -299,6 +364,8 @@ class World:
         if held.ring.version < process.version:
             self._violated(f"{process.name} went back to version {held.ring.version}")
         process.version = held.ring.version
+        if process.clock in self.stepped:
+            return
         for issued in self.random.sample(self.issued, min(3, len(self.issued))):
             self._check_token(process, issued, now)
 
@@ -323,7 +390,14 @@ class World:
                 self._violated(f"{process.name} still takes tokens of {issued.kid}, revoked")
 
     def _is_excused(self, process: Process) -> bool:
-        """Cut off through two activations; an emergency counts as two."""
+        """Cut off through two activations (an emergency counts as two), or begun on a loss.
+
+        Who starts while Redis lacks what it lost, and no leader has put it back, knows no better.
+        """
+        healed_at = self.loop.time() if self.healed_at is None else self.healed_at
+        polls = 3 * self.policy.poll_interval.total_seconds()
+        if self.lost_at <= process.began_at <= healed_at and self.loop.time() < healed_at + polls:
+            return True
         since = process.cut_at
         if since is None:
             return False
@@ -333,6 +407,10 @@ class World:
     def _published(self, redis: SimRedis, edition: Edition) -> None:
         """Every write to Redis is looked at the moment it happens."""
         now = self.clock.now()
+        self.written_at = self.loop.time()
+        was_lost = self.healed_at is None
+        if was_lost:
+            self.healed_at = self.loop.time()
         ring = open_snapshot(edition.snapshot, self.root.public)
         before, self.ring = self.ring, ring
         self.history.update(f"{now} {edition.version} {edition.epoch}".encode())
@@ -344,7 +422,10 @@ class World:
                 self._violated(f"{key.kid} was revoked and is {key.state} again")
         if before is None:
             return
-        if (ring.version, ring.epoch) != (before.version + 1, max(before.epoch, ring.epoch)):
+        if not was_lost and (ring.version, ring.epoch) != (
+            before.version + 1,
+            max(before.epoch, ring.epoch),
+        ):
             self._violated(f"version {ring.version} of epoch {ring.epoch} follows {before.version}")
         self._check_turn(before, ring, now)
         self._check_removals(before, ring, now)
@@ -383,6 +464,36 @@ class World:
             at > self.clock.now() - calm for at in self.activations
         ):
             self._violated("no key has turned in calm weather")
+        self._check_convergence()
+
+    def _check_convergence(self) -> None:
+        """After a calm stretch all hold one ring, fresh; what it needs is in Redis."""
+        data = self.redis.data
+        ring = open_snapshot(data.snapshot, self.root.public)
+        is_new = (
+            self.loop.time() - self.written_at < 1.3 * ring.policy.poll_interval.total_seconds()
+        )
+        for process in self.processes.values():
+            held = process.follower.replica.held
+            # A message may be lost, and a poll not be due yet.
+            if held and is_new and held.ring.version == ring.version - 1:
+                continue
+            if held is None or held.snapshot != data.snapshot:
+                version = held.ring.version if held else 0
+                self._violated(f"{process.name} holds {version}, redis {ring.version}, in the end")
+            elif held.staleness(process.clock.now()) > 2 * ring.policy.proof_interval + 5 * SECOND:
+                self._violated(f"{process.name} has an old proof in the end")
+        for key in ring.may_sign_next:
+            if key.kid not in data.sealed:
+                self._violated(f"the private half of {key.kid} is not in redis in the end")
+        for issued in self.issued:
+            found = ring.key(issued.kid)
+            if issued.kid not in self.revoked and (found is None or not found.may_verify):
+                self._violated(f"{issued.kid} is lost; a token of its lives")
+        for kid in self.revoked:
+            tombstone = ring.key(kid)
+            if tombstone and tombstone.may_verify:
+                self._violated(f"{kid} was revoked, and verifies in the end")
 
     def _violated(self, what: str) -> None:
         """Note the first one; whoever noticed may be a process, and it is not for that to fail."""

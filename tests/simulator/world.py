@@ -467,7 +467,7 @@ class World:
         self._check_convergence()
 
     def _check_convergence(self) -> None:
-        """After a calm stretch all hold one ring, fresh; what it needs is in Redis."""
+        """After a calm stretch all hold one ring, fresh."""
         data = self.redis.data
         ring = open_snapshot(data.snapshot, self.root.public)
         is_new = (
@@ -483,8 +483,12 @@ class World:
                 self._violated(f"{process.name} holds {version}, redis {ring.version}, in the end")
             elif held.staleness(process.clock.now()) > 2 * ring.policy.proof_interval + 5 * SECOND:
                 self._violated(f"{process.name} has an old proof in the end")
+        self._check_nothing_is_lost(ring)
+
+    def _check_nothing_is_lost(self, ring: Ring) -> None:
+        """Every private half that may be needed is there, every token's key, every revocation."""
         for key in ring.may_sign_next:
-            if key.kid not in data.sealed:
+            if key.kid not in self.redis.data.sealed:
                 self._violated(f"the private half of {key.kid} is not in redis in the end")
         for issued in self.issued:
             found = ring.key(issued.kid)

@@ -76,7 +76,7 @@ chaos: .venv/dev provision ## Break a running fleet in every way (root; 15 minut
 
 MINUTES ?= 10
 outage: .venv/dev ## Take Redis away from a hundred apps for MINUTES
-	$(BIN)/python -m tests.chaos.outage --minutes $(MINUTES)
+	$(BIN)/python -m tests.chaos.outage --minutes $(MINUTES) $(or $(ARGS),$(if $(filter 10,$(MINUTES)),--write))
 
 docs: .venv/dev ## Write the generated parts of docs/ anew
 	$(BIN)/python docs/generate.py

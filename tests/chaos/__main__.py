@@ -7,19 +7,21 @@ mounts), iproute2 and a C compiler. Exit 1 if a promise was broken.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import signal
 import sys
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.chaos.faults import FAULTS, SECOND, Fault, lab_for
+from tests.chaos.guarantees import write
 from tests.chaos.history import Verdict, judge
-from tests.chaos.lab import LAG, Lab, pause
+from tests.chaos.lab import LAG, RUNNING, Lab, pause
 
-GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
 HEADER = (
     "| fault | rounds | tokens verified | valid tokens rejected | signed by an unpublished key | "
     "keys lost | revoked tokens accepted | seconds until normal |\n|---|--:|--:|--:|--:|--:|--:|--:|"
@@ -101,8 +103,18 @@ def run(faults: list[Fault], rounds: int, at_once: int, seed: int) -> list[Row]:
     return list(rows.values())
 
 
+def take_down(number: int, frame: object) -> None:
+    """Told to end: leave nothing running, no host and no mount."""
+    for lab in list(RUNNING):
+        with suppress(Exception):
+            lab.close()
+    os._exit(128 + number)
+
+
 def main() -> int:
     """Run, tell, and perhaps write it down."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, take_down)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="of each fault")
     parser.add_argument("--only", help="the faults whose name matches this expression")
@@ -117,16 +129,8 @@ def main() -> int:
     table = "\n".join([HEADER, *(row.line for row in rows)])
     print(f"\n{table}")
     if given.write and not given.only:
-        write(table)
+        write("chaos", "make chaos", table)
     return 0 if all(row.is_good for row in rows) else 1
-
-
-def write(table: str) -> None:
-    """Put `table` in place of the former one."""
-    begin, end = "<!-- chaos: written by make chaos -->", "<!-- /chaos -->"
-    text = GUARANTEES.read_text("utf-8")
-    head, rest = text.split(begin)
-    GUARANTEES.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}", "utf-8")
 
 
 if __name__ == "__main__":

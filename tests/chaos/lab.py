@@ -51,6 +51,9 @@ NORMAL_WITHIN = 45.0
 LAYOUT = Layout("access-token")
 
 
+RUNNING: list[Lab] = []
+
+
 class App:
     """One app process: started, and read, by the lab."""
 
@@ -118,6 +121,7 @@ class Lab:
         self.random = random.Random(seed)
         self.daemons: list[Daemon] = []
         self.apps: list[App] = []
+        RUNNING.append(self)
         self.leaving = ExitStack()
         """What is to be taken down in the end, last of all."""
         self._nodes = nodes
@@ -173,6 +177,7 @@ class Lab:
             app.kill()
         self.site.close()
         self.leaving.close()
+        RUNNING.remove(self)
 
     def ask_for_a_turn(self) -> None:
         """An operator's `rotate`, right after a turn: the new standby has to become ready first."""

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.guarantees import write
 from tests.plugins.daemons import Site, clean_environment, eventually
 from tests.plugins.servers import VALKEY, Server
 
@@ -122,12 +123,22 @@ def _settled(says: Iterator[dict[str, Any]], seconds: float) -> dict[str, Any]:
     raise AssertionError("the apps ended")
 
 
+def keep(told: dict[str, Any]) -> None:
+    """Write it down as a table."""
+    rows = "\n".join(f"| {name} | {figure:,} |" for name, figure in told.items())
+    write("outage", "make outage", f"| | |\n|---|--:|\n{rows}")
+
+
 def main() -> int:
     """Run, tell; 1 if it went otherwise than promised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    told = outage(parser.parse_args().minutes)
+    parser.add_argument("--write", action="store_true", help="keep it in docs/guarantees.md")
+    given = parser.parse_args()
+    told = outage(given.minutes)
     print(json.dumps(told, indent=2))
+    if given.write:
+        keep(told)
     is_good = (
         told["refused or not signed"] == 0
         and told["tokens signed meanwhile"] > 0

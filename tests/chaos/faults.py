@@ -34,8 +34,8 @@ BEYOND_THE_LEASE = 4 * SECOND
 class Standalone(Lab):
     """One Redis; every daemon and app on a host of its own."""
 
-    def __init__(self, number: int, seed: int, *options: str, proxied: bool = False) -> None:
-        self.network = Network(number)
+    def __init__(self, seed: int, *options: str, proxied: bool = False) -> None:
+        self.network = Network()
         self.redis_host = self.network.host("redis")
         self.server = Server(VALKEY, *options, place=self.redis_host)
         self.proxy: subprocess.Popen[str] | None = None
@@ -370,13 +370,13 @@ FAULTS = (
 )
 
 
-def lab_for(fault: Fault, number: int, seed: int) -> Lab:
+def lab_for(fault: Fault, seed: int) -> Lab:
     """A running fleet of the kind that `fault` needs."""
     lab: Standalone | OnFleet
     if fault.kind in ("sentinel", "cluster"):
         lab = OnFleet(SentinelFleet() if fault.kind == "sentinel" else ClusterFleet(), seed)
     else:
-        lab = Standalone(number, seed, *fault.options, proxied=fault.kind == "proxied")
+        lab = Standalone(seed, *fault.options, proxied=fault.kind == "proxied")
         if fault.kind == "small disks":
             lab.leaving.enter_context(small_disks(lab))
     try:

@@ -32,11 +32,12 @@ def build_shim(folder: Path) -> Path:
 class Network:
     """A bridge with hosts on it, out of everybody else's sight."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rk-chaos-", dir="/tmp"))
         self.shim = build_shim(self.folder)
         self.name = f"rk{secrets.token_hex(3)}"
-        self.prefix = f"10.77.{number}"
+        # Random: what a run that was killed left behind must not get in the way.
+        self.prefix = f"10.{64 + secrets.randbelow(64)}.{secrets.randbelow(256)}"
         self._numbers = itertools.count(10)
         self.hosts: list[Host] = []
         _ip("link", "add", self.name, "type", "bridge")

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-WORKERS ?= 4
+WORKERS ?= 3
 # The modules that hold the promises and do no I/O: every branch of theirs is tested.
 comma := ,
 empty :=

@@ -112,6 +112,8 @@ def test_an_operator_who_gives_up_takes_the_request_along(home: Site) -> None:
         stream = "ringkeeper:{access-token}:requests"
         with _client(home.folder / "var") as client:
             eventually(lambda: client.xlen(stream) == 1)
+            # Both wait now: the daemon for requests, the command for its answer.
+            eventually(lambda: len(_waiting(client)) == 2)
             asking.send_signal(signal.SIGINT)
             assert asking.wait(10) == 130
             assert client.xlen(stream) == 0
@@ -119,6 +121,10 @@ def test_an_operator_who_gives_up_takes_the_request_along(home: Site) -> None:
         asking.kill()
         asking.wait()
         daemon.signal(signal.SIGCONT)
+
+
+def _waiting(client: Any) -> list[Any]:
+    return [each for each in client.client_list() if each["cmd"] == "xread"]
 
 
 def _client(var: Path) -> Any:

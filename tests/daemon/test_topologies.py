@@ -12,7 +12,7 @@ from ringkeeper import Keyring
 from ringkeeper.errors import RevokedKid, RingkeeperError
 from ringkeeper.tokens import kid_in
 from tests.plugins.daemons import Site, eventually
-from tests.plugins.fleets import Fleet
+from tests.plugins.fleets import Fleet, until
 
 QUICK: dict[str, Any] = {"poll_interval": "500ms", "lease_ttl": "2s"}
 
@@ -79,7 +79,7 @@ def test_the_primary_dies_and_nobody_is_logged_out(fleet_site: Site, fleet: Flee
         eventually(lambda: verifier.verify(ring.sign({"sub": "carol"})), within=5)
         # The former primary comes back as a replica, and disturbs nobody.
         former.start()
-        eventually(lambda: former.info("replication")["role"] == "slave", within=20)
+        until(lambda: former.info("replication")["role"] == "slave", "it is a replica")
         before = site.status()["version"]
         site.done("rotate", "--now")
         eventually(lambda: verifier.version > before)

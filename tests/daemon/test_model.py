@@ -43,7 +43,7 @@ class Agreement(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         clock: Any = ManualClock()
         self.clock = clock
-        self.model = SimRedis(clock, lambda *_: None)
+        self.model = SimRedis(clock)
         self.store = RedisLeaderStore.connect(self.server.url, "m", SystemClock(), password=None)
         self.client = self.server.client()
         self.client.flushall()

@@ -1,36 +1,136 @@
-"""`python -m tests.simulator --seeds 200 --seed-start 0`: run that many seeded fleets."""
+"""`python -m tests.simulator --seeds 200`: seeded fleets, each for some virtual minutes.
+
+`--protections` takes every protection away in turn, and says how soon that is noticed. `--write`
+keeps what came of either in docs/guarantees.md. Exit 1 if an invariant was violated, or a missing
+protection not noticed.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import NamedTuple
 
-from tests.simulator.world import Violation, World
+from tests.chaos.guarantees import write
+from tests.simulator.judge import Invariant, Violation
+from tests.simulator.protections import PROTECTIONS, Protection
+from tests.simulator.world import World
+
+BATCH = 10
+TELL_EVERY = 30.0
+"""Seconds between two lines that tell how far it is."""
+
+
+class Totals(NamedTuple):
+    """What a batch of seeds came to."""
+
+    counts: Counter[str]
+    violations: list[str]
+
+
+def run_batch(minutes: float, seeds: range) -> Totals:
+    """Run `seeds`, each in a world of its own."""
+    counts, violations = Counter[str](), list[str]()
+    for seed in seeds:
+        try:
+            report = World(seed, minutes).run()
+        except Violation as violation:
+            again = f"make simulate SEEDS=1 SEED_START={seed}"
+            violations.append(f"{violation}\n  again: {again}")
+            continue
+        counts["seeds"] += 1
+        counts["activations"] += report.activations
+        counts["removals"] += report.removed
+        counts["heals"] += report.heals
+        counts["tokens verified"] += report.verified
+    return Totals(counts, violations)
+
+
+def batches(seeds: int, start: int) -> Iterator[range]:
+    """`seeds` seeds from `start`, some at a time."""
+    for begin in range(start, start + seeds, BATCH):
+        yield range(begin, min(begin + BATCH, start + seeds))
+
+
+def simulate(seeds: int, start: int, minutes: float, workers: int) -> Totals:
+    """Run all the seeds, and tell how far it is."""
+    counts, violations = Counter[str](), list[str]()
+    told_at = time.monotonic()
+    with ProcessPoolExecutor(workers) as pool:
+        for done in pool.map(partial(run_batch, minutes), batches(seeds, start)):
+            counts += done.counts
+            violations += done.violations
+            for violation in done.violations:
+                print(f"\n{violation}", flush=True)
+            if time.monotonic() - told_at > TELL_EVERY:
+                told_at = time.monotonic()
+                print(f"{counts['seeds']:,} of {seeds:,} seeds passed", flush=True)
+    return Totals(counts, violations)
+
+
+def noticed(protection: Protection, most: int, minutes: float) -> tuple[int, Invariant] | None:
+    """How many seeds it takes to notice that `protection` is off, and what notices."""
+    with protection.is_off():
+        for seed in range(most):
+            try:
+                World(seed, minutes).run()
+            except Violation as violation:
+                return seed + 1, violation.invariant
+    return None
+
+
+def try_protections(most: int, minutes: float, workers: int) -> tuple[str, bool]:
+    """A line for each protection, as a table; whether each was missed when it was gone."""
+    lines = ["| protection | while it is off | noticed after seeds | by |", "|---|---|--:|---|"]
+    is_good = True
+    with ProcessPoolExecutor(workers) as pool:
+        answers = pool.map(partial(noticed, most=most, minutes=minutes), PROTECTIONS)
+        for protection, answer in zip(PROTECTIONS, answers, strict=True):
+            is_good = is_good and answer is not None
+            after, by = (f"{answer[0]}", answer[1].name) if answer else ("never", "")
+            lines.append(f"| {protection.name} | {protection.without} | {after} | {by} |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines), is_good
 
 
 def main() -> int:
-    """Run the seeds; 1 if a promise was broken in any."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--seed-start", type=int, default=0)
-    parser.add_argument("--minutes", type=int, default=60)
+    """Run, tell, and perhaps write it down."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
+    parser.add_argument("--seeds", type=int, help="how many (200; 500 with --protections)")
+    parser.add_argument("--seed-start", type=int, default=0, help="the first seed")
+    parser.add_argument("--minutes", type=float, default=12, help="virtual minutes of each run")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--protections", action="store_true", help="take each away in turn")
+    parser.add_argument("--invariants", action="store_true", help="say what must hold, and end")
+    parser.add_argument("--write", action="store_true", help="keep the result in the docs")
     given = parser.parse_args()
-    passed = failed = verified = activations = 0
-    for seed in range(given.seed_start, given.seed_start + given.seeds):
-        try:
-            report = World(seed, given.minutes).run()
-        except Violation as error:
-            failed += 1
-            print(f"\n{error}\n  again: make simulate SEEDS=1 SEED_START={seed}", flush=True)
-            continue
-        passed += 1
-        verified += report.verified
-        activations += report.activations
-        if passed % 10 == 0:
-            print(f"{passed} seeds, {activations} activations, {verified} tokens", flush=True)
-    print(f"{activations} activations, {verified} tokens verified")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    if given.invariants:
+        print("\n".join(f"{each.name:11} {each.value}" for each in Invariant))
+        return 0
+    if given.protections:
+        table, is_good = try_protections(given.seeds or 500, given.minutes, given.workers)
+        if given.write:
+            write("protections", "make simulate ARGS=--protections", table)
+        return 0 if is_good else 1
+    began = time.monotonic()
+    counts, violations = simulate(
+        given.seeds or 200, given.seed_start, given.minutes, given.workers
+    )
+    counts["violations"] = len(violations)
+    table = "\n".join(
+        ["| | |", "|---|--:|", *(f"| {name} | {number:,} |" for name, number in counts.items())]
+    )
+    print(f"\n{table}\n{time.monotonic() - began:.0f} s")
+    print(f"{counts['seeds']} passed, {len(violations)} failed")
+    if given.write:
+        write("simulation", "make simulate SEEDS=20000", table)
+    return 1 if violations else 0
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import copy
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ringkeeper.errors import RedisUnavailable, StateUnusable
 from ringkeeper.store import Heard, Pong, Published, Released, Stored, Subscribed, Witnessed
@@ -35,6 +35,7 @@ from tests.simulator.loop import VirtualClock
 
 T = TypeVar("T")
 _LONGEST_LEASE = timedelta(minutes=10)
+_LEAST_LIMIT = timedelta(minutes=1)
 
 
 @dataclass
@@ -54,12 +55,32 @@ class Data:
     witness: str = ""
 
 
+class Watcher(Protocol):
+    """Who looks at every write the moment it happens."""
+
+    def published(self, redis: SimRedis, edition: Edition) -> None:
+        """`redis` is about to replace what it holds by `edition`."""
+
+    def proved(self, proof: str) -> None:
+        """A proof of freshness was published."""
+
+
+class Unwatched:
+    """Nobody looks."""
+
+    def published(self, redis: SimRedis, edition: Edition) -> None:
+        """As `Watcher.published`."""
+
+    def proved(self, proof: str) -> None:
+        """As `Watcher.proved`."""
+
+
 @dataclass
 class SimRedis:
     """One primary."""
 
     clock: VirtualClock
-    on_publish: Callable[[SimRedis, Edition], None]
+    watcher: Watcher = field(default_factory=Unwatched)
     data: Data = field(default_factory=Data)
     subscribers: list[SimSubscription] = field(default_factory=list)
     serial: int = 0
@@ -80,7 +101,7 @@ class SimRedis:
             return Acquired(counted, now)
         if holder and holder != owner and data.lease_ends:
             left = data.lease_ends - now
-            if left <= _LONGEST_LEASE:
+            if left <= min(max(10 * ttl, _LEAST_LIMIT), _LONGEST_LEASE):
                 return HeldByAnother(left, now)
         epoch = (counted if is_sound else seen) + 1
         data.epoch, data.owner, data.lease_ends = str(epoch), owner, now + ttl
@@ -110,7 +131,8 @@ class SimRedis:
             return Written()
         if not self.is_expected(expected):
             return Stale(data.version)
-        self.on_publish(self, edition)
+        self.watcher.published(self, edition)
+        self.watcher.proved(edition.proof)
         data.sealed |= edition.put
         data.sealed = {kid: blob for kid, blob in data.sealed.items() if kid in edition.kept}
         data.version = str(edition.version)
@@ -143,6 +165,7 @@ class SimRedis:
         if not (self.is_expected(str(version)) and is_it and is_whole):
             return Stale(data.version)
         data.proof = proof
+        self.watcher.proved(proof)
         self.say(Published("", proof))
         return Written()
 
@@ -178,10 +201,11 @@ class SimRedis:
         """What it holds now, to be put back later."""
         return copy.deepcopy(self.data)
 
-    def drop_everybody(self) -> None:
-        """Every connection that listens is gone, and is told so."""
+    def drop(self, link: Link | None = None) -> None:
+        """The connections that listen, all or one process', are gone, and are told so."""
         for subscriber in list(self.subscribers):
-            subscriber.break_off()
+            if link in (None, subscriber.link):
+                subscriber.break_off()
 
 
 @dataclass
@@ -190,11 +214,19 @@ class Link:
 
     random: Random
     loss: float = 0.01
-    is_cut: bool = False
+    cuts: int = 0
+    """How many times over it is cut."""
     is_dead: bool = False
     wakes_at: float = 0.0
     is_deaf: bool = False
     """Its subscription hears nothing any more, not even an end: a router forgot it."""
+    heard_all_since: float = float("inf")
+    """Since when it has listened, and no message has got lost on the way."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing comes through."""
+        return self.cuts > 0
 
     async def call(self, do: Callable[[], T]) -> T:
         """`do`, done at the server: perhaps not, perhaps without an answer."""
@@ -226,14 +258,15 @@ class SimSubscription:
     """One subscription: messages may be lost, late, or come twice."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self.link = link
         self._queue: asyncio.Queue[Heard | None] = asyncio.Queue()
         self._is_broken = False
 
     def carry(self, message: Heard) -> None:
         """Bring `message` to the process, more or less."""
-        link = self._link
+        link, now = self.link, asyncio.get_running_loop().time()
         if link.is_cut or link.is_deaf or link.random.random() < link.loss:
+            link.heard_all_since = now
             return
         times = 2 if link.random.random() < link.loss else 1
         delay = link.random.choice([0.001, 0.005, 0.02, 0.8])
@@ -242,6 +275,7 @@ class SimSubscription:
 
     def break_off(self) -> None:
         """The connection ends, and both sides know."""
+        self.link.heard_all_since = float("inf")
         self._queue.put_nowait(None)
 
     async def next(self, timeout: float) -> Heard | None:
@@ -251,7 +285,7 @@ class SimSubscription:
                 message = await self._queue.get()
         except TimeoutError:
             return None
-        await self._link.alive()
+        await self.link.alive()
         if message is None:
             raise RedisUnavailable("redis: listening: the connection is dead")
         return message
@@ -282,13 +316,16 @@ class SimStore:
         def join() -> None:
             there.subscribers.append(subscription)
             self.link.is_deaf = False
+            self.link.heard_all_since = asyncio.get_running_loop().time()
 
         await self.link.call(join)
         subscription._queue.put_nowait(Subscribed())
         try:
             yield subscription
         finally:
-            there.subscribers.remove(subscription)
+            self.link.heard_all_since = float("inf")
+            with suppress(ValueError):  # that server was taken down
+                there.subscribers.remove(subscription)
 
     async def read(self) -> Stored:
         """As `Store.read`."""

@@ -11,8 +11,9 @@
 -- stored and above what was seen, so it never repeats, not even after Redis lost its data. What is
 -- stored is not signed: what no number of leaderships explains is not counted on from.
 --
--- A lease of more than ten minutes, the longest that may be configured, or of no end, is nobody's:
--- Redis' clock was set back under it, or somebody else wrote it.
+-- A lease that has ten times our TTL left (never less than a minute, nor more than the ten that may
+-- be configured), or no end, is nobody's: Redis' clock was set back under it, it came out of a
+-- backup, or somebody else wrote it. Were it somebody's after all, that one's writes are refused.
 
 local seen = tonumber(ARGV[3])
 local stored = redis.call('GET', KEYS[2]) or ''
@@ -26,7 +27,7 @@ if holder == ARGV[1] and is_sound then
     return {'ok', counted, now}
 end
 local left = redis.call('PTTL', KEYS[1])
-if holder and holder ~= ARGV[1] and left >= 0 and left <= 600000 then
+if holder and holder ~= ARGV[1] and left >= 0 and left <= math.min(math.max(10 * ARGV[2], 60000), 600000) then
     return {'held', left, now}
 end
 local epoch = (is_sound and counted or seen) + 1

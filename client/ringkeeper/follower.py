@@ -19,11 +19,9 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
-from datetime import timedelta
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
     Defect,
     DocumentError,
@@ -33,12 +31,15 @@ from ringkeeper.errors import (
     RingMissing,
     RolledBack,
     SealBroken,
+    StaleRing,
     StateUnusable,
+    WrongRing,
 )
 from ringkeeper.replica import Replica
 from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
 from ringkeeper.tasks import first_of
-from ringkeeper.testimony import History, Testimony, open_testimony
+from ringkeeper.testimony import Testimony, open_testimony
+from ringkeeper.witness import Loses, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,12 +49,10 @@ if TYPE_CHECKING:
     from ringkeeper.algorithms import PrivateKey
     from ringkeeper.clock import Clock
     from ringkeeper.replica import Held
-    from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
-    from ringkeeper.store import Store, Stored, Subscription
+    from ringkeeper.store import Heard, Store, Stored, Subscription
     from ringkeeper.trust import PinnedRoots
 
-WITNESS_TTL: Final = timedelta(hours=1)
 PING_EVERY: Final = 10.0
 PONG_WITHIN: Final = 2.0
 """Seconds: together they bound how long a cut connection goes unnoticed."""
@@ -67,6 +66,10 @@ _UNKNOWN_MOST: Final = 1024
 _UNHURRIED_MOST: Final = 1.0
 _RECALL_AFTER: Final = 1.0
 """Seconds that Redis has to answer before a start falls back on what was kept."""
+_RECALL_WITHIN: Final = 5.0
+"""Seconds that a disk has to answer: one that hangs must not keep an app from starting."""
+_PROOFS_MISSED: Final = 3
+"""So many proofs missed in a row: perhaps this Redis is not the one that is led any more."""
 
 
 class Notice(Protocol):
@@ -94,8 +97,6 @@ class Keeper(Protocol):
 
 
 OnChange = Callable[[Replica], None]
-Loses = Callable[["Ring", History, "datetime"], bool]
-"""Whether a ring lacks something that a history knows and that must not be lost."""
 
 
 class Follower:
@@ -132,6 +133,7 @@ class Follower:
         """
         self.replica = replica or Replica(name, roots)
         self._troubles: dict[str, RingkeeperError] = {}
+        self._told: set[tuple[str, type[RingkeeperError]]] = set()
         self.ready = asyncio.Event()
         """Set once the ring was loaded and, for a signing app, its private halves opened."""
         self._store = store
@@ -146,13 +148,16 @@ class Follower:
         self._on_doubt = on_doubt or (lambda: None)
         self._keeper = keeper
         self._loses = loses
+        self._witness = Witness(name, roots, store, loses)
         self._remembered: Testimony | None = None
-        self._contested: Testimony | None = None
         self._to_keep = asyncio.Event()
         self._to_show = asyncio.Event()
         self._confirmed: tuple[int, int] | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[bool] | None = None
+        self._next_reading: asyncio.Task[bool] | None = None
         self._reading_since = 0.0
+        self._fresh_at = 0.0
+        """When a younger proof was last taken in."""
         self._read_at = -_SEEK_SPACING
         self._unknown: set[str] = set()
         self._wanted = asyncio.Event()
@@ -206,22 +211,12 @@ class Follower:
 
         Whatever is heard proves that the way to Redis is open; silence is broken by a ping.
         """
-        heard, is_asked = self._clock.monotonic(), False
+        joined = heard = self._clock.monotonic()
+        is_asked = False
         while True:
             deadline = heard + PING_EVERY + (PONG_WITHIN if is_asked else 0)
             message = await subscription.next(max(0.01, deadline - self._clock.monotonic()))
-            match message:
-                case Subscribed():
-                    self._is_well("listening")
-                    await self.refresh()
-                case Published():
-                    await self._receive(message)
-                case Released():
-                    self._on_release()
-                case Witnessed():
-                    self._on_doubt()
-                case Pong() | None:
-                    pass
+            await self._heed(message)
             now = self._clock.monotonic()
             if message is not None:
                 heard, is_asked = now, False
@@ -230,6 +225,42 @@ class Follower:
             elif now >= deadline:
                 await subscription.ping()
                 is_asked = True
+            if now - max(joined, self._fresh_at) > self._heartbeat():
+                await self._look_for_another_primary()
+                return
+
+    async def _heed(self, message: Heard | None) -> None:
+        match message:
+            case Subscribed():
+                if not await self.refresh():
+                    raise RedisUnavailable("redis: joined the channel, and could not read the hash")
+                self._is_well("listening")
+            case Published():
+                await self._receive(message)
+            case Released():
+                self._on_release()
+            case Witnessed():
+                self._on_doubt()
+            case Pong() | None:
+                pass
+
+    def _heartbeat(self) -> float:
+        """Seconds within which a ring that is led shows a younger proof."""
+        held = self.replica.held
+        return _PROOFS_MISSED * held.ring.policy.proof_interval.total_seconds() if held else 60.0
+
+    async def _look_for_another_primary(self) -> None:
+        """Redis answers, and nobody leads there: after a failover it may be the wrong one."""
+        if self.replica.held:
+            age = format_duration(self.replica.held.staleness(self._clock.now()))
+            self._is_troubled(
+                "hearing of a leader",
+                StaleRing(
+                    f"ring {self.replica.name!r}: the newest proof of freshness is {age} old, "
+                    "though Redis answers; is a daemon leading there?"
+                ),
+            )
+        await self._store.reconnect()
 
     async def _receive(self, message: Published) -> None:
         try:
@@ -243,14 +274,15 @@ class Follower:
             # A read may overtake messages that are on their way: the hash says whether it is so.
             await self.refresh()
         except (DocumentError, InfrastructureError) as error:
-            self._is_troubled("reading", error)
+            self._is_troubled("hearing", error)
 
     async def _poll(self) -> None:
         while True:
             held = self.replica.held
             every = held.ring.policy.poll_interval.total_seconds() if held else _FIRST_POLL
             await asyncio.sleep(self._jittered(every))
-            await self.refresh()
+            if await self.refresh():
+                self._is_well("hearing")
             self._confirmed = None
             self._wanted.set()
 
@@ -260,26 +292,43 @@ class Follower:
             offered = self.replica.offer(snapshot, proof, self._clock.now())
             self._take(offered.with_keys(sealed, {}))
 
-    async def refresh(self) -> None:
-        """Read the hash and take in what it holds; callers meanwhile share one read."""
+    async def refresh(self) -> bool:
+        """Read the hash and take in what it holds; whether Redis answered.
+
+        All who ask while a read is under way share the next one: what that one began to read may
+        be older than what they ask about.
+        """
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
-            self._reading_since = self._clock.monotonic()
-        await asyncio.shield(self._reading)
+            return await asyncio.shield(self._reading)
+        if self._next_reading is None:
+            self._next_reading = asyncio.create_task(self._read_after(self._reading))
+        return await asyncio.shield(self._next_reading)
 
-    async def _read(self) -> None:
+    async def _read_after(self, former: asyncio.Task[bool]) -> bool:
+        await asyncio.wait([former])
+        self._reading, self._next_reading = self._next_reading, None
+        return await self._read()
+
+    async def _read(self) -> bool:
+        self._reading_since = self._clock.monotonic()
         try:
             await self._read_judged()
         except (RolledBack, RingMissing) as error:
             self._is_troubled("reading", error)
             self._doubt()
+        except RedisUnavailable as error:
+            self._is_troubled("reading", error)
+            return False
         except (DocumentError, InfrastructureError) as error:
             self._is_troubled("reading", error)
         except Exception as error:  # noqa: BLE001 - nobody who waits for the read is to blame
             self._is_troubled("reading", Defect.of(error))
         else:
-            self._read_at = self._clock.monotonic()
             self._is_well("reading")
+        finally:
+            self._read_at = self._clock.monotonic()
+        return True
 
     async def _read_judged(self) -> None:
         while True:
@@ -287,6 +336,9 @@ class Follower:
             stored = await self._store.read()
             try:
                 self._judge(stored)
+            except WrongRing:
+                if not await self._is_kept_one_gone():
+                    raise
             except RolledBack:
                 if self.replica.version == before:
                     raise
@@ -303,10 +355,23 @@ class Follower:
         now = self._clock.now()
         replica = self.replica if self.replica.held else self._kept(now)
         try:
-            self._take(replica.offer(stored.snapshot, stored.proof, now))
+            self._take(replica.offer(stored.snapshot, stored.proof, now), replica)
         except RolledBack:
             self._take(replica)
             raise
+
+    async def _is_kept_one_gone(self) -> bool:
+        """Whether an app's file, which held a ring that was replaced, is out of the way now.
+
+        A daemon's file is never moved: what it holds may be what was lost.
+        """
+        kept = self._remembered
+        if self.replica.held or kept is None or self._keeper is None or self._loses:
+            return False
+        self._remembered = None
+        where = await self._keeper.set_aside()
+        self._notice("kept ring set aside", ring=self.replica.name, file=where, error="replaced")
+        return True
 
     def _kept(self, now: datetime) -> Replica:
         """What was kept, to begin with where that is young enough: Redis may hold less."""
@@ -317,14 +382,20 @@ class Follower:
                 return offered.with_keys(kept.sealed, {})
         return self.replica
 
-    def _take(self, replica: Replica) -> None:
+    def _take(self, replica: Replica, past: Replica | None = None) -> None:
+        """Hold `replica` from now on; `past` is what was known before, if not held."""
         former, self.replica = self.replica, replica
         if replica is former or replica.held is None:
             return
+        known = (past or former).held
+        if known is None or replica.held.proof != known.proof:
+            self._fresh_at = self._clock.monotonic()
+            self._is_well("hearing of a leader")
+        self._is_well("starting on what was kept")
         if former.held is None or replica.held.digest != former.held.digest:
             self._unknown.clear()
             self._wanted.set()
-            self._look_back(former.held, replica.held)
+            self._look_back(known, replica.held)
         self._to_keep.set()
         self._on_change(replica)
 
@@ -332,14 +403,9 @@ class Follower:
         """Hold on to what `held` unduly lacks, until a version comes that has it."""
         if self._loses is None:
             return
-        past = [self._contested, former.testimony if former else None]
-        self._contested = next((t for t in past if t and self._is_lost(t, held)), None)
-        if self._contested:
+        past = former.testimony if former else None
+        if self._witness.look_back(past, held.ring, self._clock.now()):
             self._doubt()
-
-    def _is_lost(self, testimony: Testimony, held: Held) -> bool:
-        history = open_testimony(testimony, self.replica.name, self.replica.roots)
-        return bool(self._loses and self._loses(held.ring, history, self._clock.now()))
 
     async def seek(self, kid: str) -> bool:
         """Whether there is news since `kid` was looked for: one bounded read for all who ask.
@@ -355,13 +421,14 @@ class Follower:
         hangs = is_reading and now - self._reading_since > _SEEK_WITHIN
         if kid in self._unknown or just_read or hangs:
             return False
+        is_answered = False
         with suppress(TimeoutError):
             async with asyncio.timeout(_SEEK_WITHIN):
-                await self.refresh()
+                is_answered = await self.refresh()
         held = self.replica.held
         if held and held.ring.key(kid):
             return True
-        if self.trouble is None and len(self._unknown) < _UNKNOWN_MOST:
+        if is_answered and len(self._unknown) < _UNKNOWN_MOST:
             self._unknown.add(kid)
         return False
 
@@ -408,8 +475,13 @@ class Follower:
         held = self.replica.held
         if held is None:
             return
-        await self._fetch(held)
-        self.ready.set()
+        broken = await self._fetch(held)
+        held = self.replica.held or held
+        signer = held.ring.signer
+        if self._kek is None or signer is None or signer.kid in held.signing:
+            self.ready.set()  # to verify, and to sign: what signs later has time
+        if broken:
+            raise broken[0]
         edition = (held.ring.epoch, held.ring.version)
         if edition == self._confirmed:
             return
@@ -421,8 +493,8 @@ class Follower:
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
 
-    async def _fetch(self, held: Held) -> None:
-        """Fetch and open the private halves to hold; one that does not open spoils no other."""
+    async def _fetch(self, held: Held) -> list[SealBroken]:
+        """Fetch and open the private halves to hold; why some did not open: they spoil no other."""
         opening = held.lacks if self._kek else ()
         every = [key.kid for key in held.ring.keys if key.may_verify] if self._loses else []
         # What was kept may have been sealed anew since, by another KEK: then Redis' is the one.
@@ -437,8 +509,7 @@ class Follower:
             self.replica = self.replica.with_keys(good, {**opened, **more})
             self._to_keep.set()
             self._on_change(self.replica)
-        if broken:
-            raise broken[0]
+        return broken
 
     async def _unsealed(
         self, held: Held, kids: Iterable[str], blobs: Mapping[str, str]
@@ -463,9 +534,13 @@ class Follower:
         if self._keeper is None or self._remembered:
             return
         try:
-            testimony = await self._keeper.read()
+            async with asyncio.timeout(_RECALL_WITHIN):
+                testimony = await self._keeper.read()
             if testimony:
                 open_testimony(testimony, self.replica.name, self.replica.roots)
+        except TimeoutError:
+            why = f"the disk does not answer within {_RECALL_WITHIN:g} s; starting without it"
+            self._is_troubled("keeping", StateUnusable(why))
         except DocumentError as error:
             # Never overwritten: whoever knows better may still need it.
             where = await self._keeper.set_aside()
@@ -508,7 +583,7 @@ class Follower:
     def testimonies(self) -> list[Testimony]:
         """All that this process can show of the ring; the newest first."""
         held = self.replica.held
-        known = [held.testimony if held else None, self._contested, self._remembered]
+        known = [held.testimony if held else None, self._witness.contested, self._remembered]
         return [testimony for testimony in known if testimony]
 
     def _doubt(self) -> None:
@@ -517,37 +592,25 @@ class Follower:
             self._to_show.set()
         self._on_doubt()
 
+    @property
+    def _is_in_doubt(self) -> bool:
+        is_lost = isinstance(self._troubles.get("reading"), RolledBack | RingMissing)
+        return is_lost or self._witness.contested is not None
+
     async def _show_when_doubted(self) -> None:
-        """Be a witness, and add to what another one has said."""
+        """Be a witness until Redis has again what is known here; others may be before us."""
         while True:
             await self._to_show.wait()
-            await asyncio.sleep(self._random.random())
             self._to_show.clear()
-            held = self.replica.held
-            testimony = self._contested or (held.testimony if held else None)
-            try:
-                if testimony and (told := self._added(await self._store.testimony(), testimony)):
-                    await self._store.testify(told.encode(), WITNESS_TTL)
-            except InfrastructureError as error:
-                self._is_troubled("being a witness", error)
-            else:
-                self._is_well("being a witness")
-
-    def _added(self, text: str, ours: Testimony) -> Testimony | None:
-        """What the witness in Redis and this one know together; None if that one knows it all."""
-        name, roots = self.replica.name, self.replica.roots
-        try:
-            shown = Testimony.decode(text)
-            theirs = open_testimony(shown, name, roots).ring
-        except DocumentError:
-            return ours
-        ring = open_testimony(ours, name, roots).ring
-        if theirs.id != ring.id:
-            return ours
-        is_newer = (ring.version, ring.epoch) > (theirs.version, theirs.epoch)
-        newest = ours if is_newer else shown
-        told = replace(newest, sealed=MappingProxyType({**shown.sealed, **ours.sealed}))
-        return None if told == shown else told
+            await asyncio.sleep(self._random.random())
+            while self._is_in_doubt and self.replica.held:
+                try:
+                    await self._witness.speak(self.replica.held.testimony)
+                except InfrastructureError as error:
+                    self._is_troubled("being a witness", error)
+                else:
+                    self._is_well("being a witness")
+                await asyncio.sleep(self._jittered(_BACKOFF_MOST))
 
     # --- telling ---------------------------------------------------------------------------------
 
@@ -562,14 +625,15 @@ class Follower:
         return not any(isinstance(e, RedisUnavailable) for e in self._troubles.values())
 
     def _is_troubled(self, doing: str, error: RingkeeperError) -> None:
-        """Tell it once, however often it happens."""
-        former = self._troubles.get(doing)
+        """Tell each kind of it once, however often it happens, until all is well again."""
         self._troubles[doing] = error
-        if former is None or type(former) is not type(error):
+        if (doing, type(error)) not in self._told:
+            self._told.add((doing, type(error)))
             self._notice("ring troubled", ring=self.replica.name, doing=doing, error=str(error))
 
     def _is_well(self, doing: str) -> None:
         if self._troubles.pop(doing, None):
+            self._told = {each for each in self._told if each[0] != doing}
             self._notice("ring well again", ring=self.replica.name, doing=doing)
 
     def _jittered(self, seconds: float) -> float:

@@ -4,8 +4,8 @@ Every app, and every daemon, judges what it reads from Redis by these rules alon
 
 - The trust root signed it, for a ring of this name and, once one is held, of the same id.
 - Its version is higher than the one held: news never goes back.
-- At a cold start there is a proof, for exactly this snapshot, younger than `max_staleness`:
-  otherwise an attacker could hand a starting app a ring of last month, signed as it is.
+- At a cold start there is a proof, of this snapshot or of one before it, younger than
+  `max_staleness`: otherwise an attacker could hand a starting app a ring of last month.
 
 A `Replica` never changes; `offer` returns the next one. So a live keyring swaps one reference,
 and a reader in another thread sees the former ring or this one, never a mix.
@@ -181,7 +181,12 @@ class Replica:
                 f"ring {self.name!r} has no proof of freshness; start a daemon that may lead it"
             )
         opened = self._opened_proof(proof, ring)
-        if (opened.version, opened.digest) != (ring.version, digest_of(snapshot)):
+        # A proof of an earlier version was signed before this one was made: this one is as young.
+        is_earlier = opened.version < ring.version
+        if not is_earlier and (opened.version, opened.digest) != (
+            ring.version,
+            digest_of(snapshot),
+        ):
             raise RingNotLoaded(
                 f"ring {self.name!r}: the proof of freshness vouches for version {opened.version}, "
                 f"Redis holds {ring.version}; waiting for a leader to mend it"

@@ -17,6 +17,7 @@ from redis import exceptions
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
 from ringkeeper.layout import Layout
+from ringkeeper.testimony import MAX_TESTIMONY
 from ringkeeper.topology import close, is_sharded, speaking, waiting_apart
 
 if TYPE_CHECKING:
@@ -132,6 +133,10 @@ class Store(Protocol):
         """Write down, for `ttl`, what Redis seems to have lost, and call the leader."""
         ...
 
+    async def reconnect(self) -> None:
+        """Let the connections for commands go: the next one asks anew where the primary is."""
+        ...
+
     async def close(self) -> None:
         """Let every connection go."""
         ...
@@ -204,7 +209,14 @@ class RedisStore:
     async def testimony(self) -> str:
         """What a witness wrote down, unverified; empty if none did."""
         with speaking(self.where, "reading the witness"):
-            return str(await self._client.get(self.layout.witness) or "")
+            try:
+                # One more than there may be: what is longer is refused, and never read whole.
+                told = await self._client.getrange(self.layout.witness, 0, MAX_TESTIMONY)
+            except exceptions.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                return ""  # whoever has something to say will write over it
+        return str(told or "")
 
     async def testify(self, testimony: str, ttl: timedelta) -> None:
         """Write down, for `ttl`, what Redis seems to have lost, and call the leader."""
@@ -212,6 +224,11 @@ class RedisStore:
             await self._client.set(self.layout.witness, testimony, px=ttl)
             say = self._client.spublish if self._is_sharded else self._client.publish
             await say(self.layout.published, _WITNESSED)
+
+    async def reconnect(self) -> None:
+        """Let the connections for commands go: the next one asks anew where the primary is."""
+        with suppress(exceptions.RedisError, OSError):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Let every connection go."""

@@ -345,6 +345,7 @@ _REMEDIES: Final = (
     ("READONLY", "this is a read-only replica: give redis.url the primary"),
     ("WRONGTYPE", "something else uses a key of this ring's; move it, or rename the ring"),
     ("OOM", "give Redis more memory, and set maxmemory-policy noeviction"),
+    ("'maxmemory'", "give Redis more memory, and set maxmemory-policy noeviction"),
     ("NOREPLICAS", "bring a replica back, or lower min-replicas-to-write"),
     ("MISCONF", "free the server's disk"),
     ("No master found", "are the Sentinels reachable, and is that what they call the primary?"),

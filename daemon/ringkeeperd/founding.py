@@ -77,7 +77,7 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
             kept=frozenset(each.fresh.kid for each in minted),
             events=tuple(sign_event(e, root) for e in events_between(None, ring, now, {})),
         )
-        outcome = await store.publish(owner, "0", edition)
+        outcome = await store.publish(owner, "", edition)
         if not isinstance(outcome, Written):
             raise RequestRefused(f"ring {name!r} was made by somebody else this very moment")
         return ring

@@ -8,7 +8,8 @@ The lease's rules are client-go's: its deadline is counted from before the reque
 clock that nobody steps, and leading stops at two thirds of the TTL, before anyone else may begin.
 
 Nothing here remembers a half-done change. Whatever fails, the ring is read again and `next_step`
-is asked again. Every time it is read, what Redis holds is laid beside what is known of the ring, by
+is asked again: a version that could not be written in time is not written late, with times that
+are long past. Every time it is read, what Redis holds is laid beside what is known of the ring, by
 this process, by its former self (a file), by a witness; what Redis lost is put back (`merge`).
 """
 
@@ -18,7 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ringkeeper.clock import ZERO
 from ringkeeper.durations import format_duration
@@ -49,9 +50,7 @@ from ringkeeperd.leader_store import (
     Entry,
     Fenced,
     HeldByAnother,
-    Outcome,
     Stale,
-    Written,
 )
 from ringkeeperd.rotation import (
     Activate,
@@ -90,6 +89,8 @@ _RETRY_MOST = 3.0
 _LOOK_AGAIN = timedelta(seconds=1)
 """How often the table of instances is read while somebody is waited for."""
 _LEASE_MARGIN = timedelta(milliseconds=50)
+_ANSWERS_A_TURN = 20
+"""Requests answered between two steps: whoever floods the stream holds up nothing else."""
 _LONGEST_SLEEP = timedelta(seconds=60)
 """The wall clock may be stepped while we sleep: look at it at least this often."""
 
@@ -132,6 +133,15 @@ class LeaseLost(Exception):
     """Stop leading at once. An expected race, not an error."""
 
 
+class Pending(NamedTuple):
+    """A publication whose reply was lost: it may have been made, and must then be told of."""
+
+    ring: Ring
+    snapshot: str
+    events: tuple[Event, ...]
+    began: float
+
+
 class Leader:
     """One daemon's part in leading one ring: tries for the lease, and leads while it has it."""
 
@@ -172,6 +182,9 @@ class Leader:
         """When the lease was last let go because our clock and Redis' differ."""
         self.seen_epoch = 0
         """The highest epoch that was found in Redis, or with a witness."""
+        self.pending: Pending | None = None
+        self.fulfilled = ""
+        """The operator's request that was found to be done after its reply had been lost."""
         self._owner = owner
 
     def change_policy(self, policy: Policy) -> None:
@@ -261,7 +274,8 @@ class _Term:
         self._is_ours_from(asked_at, acquired.redis_now)
         self._trusted_from: datetime | None = None
         self._asked: list[Entry] = []
-        self._proved_at = 0.0
+        self._has_told_of_garbage = False
+        self._proved_at: float | None = None
         self._published_at: float | None = None
         """When the newest version went out, while it is not confirmed by all."""
 
@@ -269,7 +283,6 @@ class _Term:
         """Lead: until cancelled, or an error says why not."""
         await self._load()
         self._observer.leading(self._epoch)
-        await self._prove()
         await first_of(self._keep_lease(), self._hear_requests(), self._turn())
 
     # --- the lease -------------------------------------------------------------------------------
@@ -335,6 +348,8 @@ class _Term:
             try:
                 if self._leader.is_doubtful:
                     await self._load()
+                if self._proof_due_in() <= ZERO:
+                    await self._prove()
                 await self._answer_requests()
                 await self._step()
             except RedisUnavailable as error:
@@ -354,8 +369,6 @@ class _Term:
         if not isinstance(step, WaitUntil):
             await self._take(step)
             return
-        if self._proof_due_in() <= ZERO:
-            await self._prove()
         self._watch_propagation(instances)
         self._observer.waiting(step, instances)
         await self._leader.rest(self._sleep_for(step))
@@ -368,6 +381,8 @@ class _Term:
 
     def _sleep_for(self, wait: WaitUntil) -> timedelta:
         waits = [wait.when - self._now(), self._proof_due_in(), _LONGEST_SLEEP]
+        if self._asked:
+            waits.append(ZERO)
         if wait.awaiting:
             waits.append(_LOOK_AGAIN)
         if self._published_at is not None:
@@ -392,25 +407,28 @@ class _Term:
         self, ring: Ring, minted: Minted | None, context: dict[str, str], began: float
     ) -> bool:
         """Publish `ring` in place of the one decided on; whether that is now the truth."""
-        now = self._now()
-        events = events_between(self._ring, ring, now, context)
+        events = events_between(self._ring, ring, self._now(), context)
         put = {minted.fresh.kid: minted.sealed} if minted else {}
-        if not await self._publish(ring, str(self._ring.version), put, events):
+        if not await self._publish(ring, self._snapshot, put, events, began):
             await self._load()
             return False
-        took = timedelta(seconds=self._clock.monotonic() - began)
-        self._observer.changed(ring, events, took)
         return True
 
     async def _publish(
-        self, ring: Ring, expected: str, put: Mapping[str, str], events: tuple[Event, ...]
+        self,
+        ring: Ring,
+        expected: str,
+        put: Mapping[str, str],
+        events: tuple[Event, ...],
+        began: float,
     ) -> bool:
-        """Write `ring` over version `expected`; False if Redis holds something else.
+        """Write `ring` over the snapshot `expected`; False if Redis holds something else.
 
         Raises:
             LeaseLost: Redis refused us.
+            RedisUnavailable: nobody knows what Redis holds now; it is read before anything else.
         """
-        root = self._leader.root
+        leader, root = self._leader, self._leader.root
         snapshot = sign_snapshot(ring, root)
         proof = sign_proof(ring, snapshot, self._now(), root)
         edition = Edition(
@@ -422,31 +440,45 @@ class _Term:
             kept=frozenset(k.kid for k in ring.keys if k.state is not KeyState.REVOKED),
             events=tuple(sign_event(told, root) for told in events),
         )
-        outcome = await self._insist(lambda: self._store.publish(self._owner, expected, edition))
-        if not isinstance(outcome, Written):
+        self._check_lease()
+        leader.pending = Pending(ring, snapshot, events, began)
+        try:
+            outcome = await self._store.publish(self._owner, expected, edition)
+        except RedisUnavailable:
+            leader.is_doubtful = True
+            raise
+        if isinstance(outcome, Fenced):
+            raise LeaseLost(outcome.why)
+        if isinstance(outcome, Stale):
+            leader.pending = None
             return False
         self._ring, self._snapshot = ring, snapshot
         self._published_at = self._proved_at = self._clock.monotonic()
-        self._leader.follower.take(snapshot, proof, put)
+        leader.follower.take(snapshot, proof, put)
+        self._tell_of_pending(snapshot)
+        if outcome.untold:
+            self._observer.failed(
+                RedisUnavailable(
+                    f"redis: the audit events of version {ring.version} could not be written "
+                    f"({outcome.untold}); see what holds the events' key"
+                )
+            )
         return True
 
-    async def _insist(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """What came of `write`, asked again after a lost reply: every script is idempotent."""
-        while True:
-            self._check_lease()
-            try:
-                outcome = await write()
-            except RedisUnavailable as error:
-                self._observer.failed(error)
-                await asyncio.sleep(_RETRY_FIRST)
-                continue
-            if isinstance(outcome, Fenced):
-                raise LeaseLost(outcome.why)
-            return outcome
+    def _tell_of_pending(self, there: str) -> None:
+        """If what was to be published is `there`, tell of it, once (promise 12)."""
+        pending, self._leader.pending = self._leader.pending, None
+        if pending and pending.snapshot == there:
+            took = timedelta(seconds=self._clock.monotonic() - pending.began)
+            self._observer.changed(pending.ring, pending.events, took)
+            asked = (told.fields.get("request") for told in pending.events)
+            self._leader.fulfilled = str(next(filter(None, asked), ""))
 
     # --- the heartbeat ---------------------------------------------------------------------------
 
     def _proof_due_in(self) -> timedelta:
+        if self._proved_at is None:
+            return ZERO
         age = timedelta(seconds=self._clock.monotonic() - self._proved_at)
         return self._ring.policy.proof_interval - age
 
@@ -461,14 +493,17 @@ class _Term:
         proof = sign_proof(self._ring, self._snapshot, self._now(), self._leader.root)
         version, snapshot = self._ring.version, self._snapshot
         signers = [key.kid for key in self._ring.may_sign_next]
-        outcome = await self._insist(
-            lambda: self._store.prove(self._owner, version, snapshot, proof, signers)
-        )
+        self._check_lease()
+        outcome = await self._store.prove(self._owner, version, snapshot, proof, signers)
+        if isinstance(outcome, Fenced):
+            raise LeaseLost(outcome.why)
         if isinstance(outcome, Stale):
             await self._load()
             return
         self._proved_at = asked_at
         self._leader.follower.take(self._snapshot, proof, {})
+        if outcome.has_witness:
+            self._leader.doubt()
 
     def _give_way(self, policy: Policy) -> None:
         """Let another lead while our clock and Redis' differ, if there is one that can."""
@@ -501,7 +536,8 @@ class _Term:
             DocumentError, SealBroken, ClocksApart: it must not be led from here; nothing changed.
         """
         while not await self._is_taken_up():
-            pass
+            await asyncio.sleep(_RETRY_FIRST)
+            self._check_lease()
 
     async def _is_taken_up(self) -> bool:
         """Whether the ring is ours to lead now; False if Redis changed meanwhile: look again."""
@@ -510,7 +546,8 @@ class _Term:
         leader.is_doubtful = False
         stored = await self._store.read()
         found = found_in(Testimony(stored.snapshot, stored.proof, {}), name, roots)
-        known = await self._known(found)
+        told = await self._store.testimony()
+        known = self._known(found, told)
         editions = [side.history.ring for side in known] + ([found.ring] if found else [])
         kids = {key.kid for ring in editions for key in ring.keys if key.may_verify}
         there = await self._store.sealed(sorted(kids))
@@ -521,29 +558,30 @@ class _Term:
                 f"redis holds no ring {name!r}, and nobody here knows it; if it is new, run "
                 "ringkeeper init; else start a daemon or an app that knew it, or restore Redis"
             )
-        leader.seen_epoch = max(leader.seen_epoch, diagnosis.newest.epoch)
-        if diagnosis.newest.epoch > self._epoch:
+        leader.seen_epoch = max(leader.seen_epoch, *(ring.epoch for ring in editions))
+        if leader.seen_epoch > self._epoch:
             raise LeaseLost("redis counts epochs from further back; leading anew, above the ring's")
         self._wait_for_lost(diagnosis)
         self._check_seals(diagnosis, there)
+        self._tell_of_pending(stored.snapshot)
         if not diagnosis.finding:
             self._ring, self._snapshot = diagnosis.ring, stored.snapshot
-            return True
-        self._check_clocks(diagnosis.ring.policy.clock_skew)
-        ring, events = diagnosis.cure(now, self._epoch)
-        if not await self._publish(ring, stored.version, diagnosis.put, events):
-            return False
-        took = timedelta(seconds=self._clock.monotonic() - began)
-        self._observer.changed(ring, events, took)
+        else:
+            self._check_clocks(diagnosis.ring.policy.clock_skew)
+            ring, events = diagnosis.cure(now, self._epoch)
+            if not await self._publish(ring, stored.snapshot, diagnosis.put, events, began):
+                return False
+        if told:
+            await self._store.heard(self._owner, told)
         return True
 
-    async def _known(self, found: History | None) -> list[Evidence]:
-        """What else is known of this ring: by this process first, then by a witness."""
+    def _known(self, found: History | None, told: str) -> list[Evidence]:
+        """What else is known of this ring: by this process first, then by who `told` it."""
         replica = self._leader.follower.replica
         known = self._leader.known()
         ring_id = check_identity(found, known)
         with suppress(DocumentError):
-            testimony = Testimony.decode(await self._store.testimony())
+            testimony = Testimony.decode(told)
             witness = evidence_of(testimony, replica.name, replica.roots)
             # What was signed for a ring of before is nobody's loss.
             if ring_id in (None, witness.history.ring.id):
@@ -613,15 +651,14 @@ class _Term:
                 await asyncio.sleep(1.0)
 
     async def _answer_requests(self) -> None:
-        while self._asked:
-            asked = self._asked[0]
+        for asked in self._asked[:_ANSWERS_A_TURN]:
             refusal = await self._answer(asked)
             told = None
             if refusal:
                 self._observer.refused(refusal)
                 told = sign_event(refusal, self._leader.root)
-            await self._store.dismiss(asked, told)
             self._asked.remove(asked)
+            await self._store.dismiss(asked, told)
 
     async def _answer(self, asked: Entry) -> Event | None:
         """Do what was asked for; or the event that says why not."""
@@ -629,7 +666,13 @@ class _Term:
         try:
             request = open_request(asked.document, self._leader.follower.replica.roots)
         except DocumentError as error:
+            # Nobody waits for an answer to what no operator signed; anyone may write such things.
+            if self._has_told_of_garbage:
+                return None
+            self._has_told_of_garbage = True
             return event(self._ring, now, REQUEST_REFUSED, {"why": str(error)})
+        if request.id == self._leader.fulfilled:
+            return None
         context = {"request": request.id, "by": request.by, "reason": request.reason}
         try:
             while not await self._fulfil(request, context):

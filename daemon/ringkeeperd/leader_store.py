@@ -1,8 +1,7 @@
 """Redis as the leader of a ring sees it: the lease, the one script that writes, the requests.
 
 `LeaderStore` is what leading needs; `RedisLeaderStore` is the real one, the simulator has its own.
-Every write is one script (lua/), checks the lease and the version inside it, and is idempotent:
-a lost reply is answered by asking again.
+Every write is one script (lua/) that checks the lease and what it replaces; all are idempotent.
 """
 
 from __future__ import annotations
@@ -53,6 +52,11 @@ class HeldByAnother:
 @dataclass(frozen=True, slots=True)
 class Written:
     """The keyring is as we wrote it."""
+
+    untold: str = ""
+    """Why the audit events could not be written; empty where they were."""
+    has_witness: bool = False
+    """Whether somebody wrote down what Redis may have lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +126,17 @@ class LeaderStore(Store, Protocol):
         ...
 
     async def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
-        """Replace the keyring if it is still at version `expected`; "0" where there is none."""
+        """Replace the keyring if its snapshot is still `expected`; "" where there is none."""
         ...
 
     async def prove(
         self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
     ) -> Outcome:
         """Publish a fresh proof, if Redis holds `snapshot` and the sealed keys of `kids`."""
+        ...
+
+    async def heard(self, owner: str, testimony: str) -> None:
+        """Let the witness go who wrote down `testimony`, so that the next one can speak."""
         ...
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
@@ -156,6 +164,7 @@ class RedisLeaderStore(RedisStore):
         self._release = register(script("ringkeeperd", "release.lua"))
         self._publish = register(script("ringkeeperd", "publish.lua"))
         self._prove = register(script("ringkeeperd", "prove.lua"))
+        self._hear = register(script("ringkeeperd", "hear.lua"))
         self._instances = register(script("ringkeeperd", "instances.lua"))
 
     @classmethod
@@ -192,7 +201,7 @@ class RedisLeaderStore(RedisStore):
             )
 
     async def publish(self, owner: str, expected: str, edition: Edition) -> Outcome:
-        """Replace the keyring if it is still at version `expected`; "0" where there is none."""
+        """Replace the keyring if its snapshot is still `expected`; "" where there is none."""
         layout = self.layout
         sealed = {"put": dict(edition.put), "kept": sorted(edition.kept)}
         with speaking(self.where, "publishing"):
@@ -213,7 +222,7 @@ class RedisLeaderStore(RedisStore):
                     *edition.events,
                 ],
             )
-        return _outcome(reply)
+        return _outcome(reply) or Written(untold=str(reply[1]))
 
     async def prove(
         self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
@@ -223,7 +232,7 @@ class RedisLeaderStore(RedisStore):
         message = Published("", proof).encode()
         with speaking(self.where, "publishing a proof"):
             reply = await self._prove(
-                keys=[layout.keyring, layout.lease, layout.sealed],
+                keys=[layout.keyring, layout.lease, layout.sealed, layout.witness],
                 args=[
                     owner,
                     version,
@@ -235,7 +244,12 @@ class RedisLeaderStore(RedisStore):
                     *kids,
                 ],
             )
-        return _outcome(reply)
+        return _outcome(reply) or Written(has_witness=bool(reply[1]))
+
+    async def heard(self, owner: str, testimony: str) -> None:
+        """Let the witness go who wrote down `testimony`, so that the next one can speak."""
+        with speaking(self.where, "hearing a witness"):
+            await self._hear(keys=[self.layout.witness, self.layout.lease], args=[owner, testimony])
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
         """Who was heard of within `window`."""
@@ -289,11 +303,13 @@ class RedisLeaderStore(RedisStore):
     async def dismiss(self, asked: Entry, event: str | None) -> None:
         """Take a request off the stream; `event` is the answer where no publication told it."""
         with speaking(self.where, "answering a request"):
-            if event:
-                await self._client.xadd(
-                    self.layout.events, {"event": event}, maxlen=EVENTS_KEPT, approximate=True
-                )
-            await self._client.xdel(self.layout.requests, asked.id)
+            try:
+                if event:
+                    await self._client.xadd(
+                        self.layout.events, {"event": event}, maxlen=EVENTS_KEPT, approximate=True
+                    )
+            finally:
+                await self._client.xdel(self.layout.requests, asked.id)
 
 
 class _Tail:
@@ -323,11 +339,12 @@ def _entries(reply: Any, field: str) -> tuple[Entry, ...]:
     )
 
 
-def _outcome(reply: Sequence[Any]) -> Outcome:
+def _outcome(reply: Sequence[Any]) -> Fenced | Stale | None:
+    """Why nothing was written; None if it was."""
     status, value = reply
     match status:
         case "ok":
-            return Written()
+            return None
         case "stale":
             return Stale(str(value))
         case _:

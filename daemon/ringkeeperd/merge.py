@@ -40,10 +40,12 @@ def heal(
 
     `known` is what else was seen of this ring: by this daemon, by its former self, by a witness.
     """
+    known = list(known)
     lost = [side for side in known if found is None or lacks(found.ring, side, now)]
     if not lost:
         return None
-    sides = sorted([*lost, *([found] if found else [])], key=_rank, reverse=True)
+    # All of them, for what one side adds may be what another one knows better.
+    sides = sorted([*known, *([found] if found else [])], key=_rank, reverse=True)
     version = sides[0].ring.version + 1
 
     def joined(one: History, other: History) -> History:
@@ -82,7 +84,7 @@ def lacks(ring: Ring, side: History, now: datetime) -> bool:
         mine = ring.key(key.kid)
         if mine is None:
             adopted = _adopted(key, last)
-            if adopted.remove_at and adopted.remove_at > ends_after:
+            if adopted.remove_at and adopted.remove_at > ends_after and _fits(adopted, ring):
                 return True
         elif key.state is KeyState.REVOKED and mine.state is not KeyState.REVOKED:
             return True
@@ -176,6 +178,13 @@ def _adopted(key: Key, last: datetime) -> Key:
     if key.state in (KeyState.REVOKED, KeyState.RETIRED):
         return key
     return replace(key, state=KeyState.RETIRED, retired_at=last, remove_at=last + key.retain_for)
+
+
+def _fits(key: Key, ring: Ring) -> bool:
+    """Whether a merge would keep `key` beside what `ring` holds; it drops what has no room."""
+    if len(ring.keys) < CAPACITY:
+        return True
+    return _importance(key) < max(_importance(each) for each in ring.keys)
 
 
 def _importance(key: Key) -> tuple[int, float]:

@@ -292,7 +292,11 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     cleared = _clearance(standby, at, ring.policy, confirmed, now)
     if isinstance(cleared, datetime):
         return _wait(ring, confirmed, now, at)
-    return Activate(standby.kid, active.due_reason, _wanted(ring, standby), cleared)
+    wanted = _wanted(ring, standby)
+    if wanted and ring.is_full:
+        # The room above is for emergencies: the schedule waits until a key is removed.
+        return replace(_wait(ring, confirmed, now, at), why="the ring is full until a key goes")
+    return Activate(standby.kid, active.due_reason, wanted, cleared)
 
 
 def _clearance(

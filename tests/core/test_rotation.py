@@ -380,12 +380,20 @@ def test_a_full_ring_refuses_a_rotation_by_hand_but_no_emergency() -> None:
     assert wait.when == NOW + HOUR
 
 
-def test_a_full_ring_still_turns_when_due() -> None:
+def test_a_full_ring_turns_once_a_key_has_gone() -> None:
+    """The room above `MAX_KEYS` is for emergencies: no schedule takes it."""
     ring = full_ring()
+    gone = DUE + HOUR
     ring = replace(
-        ring, keys=tuple(replace(k, remove_at=DUE + HOUR) if k.remove_at else k for k in ring.keys)
+        ring, keys=tuple(replace(k, remove_at=gone) if k.remove_at else k for k in ring.keys)
     )
-    step = next_step(ring, ring.policy, nobody(), DUE)
+    wait = next_step(ring, ring.policy, nobody(), DUE)
+    assert isinstance(wait, WaitUntil)
+    assert (wait.when, wait.why) == (gone, "the ring is full until a key goes")
+    removal = next_step(ring, ring.policy, nobody(), gone)
+    assert isinstance(removal, Remove)
+    ring = apply(ring, removal, now=gone, epoch=1)
+    step = next_step(ring, ring.policy, nobody(), gone)
     assert isinstance(step, Activate)
     assert step.wants
 

@@ -114,7 +114,7 @@ class Agreement(RuleBasedStateMachine):
         is_again: bool,
     ) -> None:
         version = int(self.model.data.version)
-        expected = str(version if is_expected else version + 1)
+        expected = self.model.data.snapshot if is_expected else "another"
         content = "x" if is_again else str(len(self.model.data.events))
         edition = Edition(
             version=version + (0 if is_again else 1),
@@ -129,6 +129,19 @@ class Agreement(RuleBasedStateMachine):
         told = self.model.publish(owner, expected, edition)
         assert self.do(self.store.publish(owner, expected, edition)) == told
         self.compare()
+
+    @rule(text=st.sampled_from(["t1", "t2"]))
+    def testify(self, text: str) -> None:
+        self.model.testify(text)
+        self.do(self.store.testify(text, TTL))
+        assert self.do(self.store.testimony()) == text
+
+    @rule(is_owner=MOSTLY, text=st.sampled_from(["t1", "t2"]))
+    def hear(self, is_owner: bool, text: str) -> None:
+        owner = self.owner(is_owner)
+        self.model.heard(owner, text)
+        self.do(self.store.heard(owner, text))
+        assert self.do(self.store.testimony()) == self.model.data.witness
 
     @rule(put=SOME)
     def lead(self, put: frozenset[str]) -> None:

@@ -82,11 +82,11 @@ async def test_a_lease_runs_out_and_is_renewed_only_by_its_owner(
 
 async def test_publish_replaces_exactly_the_version_decided_on(store: RedisLeaderStore) -> None:
     await store.acquire("a", TTL, 0)
-    assert await store.publish("a", "0", edition(1)) == Written()
-    assert await store.publish("a", "0", edition(1)) == Written(), "asked again after a lost reply"
-    assert await store.publish("a", "0", edition(1, snapshot="other")) == Stale("1")
-    assert await store.publish("a", "5", edition(6)) == Stale("1")
-    assert await store.publish("a", "1", edition(2)) == Written()
+    assert await store.publish("a", "", edition(1)) == Written()
+    assert await store.publish("a", "", edition(1)) == Written(), "asked again after a lost reply"
+    assert await store.publish("a", "", edition(1, snapshot="other")) == Stale("1")
+    assert await store.publish("a", "snapshot 5", edition(6)) == Stale("1")
+    assert await store.publish("a", "snapshot 1", edition(2)) == Written()
     assert (await store.read()).snapshot == "snapshot 2"
 
 
@@ -94,19 +94,19 @@ async def test_whoever_lost_the_lease_writes_nothing(
     store: RedisLeaderStore, any_server: Server
 ) -> None:
     await store.acquire("a", TTL, 0)
-    await store.publish("a", "0", edition(1))
-    assert isinstance(await store.publish("b", "1", edition(2)), Fenced)
+    await store.publish("a", "", edition(1))
+    assert isinstance(await store.publish("b", "snapshot 1", edition(2)), Fenced)
     assert isinstance(await store.prove("b", 1, "snapshot 1", "p", []), Fenced)
     with any_server.client() as client:
         client.set(store.layout.epoch, 9)
-    assert isinstance(await store.publish("a", "1", edition(2)), Fenced)
+    assert isinstance(await store.publish("a", "snapshot 1", edition(2)), Fenced)
     stored = await store.read()
     assert (stored.snapshot, stored.proof) == ("snapshot 1", "proof 1")
 
 
 async def test_a_proof_is_written_only_for_what_redis_holds(store: RedisLeaderStore) -> None:
     await store.acquire("a", TTL, 0)
-    await store.publish("a", "0", edition(1))
+    await store.publish("a", "", edition(1))
     assert await store.prove("a", 1, "snapshot 1", "younger", []) == Written()
     assert (await store.read()).proof == "younger"
     assert await store.prove("a", 2, "snapshot 2", "p", []) == Stale("1")
@@ -118,9 +118,11 @@ async def test_sealed_keys_come_and_go_with_their_version(
 ) -> None:
     await store.acquire("a", TTL, 0)
     sealed = {"d-1": "one", "d-2": "two"}
-    await store.publish("a", "0", edition(1, put=sealed, kept=frozenset(sealed), events=("e1",)))
+    await store.publish("a", "", edition(1, put=sealed, kept=frozenset(sealed), events=("e1",)))
     assert await store.sealed(["d-1", "d-2", "d-3"]) == sealed
-    await store.publish("a", "1", edition(2, put={"d-3": "three"}, kept=frozenset({"d-2", "d-3"})))
+    await store.publish(
+        "a", "snapshot 1", edition(2, put={"d-3": "three"}, kept=frozenset({"d-2", "d-3"}))
+    )
     assert await store.sealed(["d-1", "d-2", "d-3"]) == {"d-2": "two", "d-3": "three"}
     assert await store.sealed([]) == {}
     with any_server.client() as client:
@@ -133,7 +135,7 @@ async def test_messages_carry_the_whole_version_after_the_hash_was_written(
     await store.acquire("a", TTL, 0)
     async with store.subscribe() as subscription:
         assert await subscription.next(5) == Subscribed()
-        await store.publish("a", "0", edition(1))
+        await store.publish("a", "", edition(1))
         assert await subscription.next(5) == Published("snapshot 1", "proof 1")
         await store.prove("a", 1, "snapshot 1", "younger", [])
         assert await subscription.next(5) == Published("", "younger")
@@ -173,17 +175,81 @@ async def test_requests_are_read_from_the_oldest_and_dismissed(
         assert client.xlen(store.layout.events) == 1
 
 
-async def test_an_audit_of_the_wrong_type_stops_a_publication_before_it_wrote_anything(
+@pytest.mark.parametrize("misuse", [("set", "x"), ("xadd", f"{2**64 - 1}-{2**64 - 1}", "a", "b")])
+async def test_an_audit_that_cannot_be_written_stops_no_publication_and_is_told(
+    store: RedisLeaderStore, any_server: Server, misuse: tuple[str, ...]
+) -> None:
+    """A revocation reaches everybody, whatever became of the stream."""
+    await store.acquire("a", TTL, 0)
+    await store.publish("a", "", edition(1))
+    command, *arguments = misuse
+    with any_server.client() as client, client.pubsub() as listening:
+        client.execute_command(command, store.layout.events, *arguments)
+        listening.subscribe(store.layout.published)
+        listening.get_message(timeout=1)
+        outcome = await store.publish("a", "snapshot 1", edition(2, events=("e",)))
+        assert isinstance(outcome, Written)
+        assert outcome.untold
+        assert (await store.read()).snapshot == "snapshot 2"
+        assert listening.get_message(timeout=1)["type"] == "message"
+
+
+@pytest.mark.parametrize("version", ["", "nonsense", b"\xff", "7"])
+async def test_what_is_written_beside_the_snapshot_stops_no_publication(
+    store: RedisLeaderStore, any_server: Server, version: str | bytes
+) -> None:
+    """The version in the hash is not signed: anyone may write there."""
+    await store.acquire("a", TTL, 0)
+    await store.publish("a", "", edition(1))
+    with any_server.client() as client:
+        client.hset(store.layout.keyring, "version", version)
+    assert isinstance(await store.prove("a", 1, "snapshot 1", "p", []), Stale)
+    assert await store.publish("a", "snapshot 1", edition(2)) == Written()
+    assert await store.prove("a", 2, "snapshot 2", "p", []) == Written()
+
+
+@pytest.mark.parametrize("key", ["lease", "epoch"])
+async def test_a_key_of_the_wrong_type_keeps_nobody_from_the_lease(
+    store: RedisLeaderStore, any_server: Server, key: str
+) -> None:
+    with any_server.client() as client:
+        client.lpush(getattr(store.layout, key), "x")
+    assert isinstance(await store.acquire("a", TTL, 3), Acquired)
+    assert await store.renew("a", TTL)
+
+
+async def test_a_server_that_is_out_of_memory_renews_no_lease(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    """Who cannot write must not go on leading: its decisions would grow old."""
+    await store.acquire("a", TTL, 0)
+    with any_server.client() as client:
+        try:
+            client.config_set("maxmemory", 1)
+            with pytest.raises(RedisUnavailable, match="more memory"):
+                await store.renew("a", TTL)
+        finally:
+            client.config_set("maxmemory", 0)
+    assert await store.renew("a", TTL)
+
+
+async def test_a_witness_is_let_go_once_it_was_heard_and_not_before(
     store: RedisLeaderStore, any_server: Server
 ) -> None:
     await store.acquire("a", TTL, 0)
-    await store.publish("a", "0", edition(1, put={"d-1": "one"}, kept=frozenset({"d-1"})))
+    await store.publish("a", "", edition(1))
+    await store.testify("what I know", timedelta(minutes=1))
+    assert await store.prove("a", 1, "snapshot 1", "p", []) == Written(has_witness=True)
+    await store.heard("b", "what I know")
+    await store.heard("a", "what somebody else knows")
+    assert await store.testimony() == "what I know"
+    await store.heard("a", "what I know")
+    assert await store.testimony() == ""
+    assert await store.prove("a", 1, "snapshot 1", "p", []) == Written()
     with any_server.client() as client:
-        client.set(store.layout.events, "somebody else's")
-    with pytest.raises(RedisUnavailable, match="something else uses a key"):
-        await store.publish("a", "1", edition(2, events=("e",)))
-    assert (await store.read()).snapshot == "snapshot 1"
-    assert await store.sealed(["d-1"]) == {"d-1": "one"}
+        client.lpush(store.layout.witness, "no testimony")
+    assert await store.testimony() == ""
+    await store.heard("a", "")
 
 
 @pytest.mark.parametrize("left", [None, 660_000, 10**12])

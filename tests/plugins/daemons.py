@@ -65,6 +65,7 @@ class Site:
             "trust_root": "root.jwk",
             "trust_root_public": "root.pub.jwk",
             "kek": "kek.jwk",
+            "state_dir": "state",  # never the machine's own
             **settings,
         }
         path = self.folder / name

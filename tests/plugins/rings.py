@@ -151,7 +151,7 @@ class LedRing:
         put = {minted.fresh.kid: minted.sealed} if minted else {}
 
         async def work(store: RedisLeaderStore) -> Ring:
-            former = self.ring.version
+            former = self.snapshot
             epoch = self.ring.epoch if silently else await self._acquire(store)
             ring = change(epoch)
             self.snapshot = sign_snapshot(ring, self.root)
@@ -162,7 +162,7 @@ class LedRing:
                 edition = Edition(
                     ring.version, epoch, self.snapshot, self.proof, put, kept, events=()
                 )
-                assert await store.publish(_OWNER, str(former), edition) == Written()
+                assert await store.publish(_OWNER, former, edition) == Written()
                 await store.release(_OWNER)
             return ring
 

@@ -163,7 +163,9 @@ class Judge:
             if kind is KeyKind.DYNAMIC:
                 self.activations.append(now)
             left = ring.key(former.kid) if former else None
-            if former and left and left.may_verify:
+            if (
+                former and left and left.may_verify and self.world.is_whole
+            ):  # else it may be a merge
                 self._look_at_wait(ring, active)
                 self._look_at_confirmations(redis, former, active)
         if is_turn:
@@ -223,7 +225,7 @@ class Judge:
         for kid in known:
             if len(rings) < len(world.primaries) or any(each.key(kid) is None for each in rings):
                 self.absent[kid] = world.time
-        if world.is_well_for(30) and owner and world.time - self.led_since > 30:  # noqa: PLR2004
+        if world.is_well_for(30) and owner and world.time - self.led_since > 30:
             self._look_at_what_is_saved(ring)
         for process in world.living():
             self._look_at_deafness(process)
@@ -243,7 +245,7 @@ class Judge:
         if not process.link.is_deaf:
             process.deaf_since = self.world.time
         deaf_for = self.world.time - max(process.deaf_since, process.well_since)
-        if deaf_for > 25:  # noqa: PLR2004
+        if deaf_for > 25:
             self.note(Invariant.LISTENS, f"{process.name} is deaf for {deaf_for:.0f} s")
 
     def _look_at_currency(self, process: Process) -> None:
@@ -252,7 +254,9 @@ class Judge:
             return
         held = process.follower.replica.version
         there = self.world.reached[process.name]
-        known = max((v for at, redis, v in self.written if at <= then and redis is there), default=0)
+        known = max(
+            (v for at, redis, v in self.written if at <= then and redis is there), default=0
+        )
         if self.world.whole_since < then and held < known:
             self.note(Invariant.CURRENT, f"{process.name} holds {held}, Redis long {known}")
 
@@ -271,7 +275,7 @@ class Judge:
                 self.note(Invariant.SIGNS, f"{process.name} does not sign, and its proof is young")
         except NoSigningKey as error:
             since = max(process.well_since, process.began_at, process.took_at)
-            is_settled = self.world.time - max(since, self.world.whole_since) > 15  # noqa: PLR2004
+            is_settled = self.world.time - max(since, self.world.whole_since) > 15
             if held.ring.signer and is_settled:
                 self.note(Invariant.SIGNS, f"{process.name} cannot sign: {error}")
         except InfrastructureError as error:
@@ -309,7 +313,7 @@ class Judge:
         """A revoked key's token was accepted: perhaps the news was still on its way."""
         world = self.world
         late = (world.clock.now() - self.revoked[kid]).total_seconds()
-        hears_all = world.time - process.link.heard_all_since > late
+        hears_all = world.time - process.link.heard_all_since > late + 0.01
         within = 2.0 if hears_all else world.four_polls
         is_in_reach = world.time - max(process.well_since, process.began_at) > within
         if late > within and is_in_reach and world.is_whole:
@@ -321,7 +325,7 @@ class Judge:
             return  # Redis itself lacked it until just now
         held = process.follower.replica.loaded()
         fresh_at = self.proofs[held.proof]
-        if sum(at > fresh_at for at in self.turns) < 2:  # noqa: PLR2004
+        if sum(at > fresh_at for at in self.turns) < 2:
             self.note(Invariant.ACCEPTED, f"{process.name} at {held.ring.version}: {error}")
         elif self.world.ring.key(issued.kid) and self.world.time > process.well_since:
             self.world.spawn(self._look_whether_found(process, issued))
@@ -375,4 +379,3 @@ class Judge:
         if self.broken is None:
             world = self.world
             self.broken = Violation(invariant, world.seed, world.clock.now(), what)
-

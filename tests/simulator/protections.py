@@ -16,6 +16,7 @@ from ringkeeper import follower
 from ringkeeper.follower import Follower
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Key, KeyState
+from ringkeeper.witness import Witness
 from ringkeeperd import leader, merge, rotation
 from ringkeeperd.leader import Leader
 from ringkeeperd.rotation import Confirmations
@@ -147,7 +148,7 @@ PROTECTIONS = (
     Protection(
         "witness",
         "apps and daemons say nothing when Redis goes back",
-        _replaced(Follower, "_show_when_doubted", _nothing),
+        _replaced(Witness, "speak", _nothing),
     ),
     Protection(
         "doubt",

@@ -127,7 +127,7 @@ class SimRedis:
             return Fenced("the lease is not ours any more")
         if self.is_fenced(edition.epoch):
             return Fenced("another leadership came after ours")
-        if data.version == str(edition.version) and data.snapshot == edition.snapshot:
+        if data.snapshot == edition.snapshot:
             return Written()
         if not self.is_expected(expected):
             return Stale(data.version)
@@ -149,9 +149,9 @@ class SimRedis:
         """Whether a later leadership than `epoch` began."""
         return bool(re.fullmatch(r"[0-9]+", self.data.epoch)) and int(self.data.epoch) > epoch
 
-    def is_expected(self, version: str) -> bool:
-        """Whether the keyring is at `version`."""
-        return self.data.version == version
+    def is_expected(self, snapshot: str) -> bool:
+        """Whether the keyring is `snapshot`."""
+        return self.data.snapshot == snapshot
 
     def prove(
         self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
@@ -161,13 +161,18 @@ class SimRedis:
         if not self.is_owner(owner):
             return Fenced("the lease is not ours any more")
         is_whole = all(kid in data.sealed for kid in kids)
-        is_it = data.snapshot != "" and data.snapshot == snapshot
-        if not (self.is_expected(str(version)) and is_it and is_whole):
+        is_it = data.version == str(version) and data.snapshot != ""
+        if not (is_it and self.is_expected(snapshot) and is_whole):
             return Stale(data.version)
         data.proof = proof
         self.watcher.proved(proof)
         self.say(Published("", proof))
-        return Written()
+        return Written(has_witness=bool(data.witness))
+
+    def heard(self, owner: str, testimony: str) -> None:
+        """hear.lua."""
+        if self.is_owner(owner) and self.data.witness == testimony:
+            self.data.witness = ""
 
     def confirm(self, instance: str, record: str) -> None:
         """confirm.lua."""
@@ -318,9 +323,9 @@ class SimStore:
             self.link.is_deaf = False
             self.link.heard_all_since = asyncio.get_running_loop().time()
 
-        await self.link.call(join)
-        subscription._queue.put_nowait(Subscribed())
         try:
+            await self.link.call(join)
+            subscription._queue.put_nowait(Subscribed())
             yield subscription
         finally:
             self.link.heard_all_since = float("inf")
@@ -361,6 +366,9 @@ class SimStore:
         """As `Store.testify`; nothing of it expires within a run."""
         await self.link.call(lambda: self.redis.testify(testimony))
 
+    async def reconnect(self) -> None:
+        """As `Store.reconnect`."""
+
     async def close(self) -> None:
         """As `Store.close`."""
 
@@ -385,6 +393,10 @@ class SimStore:
     ) -> Outcome:
         """As `LeaderStore.prove`."""
         return await self.link.call(lambda: self.redis.prove(owner, version, snapshot, proof, kids))
+
+    async def heard(self, owner: str, testimony: str) -> None:
+        """As `LeaderStore.heard`."""
+        await self.link.call(lambda: self.redis.heard(owner, testimony))
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
         """As `LeaderStore.instances`."""

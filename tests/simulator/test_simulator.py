@@ -10,8 +10,9 @@ import pytest
 from ringkeeper.follower import Follower
 from ringkeeper.ring import Key
 from ringkeeperd import rotation
+from tests.simulator.judge import Violation
 from tests.simulator.redis_model import SimRedis
-from tests.simulator.world import Violation, World
+from tests.simulator.world import World
 
 
 def test_fleets_of_several_seeds_break_no_promise() -> None:

@@ -44,7 +44,7 @@ async def pause(world: World) -> None:
 
 async def _perhaps_meanwhile(world: World, work: Coroutine[Any, Any, None]) -> None:
     """Do `work`, and perhaps let other troubles begin before it ends."""
-    if world.random.random() < 0.5:  # noqa: PLR2004
+    if world.random.random() < 0.5:
         world.spawn(work)
     else:
         await work
@@ -198,9 +198,7 @@ async def _step(world: World, clock: VirtualClock) -> None:
 
 async def reconfigure(world: World) -> None:
     """The configuration changes, one daemon after another."""
-    from tests.simulator.world import POLICIES  # noqa: PLC0415 - the world strikes with this module
-
-    world.policy = world.random.choice(POLICIES)
+    world.policy = world.random.choice(world.policies)
     for name, leader in copy.copy(world.leaders).items():
         if name.startswith("daemon"):
             leader.change_policy(world.policy)

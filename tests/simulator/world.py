@@ -10,7 +10,7 @@ import base64
 import copy
 import hashlib
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
@@ -24,7 +24,6 @@ from ringkeeper import replica, testimony
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
-from ringkeeper.replica import Replica
 from ringkeeper.ring import Ring
 from ringkeeper.sealing import Kek
 from ringkeeper.tasks import first_of
@@ -37,7 +36,7 @@ from ringkeeperd.merge import lacks
 from ringkeeperd.minting import Minted
 from ringkeeperd.rotation import FreshKey, KeyWanted
 from tests.simulator import trouble
-from tests.simulator.judge import Judge, Violation
+from tests.simulator.judge import Judge
 from tests.simulator.loop import VirtualClock, VirtualLoop
 from tests.simulator.redis_model import Data, Link, SimDisk, SimRedis, SimStore
 
@@ -136,6 +135,7 @@ class World:
     seed: int
     minutes: float = 12
     policy: Policy = POLICY
+    policies: tuple[Policy, ...] = POLICIES
     lease_ttl: timedelta = LEASE_TTL
     processes: dict[str, Process] = field(default_factory=dict)
     leaders: dict[str, Leader] = field(default_factory=dict)
@@ -160,7 +160,7 @@ class World:
         self.loop = VirtualLoop()
         asyncio.set_event_loop(self.loop)
         try:
-            with _each_thing_computed_once():
+            with _each_thing_computed_once() as self._open:
                 self.loop.run_until_complete(self._run())
         finally:
             asyncio.set_event_loop(None)
@@ -238,8 +238,8 @@ class World:
             kek=None if name == "app3" else self.kek,
             notice=lambda event, /, **fields: None,
             on_change=lambda _: self._took(name),
-            on_release=lambda: self.leaders[name].wake.set(),
-            on_doubt=lambda: self.leaders[name].doubt(),
+            on_release=lambda: self.leaders[name].wake.set(),  # noqa: PLW0108 - made below
+            on_doubt=lambda: self.leaders[name].doubt(),  # noqa: PLW0108 - made below
             keeper=self.disks.setdefault(name, SimDisk()) if keeps else None,
             loses=lacks if leads else None,
         )
@@ -260,7 +260,7 @@ class World:
         self.processes[name] = Process(name, link, clock, follower, task, leads, self.time)
 
     def stop(self, process: Process) -> None:
-        """kill -9."""
+        """As kill -9 does."""
         process.link.is_dead = True
         process.task.cancel()
         for redis in self.primaries:
@@ -316,8 +316,7 @@ class World:
     def opened(self, snapshot: str) -> Ring:
         """The ring in `snapshot`."""
         self.last_snapshot = snapshot
-        ring: Ring = testimony.open_snapshot(snapshot, self.roots)
-        return ring
+        return self._open(snapshot, self.roots)
 
     @property
     def four_polls(self) -> float:
@@ -327,7 +326,7 @@ class World:
     @property
     def least_publication(self) -> timedelta:
         """The shortest publication interval that any policy of this world has."""
-        return min(policy.publication_interval for policy in POLICIES)
+        return min(policy.publication_interval for policy in self.policies)
 
     @property
     def is_whole(self) -> bool:
@@ -337,9 +336,10 @@ class World:
     def is_well_for(self, seconds: float) -> bool:
         """Whether, for that long, there was one primary and all daemons reached it."""
         since = [process.well_since for process in self.processes.values() if process.leads]
-        return not self.stepped and self.time - max(
-            self.whole_since, self.disturbed_at, *since
-        ) > seconds
+        return (
+            not self.stepped
+            and self.time - max(self.whole_since, self.disturbed_at, *since) > seconds
+        )
 
     def living(self) -> list[Process]:
         """The processes that are up and awake."""
@@ -407,7 +407,7 @@ class World:
 
 
 @contextmanager
-def _each_thing_computed_once() -> Iterator[None]:
+def _each_thing_computed_once() -> Iterator[Callable[[str, PinnedRoots], Ring]]:
     """Seven processes in one: what is a pure function of public bytes is not computed seven times."""
     snapshots = lru_cache(256)(open_snapshot)
     documents: Callable[..., Any] = lru_cache(512)(PinnedRoots.open)
@@ -422,11 +422,11 @@ def _each_thing_computed_once() -> Iterator[None]:
 
     with (
         patch.object(PublicKey, "verifies", verified),
-        patch.object(PinnedRoots, "open", lambda *given: documents(*given)),
+        patch.object(PinnedRoots, "open", lambda *given: documents(*given)),  # noqa: PLW0108
         patch.object(replica, "open_snapshot", snapshots),
         patch.object(testimony, "open_snapshot", snapshots),
     ):
-        yield
+        yield snapshots
 
 
 def _b64(raw: bytes) -> str:

@@ -15,19 +15,25 @@
 -- be configured), or no end, is nobody's: Redis' clock was set back under it, it came out of a
 -- backup, or somebody else wrote it. Were it somebody's after all, that one's writes are refused.
 
+-- What is no string under either key is nobody's, too.
+
+local function text(key)
+    return redis.call('TYPE', key)['ok'] == 'string' and redis.call('GET', key)
+end
 local seen = tonumber(ARGV[3])
-local stored = redis.call('GET', KEYS[2]) or ''
+local stored = text(KEYS[2]) or ''
 local counted = string.match(stored, '^%d+$') and #stored <= 15 and tonumber(stored)
 local is_sound = counted and counted > seen and counted <= seen + 1e6
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local holder = redis.call('GET', KEYS[1])
+local holder = text(KEYS[1])
 if holder == ARGV[1] and is_sound then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
     return {'ok', counted, now}
 end
 local left = redis.call('PTTL', KEYS[1])
-if holder and holder ~= ARGV[1] and left >= 0 and left <= math.min(math.max(10 * ARGV[2], 60000), 600000) then
+local longest = math.min(math.max(10 * ARGV[2], 60000), 600000)
+if holder and holder ~= ARGV[1] and left >= 0 and left <= longest then
     return {'held', left, now}
 end
 local epoch = (is_sound and counted or seen) + 1

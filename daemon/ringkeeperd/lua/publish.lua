@@ -7,7 +7,7 @@
 -- KEYS[5] events (stream)    audit events
 -- ARGV[1] owner token
 -- ARGV[2] epoch of the caller's leadership
--- ARGV[3] the version decided on; 0 where there is to be no ring yet
+-- ARGV[3] the snapshot decided on; empty where there is to be no ring yet
 -- ARGV[4] the version to write
 -- ARGV[5] snapshot
 -- ARGV[6] proof
@@ -17,10 +17,14 @@
 -- ARGV[10] the changes of the sealed keys, JSON: {"put": {kid: sealed}, "kept": [kid]}
 -- ARGV[11] PUBLISH, or SPUBLISH in a Cluster
 -- ARGV[12...] audit events
--- Returns {'ok', version}, {'fenced', '...'} or {'stale', version in Redis}.
+-- Returns {'ok', why events could not be written, else ''}, {'fenced', '...'}, or
+-- {'stale', version in Redis}.
 --
 -- All or nothing: apps see the former keyring or this one, never a mix. The hash is written first,
--- then the message goes out. Idempotent: the very same snapshot again is 'ok' and writes nothing.
+-- then the message goes out, and the audit comes last: no stream, full or misused, keeps a
+-- revocation from those whom it protects. What is compared is the signed snapshot itself, for the
+-- version beside it is anybody's to write. Idempotent: the very same snapshot again is 'ok' and
+-- writes nothing.
 
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then
     return {'fenced', 'the lease is not ours any more'}
@@ -30,17 +34,12 @@ local epoch = string.match(stored, '^%d+$') and tonumber(stored) or 0
 if epoch > tonumber(ARGV[2]) then
     return {'fenced', 'another leadership came after ours'}
 end
-local version = redis.call('HGET', KEYS[1], 'version') or '0'
-if version == ARGV[4] and redis.call('HGET', KEYS[1], 'snapshot') == ARGV[5] then
-    return {'ok', version}
+local snapshot = redis.call('HGET', KEYS[1], 'snapshot') or ''
+if snapshot == ARGV[5] then
+    return {'ok', ''}
 end
-if version ~= ARGV[3] then
-    return {'stale', version}
-end
-
-local kind = redis.call('TYPE', KEYS[5])['ok']
-if kind ~= 'stream' and kind ~= 'none' then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[5] .. ' is a ' .. kind .. ', not a stream')
+if snapshot ~= ARGV[3] then
+    return {'stale', redis.call('HGET', KEYS[1], 'version') or '0'}
 end
 
 local changes = cjson.decode(ARGV[10])
@@ -58,8 +57,12 @@ for _, kid in ipairs(redis.call('HKEYS', KEYS[2])) do
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[4], 'epoch', ARGV[2], 'snapshot', ARGV[5],
     'proof', ARGV[6])
-for i = 12, #ARGV do
-    redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'event', ARGV[i])
-end
 redis.call(ARGV[11], ARGV[7], ARGV[8])
-return {'ok', ARGV[4]}
+local failure = ''
+for i = 12, #ARGV do
+    local told = redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'event', ARGV[i])
+    if type(told) == 'table' and told['err'] then
+        failure = told['err']
+    end
+end
+return {'ok', failure}

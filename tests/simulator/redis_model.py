@@ -343,6 +343,8 @@ class SimStore:
 
     async def sealed(self, kids: Sequence[str]) -> dict[str, str]:
         """As `Store.sealed`."""
+        if not kids:
+            return {}
 
         def do() -> dict[str, str]:
             found = self.redis.data.sealed
@@ -409,7 +411,7 @@ class SimStore:
 
     async def next(self) -> tuple[Entry, ...]:
         """As `EntryStream.next`."""
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2)
         waiting = await self.link.call(lambda: dict(self.redis.data.requests))
         return tuple(Entry(entry, document) for entry, document in waiting.items())
 

@@ -1,79 +1,68 @@
-"""The simulator: fleets survive it, the same seed gives the same run, and faults are caught."""
-
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
-from typing import Any
+"""The simulator: fleets survive it, the same seed gives the same run, and faults are noticed."""
 
 import pytest
 
-from ringkeeper.follower import Follower
-from ringkeeper.ring import Key
-from ringkeeperd import rotation
-from tests.simulator.judge import Violation
-from tests.simulator.redis_model import SimRedis
+from tests.chaos.guarantees import GUARANTEES
+from tests.simulator.__main__ import main, noticed
+from tests.simulator.judge import Invariant
+from tests.simulator.protections import PROTECTIONS
+from tests.simulator.trouble import TROUBLES
 from tests.simulator.world import World
+
+SOON = 12
+"""Seeds within which these are missed; the others take more (docs/guarantees.md), and minutes."""
+MISSED_SOON = [
+    "pre-publication",
+    "fencing",
+    "proof",
+    "merge",
+    "retention",
+    "watchdog",
+]
 
 
 def test_fleets_of_several_seeds_break_no_promise() -> None:
-    for seed in range(2):
-        report = World(seed, minutes=45).run()
-        assert report.activations >= 3
-        assert report.removed >= 1
-        assert report.verified > 1000
+    reports = [World(seed).run() for seed in range(8)]
+    assert all(report.activations >= 3 for report in reports)
+    assert all(report.verified > 500 for report in reports)
+    assert sum(report.removed for report in reports) >= 8
+    assert sum(report.heals for report in reports) >= 8
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    assert World(7, minutes=20).run() == World(7, minutes=20).run()
-    assert World(7, minutes=20).run().digest != World(8, minutes=20).run().digest
+    assert World(7, minutes=4).run() == World(7, minutes=4).run()
+    assert World(7, minutes=4).run().digest != World(8, minutes=4).run().digest
 
 
-def ready_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No publication interval: a key signs as soon as somebody wants it to."""
-    published = rotation._published
-
-    def unready(*args: Any) -> Key:
-        key = published(*args)
-        return replace(key, ready_at=key.published_at)
-
-    monkeypatch.setattr(rotation, "_published", unready)
+@pytest.mark.parametrize("name", MISSED_SOON)
+def test_a_protection_that_is_switched_off_is_missed(name: str) -> None:
+    (protection,) = (each for each in PROTECTIONS if each.name == name)
+    assert noticed(protection, most=SOON, minutes=8)
 
 
-def kept_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A retired key goes after a minute."""
-    monkeypatch.setattr(Key, "retain_for", property(lambda _: timedelta(minutes=1)))
-
-
-def no_compare_and_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts write whatever they are given, whoever gives it."""
-    monkeypatch.setattr(SimRedis, "renew", lambda self, *_: self.clock.now())
-    monkeypatch.setattr(SimRedis, "holder", lambda self: "")
-    monkeypatch.setattr(SimRedis, "is_owner", lambda *_: True)
-    monkeypatch.setattr(SimRedis, "is_fenced", lambda *_: False)
-    monkeypatch.setattr(SimRedis, "is_expected", lambda *_: True)
-
-
-def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Apps neither listen to messages, nor poll, nor look for an unknown kid."""
-
-    async def nothing(self: Follower, *_: Any) -> None:
-        if self.replica.held is None:
-            await original(self)
-
-    original = Follower.refresh
-    monkeypatch.setattr(Follower, "refresh", nothing)
-    monkeypatch.setattr(Follower, "_receive", nothing)
-
-
-@pytest.mark.parametrize("fault", [ready_at_once, kept_too_short, no_compare_and_set, deaf])
-def test_a_protection_that_is_switched_off_is_missed(
-    fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+def test_a_violation_says_what_is_broken_and_how_to_see_it_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fault(monkeypatch)
+    """And the command fails."""
+    (fencing,) = (each for each in PROTECTIONS if each.name == "fencing")
+    monkeypatch.setattr("sys.argv", ["simulator", "--seeds", "2", "--seed-start", "5"])
+    with fencing.is_off():
+        assert main() == 1
+    told = capsys.readouterr().out
+    assert "seed 5, 00:" in told
+    assert "again: make simulate SEEDS=1 SEED_START=5" in told
+    assert "0 passed, 2 failed" in told
 
-    def run() -> None:
-        for seed in range(6):
-            World(seed, minutes=40).run()
 
-    with pytest.raises(Violation):
-        run()
+def test_the_guarantees_name_every_invariant_protection_and_trouble() -> None:
+    text = GUARANTEES.read_text("utf-8")
+    missing = [
+        words
+        for words in (
+            *(each.value for each in Invariant),
+            *(f"| {each.name} | {each.without} |" for each in PROTECTIONS),
+            *(str(each.__doc__).rstrip(".") for each in TROUBLES),
+        )
+        if words not in text
+    ]
+    assert not missing, "run make simulate with --write"

@@ -152,6 +152,8 @@ class Follower:
         self._remembered: Testimony | None = None
         self._to_keep = asyncio.Event()
         self._to_show = asyncio.Event()
+        self._usable = (0, 0)
+        """Epoch and version of the newest edition that this instance can use."""
         self._confirmed: tuple[int, int] | None = None
         self._reading: asyncio.Task[bool] | None = None
         self._next_reading: asyncio.Task[bool] | None = None
@@ -466,7 +468,7 @@ class Follower:
         return self._random.random() * min(_UNHURRIED_MOST, interval / 20)
 
     async def prepare(self) -> None:
-        """Open what this instance lacks, and confirm the version.
+        """Open what this instance lacks, and confirm the version, or the last one it can use.
 
         Raises:
             SealBroken: a private half that does not open; the version stays unconfirmed.
@@ -480,16 +482,18 @@ class Follower:
         signer = held.ring.signer
         if self._kek is None or signer is None or signer.kid in held.signing:
             self.ready.set()  # to verify, and to sign: what signs later has time
+        if not broken:
+            self._usable = (held.ring.epoch, held.ring.version)
+        # Who cannot use this version is heard of all the same, so that it is waited for, and named.
+        await self._confirm(self._usable)
         if broken:
             raise broken[0]
-        edition = (held.ring.epoch, held.ring.version)
+
+    async def _confirm(self, edition: tuple[int, int]) -> None:
         if edition == self._confirmed:
             return
-        record = {
-            "role": self._role,
-            "epoch": held.ring.epoch,
-            "version": held.ring.version,
-        }
+        epoch, version = edition
+        record = {"role": self._role, "epoch": epoch, "version": version}
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
 

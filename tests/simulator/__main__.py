@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tests.chaos.guarantees import write
 from tests.simulator.judge import Invariant, Violation
-from tests.simulator.protections import PROTECTIONS, Protection
+from tests.simulator.protections import PROTECTIONS
 from tests.simulator.trouble import TROUBLES
 from tests.simulator.world import World
 
@@ -78,8 +78,9 @@ def simulate(seeds: int, start: int, minutes: float, workers: int) -> Totals:
     return Totals(counts, violations)
 
 
-def noticed(protection: Protection, most: int, minutes: float) -> tuple[int, Invariant] | None:
-    """How many seeds it takes to notice that `protection` is off, and what notices."""
+def noticed(name: str, most: int, minutes: float) -> tuple[int, Invariant] | None:
+    """How many seeds it takes to notice that the protection `name` is off, and what notices."""
+    (protection,) = (each for each in PROTECTIONS if each.name == name)
     with protection.is_off():
         for seed in range(most):
             try:
@@ -94,7 +95,8 @@ def try_protections(most: int, minutes: float, workers: int) -> tuple[str, bool]
     lines = ["| protection | while it is off | noticed after seeds | by |", "|---|---|--:|---|"]
     is_good = True
     with ProcessPoolExecutor(workers) as pool:
-        answers = pool.map(partial(noticed, most=most, minutes=minutes), PROTECTIONS)
+        names = [protection.name for protection in PROTECTIONS]
+        answers = pool.map(partial(noticed, most=most, minutes=minutes), names)
         for protection, answer in zip(PROTECTIONS, answers, strict=True):
             is_good = is_good and answer is not None
             after, by = (f"{answer[0]}", answer[1].name) if answer else ("never", "")

@@ -55,6 +55,16 @@ async def deafen(world: World) -> None:
     _any(world).link.is_deaf = True
 
 
+async def give_wrong_kek(world: World) -> None:
+    """An app is deployed with the wrong KEK: it verifies, cannot sign, and says so for a while."""
+    name = world.random.choice(["app0", "app1"])
+    world.stop(world.processes[name])
+    world.start(name, leads=False, kek=world.some_kek())
+    await asyncio.sleep(world.random.uniform(20, 80))
+    world.stop(world.processes[name])
+    world.start(name, leads=False)
+
+
 async def _restart(world: World, processes: Iterable[Process], after: float) -> None:
     for process in processes:
         world.stop(process)
@@ -135,7 +145,7 @@ async def black_out(world: World) -> None:
 
 async def replace_daemons(world: World) -> None:
     """New hosts for all daemons, without their former disks, and Redis is empty: apps know."""
-    apps = [p for p in world.living() if not p.leads and p.name != "app2"]
+    apps = [p for p in world.living() if not p.leads and p.kek is world.kek]
     if not any(p.follower.replica.held and _is_current(world, p) for p in apps):
         return
     world.lose(Data())
@@ -213,6 +223,7 @@ TROUBLES = {
     crash: 4,
     pause: 4,
     deafen: 2,
+    give_wrong_kek: 2,
     cut: 8,
     split: 3,
     drop_connections: 2,

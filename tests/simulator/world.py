@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ringkeeper import replica, testimony
+from ringkeeper import replica, testimony, tokens
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
@@ -74,6 +74,7 @@ class Process:
     follower: Follower
     task: asyncio.Task[None]
     leads: bool
+    kek: Kek | None
     began_at: float
     version: int = 0
     took_at: float = 0.0
@@ -180,7 +181,7 @@ class World:
         self.clock = VirtualClock(self.loop)
         self.root = TrustRoot.from_secret_jwk(self._ed25519())
         self.roots = self.root.public
-        self.kek = Kek.from_secret_jwk({"kty": "oct", "k": _b64(self.random.randbytes(32))})
+        self.kek = self.some_kek()
         self.judge = Judge(self)
         self.redis_clock = VirtualClock(self.loop)
         self.redis = SimRedis(self.redis_clock, self.judge)
@@ -219,8 +220,9 @@ class World:
 
     # --- the fleet -------------------------------------------------------------------------------
 
-    def start(self, name: str, *, leads: bool) -> None:
-        """Start a process anew, on the disk of its former self."""
+    def start(self, name: str, *, leads: bool, kek: Kek | None = None) -> None:
+        """Start a process anew, on the disk of its former self; with `kek` instead of the right one."""
+        opener = None if name == "app2" else kek or self.kek
         link = Link(self.random)
         skew = self.policy.clock_skew // timedelta(milliseconds=2)
         clock = VirtualClock(self.loop, timedelta(milliseconds=self.random.randint(-skew, skew)))
@@ -235,7 +237,7 @@ class World:
             random=self.random,
             instance=f"{name}-{self.random.randrange(10**6)}",
             role="daemon" if leads else "verify" if name == "app2" else "sign",
-            kek=None if name == "app2" else self.kek,
+            kek=opener,
             notice=lambda event, /, **fields: None,
             on_change=lambda _: self._took(name),
             on_release=lambda: self.leaders[name].wake.set(),  # noqa: PLW0108 - made below
@@ -257,7 +259,7 @@ class World:
         )
         work = [follower.run()] + ([self.leaders[name].run()] if leads else [])
         task = asyncio.ensure_future(first_of(*work))
-        self.processes[name] = Process(name, link, clock, follower, task, leads, self.time)
+        self.processes[name] = Process(name, link, clock, follower, task, leads, opener, self.time)
 
     def stop(self, process: Process) -> None:
         """As kill -9 does."""
@@ -278,6 +280,10 @@ class World:
         return Minted(
             FreshKey(wanted.kind, wanted.algorithm, private.public_jwk), self.kek.seal(private)
         )
+
+    def some_kek(self) -> Kek:
+        """A KEK that nobody else has."""
+        return Kek.from_secret_jwk({"kty": "oct", "k": _b64(self.random.randbytes(32))})
 
     def _ed25519(self) -> dict[str, str]:
         secret = self.random.randbytes(32)
@@ -379,11 +385,11 @@ class World:
         while self.time < self.minutes * 60 and self.judge.broken is None:
             await asyncio.sleep(3)
             able = [p for p in self.living() if not p.leads and p.clock not in self.stepped]
-            signers = [p for p in able if p.name != "app2"]
+            signers = [p for p in able if p.kek is self.kek]
             for process in self.random.sample(signers, min(2, len(signers))):
                 self.judge.sign(process)
             shown = sorted(
-                (tokens[-1] for tokens in self.judge.issued.values()), key=lambda t: t.expires_at
+                (newest[-1] for newest in self.judge.issued.values()), key=lambda t: t.expires_at
             )
             for process in able if shown else ():
                 self.judge.check(process, self.random.choice(shown[-2:]))
@@ -425,6 +431,7 @@ def _each_thing_computed_once() -> Iterator[Callable[[str, PinnedRoots], Ring]]:
         patch.object(PinnedRoots, "open", lambda *given: documents(*given)),  # noqa: PLW0108
         patch.object(replica, "open_snapshot", snapshots),
         patch.object(testimony, "open_snapshot", snapshots),
+        patch.object(tokens, "_parse", lru_cache(1024)(tokens._parse)),
     ):
         yield snapshots
 

@@ -53,10 +53,11 @@ def heal(
         return History(ring, max(one.proved_at, other.proved_at))
 
     merged = reduce(joined, sides).ring
+    tombstones = {key.kid: key for side in sides for key in side.ring.in_state(KeyState.REVOKED)}
+    keys = tuple(_buried(key, tombstones.get(key.kid)) for key in merged.keys)
     newest = sides[0].ring
-    return Cure(
-        replace(merged, version=version, epoch=epoch), newest, _finding(found, newest, lost)
-    )
+    ring = replace(merged, version=version, epoch=epoch, keys=keys)
+    return Cure(ring, newest, _finding(found, newest, lost))
 
 
 def _finding(found: History | None, newest: Ring, lost: list[History]) -> str:
@@ -154,12 +155,12 @@ def _met(mine: Key, theirs: Key, mine_until: datetime, theirs_until: datetime) -
     is_revoked = KeyState.REVOKED in (mine.state, theirs.state)
     if mine.remove_at is None and not is_revoked:
         return key
-    signed = [
-        until
+    # Each side by the promises it made itself: so it matters not who is merged with whom first.
+    ends = [
+        until + side.retain_for
         for side, until in ((mine, mine_until), (theirs, theirs_until))
         if side.state is KeyState.ACTIVE
     ]
-    ends = [until + key.retain_for for until in signed]
     ends += [side.remove_at for side in (mine, theirs) if side.remove_at]
     remove_at = max(ends)
     if is_revoked and mine.state is not KeyState.REVOKED:
@@ -185,6 +186,15 @@ def _fits(key: Key, ring: Ring) -> bool:
     if len(ring.keys) < CAPACITY:
         return True
     return _importance(key) < max(_importance(each) for each in ring.keys)
+
+
+def _buried(key: Key, tombstone: Key | None) -> Key:
+    """`key`, revoked if any side ever showed it so: another one may have signed with it since."""
+    if tombstone is None or key.state is KeyState.REVOKED or key.remove_at is None:
+        return key
+    return replace(
+        key, state=KeyState.REVOKED, revoked_at=tombstone.revoked_at, reason=tombstone.reason
+    )
 
 
 def _importance(key: Key) -> tuple[int, float]:

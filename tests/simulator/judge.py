@@ -113,8 +113,6 @@ class Judge:
     """When which version was written where, as far as nothing was lost since."""
     absent: dict[str, float] = field(default_factory=dict)
     """kid -> when a primary was last seen without it, although another has it or its token lives."""
-    behind: dict[str, float] = field(default_factory=dict)
-    """Since when an instance that is live has not confirmed the standby."""
     led_since: float = 0.0
     leader: str = ""
 
@@ -180,23 +178,17 @@ class Judge:
             self.note(Invariant.PUBLIC, f"{active.kid} signs, public for {now - public}")
 
     def _look_at_confirmations(self, redis: SimRedis, former: Key, active: Key) -> None:
-        """The leader read the table a moment ago: only who is live and behind for longer counts."""
-        policy, now = self.world.policy, redis.clock.now()
+        """Who has been there for longer than the liveness window must have been heard of."""
+        world, now = self.world, redis.clock.now()
         wanted = max(filter(None, (former.due_at, active.ready_at)))
-        is_patient = now - wanted >= policy.confirmation_timeout - self.world.lease_ttl
-        live = {each.id for each in redis.live(policy.liveness_window)}
-        for name, since in self.behind.items():
-            is_long = self.world.time - since > 8  # the table is looked at every three seconds
-            if name in live and is_long and not is_patient and not self.world.stepped:
-                self.note(Invariant.CONFIRMED, f"{active.kid} signs, and {name} has not confirmed")
-
-    def _look_at_the_table(self, ring: Ring) -> None:
-        """Note since when a live instance has not confirmed the standby."""
-        redis, standby = self.world.redis, ring.standby
-        live = redis.live(ring.policy.liveness_window)
-        edition = (standby.published_epoch, standby.published_version) if standby else (0, 0)
-        late = {each.id for each in live if (each.epoch, each.version) < edition}
-        self.behind = {name: self.behind.get(name, self.world.time) for name in late}
+        is_patient = now - wanted >= world.policy.confirmation_timeout - world.lease_ttl
+        edition = (active.published_epoch, active.published_version)
+        for process in world.living():
+            is_there = world.time - process.well_since > 20 and world.reached[process.name] is redis
+            is_behind = process.follower._usable < edition
+            if is_there and is_behind and not is_patient and not world.stepped:
+                what = f"{active.kid} signs, and {process.name} has not confirmed"
+                self.note(Invariant.CONFIRMED, what)
 
     def _look_at_removals(self, before: Ring, ring: Ring) -> None:
         gone = {key.kid for key in before.keys} - {key.kid for key in ring.keys}
@@ -225,7 +217,6 @@ class Judge:
         if owner != self.leader:
             self.leader, self.led_since = owner, world.time
         ring = world.ring
-        self._look_at_the_table(ring)
         rings = [world.opened(each.data.snapshot) for each in world.primaries if each.data.snapshot]
         known = {key.kid for each in rings for key in each.keys}
         known |= {kid for kid in self.issued if self._lives(kid)}

@@ -273,6 +273,7 @@ class _Term:
         self._redis_was_at = asked_at
         self._is_ours_from(asked_at, acquired.redis_now)
         self._trusted_from: datetime | None = None
+        self._had_instances = False
         self._asked: list[Entry] = []
         self._has_told_of_garbage = False
         self._proved_at: float | None = None
@@ -358,6 +359,9 @@ class _Term:
 
     async def _step(self) -> None:
         instances = await self._store.instances(self._ring.policy.liveness_window)
+        if self._had_instances and not instances:
+            self._trusted_from = None  # the table was lost: we ourselves would be in it
+        self._had_instances = bool(instances)
         confirmed = Confirmations(instances, self._trusts_from())
         step = next_step(
             self._ring,

@@ -223,21 +223,34 @@ class Judge:
         for kid in known:
             if len(rings) < len(world.primaries) or any(each.key(kid) is None for each in rings):
                 self.absent[kid] = world.time
-        if world.is_well_for(30) and owner and world.time - self.led_since > 30:
+        if owner and world.time - self.led_since > 20 and world.is_mended_for(25):
             self._look_at_what_is_saved(ring)
         for process in world.living():
             self._look_at_deafness(process)
             self._look_at_currency(process)
 
-    def _look_at_what_is_saved(self, ring: Ring) -> None:
-        for kid in self.issued:
-            found = ring.key(kid)
-            if kid not in self.revoked and found is None and self._lives(kid):
+    def _look_at_what_is_saved(self, ring: Ring, *, is_the_end: bool = False) -> None:
+        """In the end everything; before, what a process knows that could have said so by now."""
+        lost = [kid for kid in self.issued if ring.key(kid) is None and self._lives(kid)]
+        revived = [key.kid for key in ring.keys if key.may_verify and key.kid in self.revoked]
+        for kid in lost:
+            if kid not in self.revoked and (is_the_end or self._is_known(kid)):
                 self.note(Invariant.SAVED, f"{kid} is lost; a token of its lives")
-        for kid in self.revoked:
-            tombstone = ring.key(kid)
-            if tombstone and tombstone.may_verify:
+        for kid in revived:
+            if is_the_end or self._is_known(kid, KeyState.REVOKED):
                 self.note(Invariant.SAVED, f"{kid} was revoked, and verifies")
+
+    def _is_known(self, kid: str, state: KeyState | None = None) -> bool:
+        """Whether a process that reaches Redis for long enough can show `kid`, in that state."""
+        world = self.world
+        for process in world.living():
+            if world.time - process.well_since < 25 or process.clock in world.stepped:
+                continue
+            for testimony in process.follower.testimonies():
+                key = world.opened(testimony.snapshot).key(kid)
+                if key and state in (None, key.state):
+                    return True
+        return False
 
     def _look_at_deafness(self, process: Process) -> None:
         if not process.link.is_deaf:
@@ -370,7 +383,7 @@ class Judge:
         for key in ring.may_sign_next:
             if key.kid not in data.sealed:
                 self.note(Invariant.CONVERGED, f"the private half of {key.kid} is not in redis")
-        self._look_at_what_is_saved(ring)
+        self._look_at_what_is_saved(ring, is_the_end=True)
 
     def note(self, invariant: Invariant, what: str) -> None:
         """Note the first violation; whoever noticed may be a process: it is not for that to fail."""

@@ -239,6 +239,10 @@ class Link:
         await asyncio.sleep(self.random.uniform(0.0005, 0.02))
         if self.is_cut or self.random.random() < self.loss:
             await self._silence("the request was lost")
+        if self.random.random() < self.loss / 4:
+            later = self.random.uniform(2, 8)
+            asyncio.get_running_loop().call_later(later, do)
+            await self._silence("the request was late, and carried out all the same")
         result = do()
         await asyncio.sleep(self.random.uniform(0.0005, 0.02))
         if self.is_cut or self.random.random() < self.loss:

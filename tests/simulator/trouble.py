@@ -7,6 +7,7 @@ import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from ringkeeper.wire import Command
 from tests.simulator.redis_model import Data, SimDisk, SimRedis
 
 if TYPE_CHECKING:
@@ -56,11 +57,18 @@ async def deafen(world: World) -> None:
 
 
 async def give_wrong_kek(world: World) -> None:
-    """An app is deployed with the wrong KEK: it verifies, cannot sign, and says so for a while."""
+    """An app is deployed with the wrong KEK for a while; perhaps Redis is emptied, then an operator
+    rotates.
+    """
     name = world.random.choice(["app0", "app1"])
     world.stop(world.processes[name])
     world.start(name, leads=False, kek=world.some_kek())
-    await asyncio.sleep(world.random.uniform(20, 80))
+    await asyncio.sleep(world.random.uniform(20, 60))
+    if world.random.random() < 0.5:
+        world.lose(Data())
+        await asyncio.sleep(world.random.uniform(0.5, 3))
+        world.ask(Command.ROTATE)
+        await asyncio.sleep(20)
     world.stop(world.processes[name])
     world.start(name, leads=False)
 
@@ -191,8 +199,15 @@ async def step_clock(world: World) -> None:
     await _step(world, _any(world).clock)
 
 
+async def step_leader_clock(world: World) -> None:
+    """So is that of the host whose daemon leads."""
+    name = world.redis.holder().partition("/")[0]
+    if name in world.processes:
+        await _step(world, world.processes[name].clock)
+
+
 async def step_redis_clock(world: World) -> None:
-    """So is Redis'."""
+    """So is that of Redis' host."""
     await _step(world, world.redis_clock)
 
 
@@ -234,6 +249,7 @@ TROUBLES = {
     replace_daemons: 1,
     fill_disk: 1,
     step_clock: 2,
+    step_leader_clock: 2,
     step_redis_clock: 2,
     reconfigure: 2,
 }

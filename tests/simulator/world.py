@@ -339,13 +339,10 @@ class World:
         """Whether there is one primary, which has long lost nothing."""
         return self.time - self.whole_since > self.four_polls
 
-    def is_well_for(self, seconds: float) -> bool:
-        """Whether, for that long, there was one primary and all daemons reached it."""
-        since = [process.well_since for process in self.processes.values() if process.leads]
-        return (
-            not self.stepped
-            and self.time - max(self.whole_since, self.disturbed_at, *since) > seconds
-        )
+    def is_mended_for(self, seconds: float) -> bool:
+        """Whether, for that long, there was one primary that lost nothing, and clocks were right."""
+        since = max(self.whole_since, self.disturbed_at)
+        return not self.stepped and self.time - since > seconds
 
     def living(self) -> list[Process]:
         """The processes that are up and awake."""
@@ -371,14 +368,17 @@ class World:
             await asyncio.sleep(self.random.uniform(40, 200))
             if self.time > self.minutes * 60 * TROUBLED:
                 continue
-            ring = self.ring
-            command = self.random.choice([Command.ROTATE, Command.ROTATE_NOW, Command.REVOKE])
-            kid = self.random.choice(ring.keys).kid if command is Command.REVOKE else ""
-            request = Request(
-                f"q{self.redis.serial}", ring.id, ring.name, ring.version, command, kid,
-                "simulated", "operator", self.clock.now(), self.clock.now() + 60 * SECOND,
-            )  # fmt: skip
-            self.redis.ask(sign_request(request, self.root))
+            self.ask(self.random.choice([Command.ROTATE, Command.ROTATE_NOW, Command.REVOKE]))
+
+    def ask(self, command: Command) -> None:
+        """An operator asks for something."""
+        ring = self.ring
+        kid = self.random.choice(ring.keys).kid if command is Command.REVOKE else ""
+        request = Request(
+            f"q{self.redis.serial}", ring.id, ring.name, ring.version, command, kid,
+            "simulated", "operator", self.clock.now(), self.clock.now() + 60 * SECOND,
+        )  # fmt: skip
+        self.redis.ask(sign_request(request, self.root))
 
     async def _traffic(self) -> None:
         """Apps sign, and check each other's tokens."""

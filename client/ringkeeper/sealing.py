@@ -14,7 +14,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from joserfc import jwe
-from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.util import urlsafe_b64decode
 
@@ -84,16 +83,31 @@ class Kek:
         Raises:
             SealBroken: sealed by another KEK, tampered with, or some other key's.
         """
-        jwk = self._open(sealed, key.kid)
-        private = PrivateKey.from_secret_jwk(jwk, key.algorithm)
-        if private.public_jwk != key.public:
-            raise SealBroken(f"the sealed key under {key.kid} is some other key's; restore it")
-        trial = private.sign_compact({"kid": key.kid}, b"{}")
-        if not private.public.verifies(trial):
-            raise SealBroken(f"the sealed key under {key.kid} does not sign for its public half")
-        return private
+        opened = self._opened(sealed, self._opener(sealed, key.kid), key)
+        if isinstance(opened, SealBroken):
+            # Raised where nothing opened is a local: error reporters ship those of all frames.
+            raise opened
+        return opened
 
-    def _open(self, sealed: str, kid: str) -> dict[str, Any]:
+    def _opened(self, sealed: str, by: OctKey, key: Key) -> PrivateKey | SealBroken:
+        """The private half of `key`, or why there is none; no plaintext leaves this frame."""
+        try:
+            plaintext = jwe.decrypt_compact(sealed, by, algorithms=_ALGORITHMS).plaintext
+            private = PrivateKey.from_secret_jwk(json.loads(plaintext or b""), key.algorithm)
+            if private.public_jwk != key.public:
+                return SealBroken(f"the sealed key under {key.kid} is some other key's; restore it")
+            if private.public.verifies(private.sign_compact({"kid": key.kid}, b"{}")):
+                return private
+        except SealBroken as error:
+            return SealBroken(f"the sealed key under {key.kid}: {error}")
+        except Exception:  # noqa: BLE001 - whatever it is, its traceback holds the plaintext
+            return SealBroken(
+                f"the sealed key under {key.kid} does not open: damaged or forged; restore it"
+            )
+        return SealBroken(f"the sealed key under {key.kid} does not sign for its public half")
+
+    def _opener(self, sealed: str, kid: str) -> OctKey:
+        """The KEK that sealed it."""
         if len(sealed) > MAX_SEALED or not sealed.isascii():
             raise SealBroken(f"what is stored under {kid} is no sealed key; restore it")
         by = self._sealed_by(sealed, kid)
@@ -102,15 +116,7 @@ class Kek:
                 f"{kid} was sealed by the KEK {by[:64]!r}; this process has "
                 f"{', '.join(self._keys)}; give it the right KEK file"
             )
-        try:
-            opened = jwe.decrypt_compact(sealed, self._keys[by], algorithms=_ALGORITHMS)
-            jwk = json.loads(opened.plaintext or b"")
-        except (JoseError, ValueError, TypeError, RecursionError):
-            jwk = None
-        if not isinstance(jwk, dict):
-            # `from None` above and no quote here: nothing of the plaintext may reach a traceback.
-            raise SealBroken(f"the sealed key under {kid} does not open; it was damaged or forged")
-        return jwk
+        return self._keys[by]
 
     @staticmethod
     def _sealed_by(sealed: str, kid: str) -> str:

@@ -88,18 +88,38 @@ def _make_directory(directory: Path) -> None:
 
 
 def _read(path: Path, what: str, make: Callable[[Mapping[str, Any]], _T], *, is_secret: bool) -> _T:
-    document = _json(path, what, is_secret=is_secret)
+    made = _made(path, what, make, is_secret=is_secret)
+    if isinstance(made, SecretError):
+        # Raised where nothing read is a local: error reporters ship those of all frames.
+        raise made
+    return made
+
+
+def _made(
+    path: Path, what: str, make: Callable[[Mapping[str, Any]], _T], *, is_secret: bool
+) -> _T | SecretError:
+    """What `make` makes of the file, or why nothing: what it holds does not leave this frame."""
+    raw = _bytes(path, what, is_secret=is_secret)
+    if len(raw) > _LIMIT:
+        return SecretError(f"{path}: too large for a {what}; is this the right file?")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        return SecretError(f"{path}: the {what} is not a JWK in JSON; is this the right file?")
     try:
         return make(document)
     except SecretError as error:
-        raise SecretError(f"{path}: {what}: {error}") from None
+        return SecretError(f"{path}: {what}: {error}")
 
 
-def _json(path: Path, what: str, *, is_secret: bool) -> Mapping[str, Any]:
+def _bytes(path: Path, what: str, *, is_secret: bool) -> bytes:
+    """The file's first bytes, once its mode is as it should be: nothing is read before."""
     try:
         with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            raw = file.read(_LIMIT + 1)
+            _check_mode(path, what, os.fstat(file.fileno()).st_mode, is_secret=is_secret)
+            return file.read(_LIMIT + 1)
     except FileNotFoundError:
         raise SecretError(
             f"{path}: there is no {what} here; restore it from where the ring was made (only where "
@@ -109,25 +129,19 @@ def _json(path: Path, what: str, *, is_secret: bool) -> Mapping[str, Any]:
         raise SecretError(
             f"{path}: the {what} cannot be read ({error.strerror}); let this user read it"
         ) from None
-    if not is_secret and status.st_mode & stat.S_IWOTH:
+
+
+def _check_mode(path: Path, what: str, mode: int, *, is_secret: bool) -> None:
+    if not is_secret and mode & stat.S_IWOTH:
         raise SecretError(
-            f"{path}: anyone may change the {what} (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"{path}: anyone may change the {what} (mode {stat.S_IMODE(mode):04o}); "
             f"chmod 644 {path}, after a look at what it holds"
         )
-    if is_secret and status.st_mode & _TOO_OPEN:
+    if is_secret and mode & _TOO_OPEN:
         raise SecretError(
-            f"{path}: the {what} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"{path}: the {what} is open to others (mode {stat.S_IMODE(mode):04o}); "
             f"chmod 600 {path}, and replace it if anyone may have read it"
         )
-    if len(raw) > _LIMIT:
-        raise SecretError(f"{path}: too large for a {what}; is this the right file?")
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise SecretError(f"{path}: the {what} is not a JWK in JSON; is this the right file?")
-    return document
 
 
 def sync(directory: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from ringkeeper.errors import SecretError
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_kek, read_pinned_roots
+from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
 from ringkeeper.trust import TrustRoot
+from tests.wire.test_sealing import told_by
 
 
 def test_what_is_there_is_never_replaced(tmp_path: Path) -> None:
@@ -33,3 +34,27 @@ def test_a_public_root_that_anyone_may_change_is_not_trusted(tmp_path: Path) -> 
     path.chmod(0o666)
     with pytest.raises(SecretError, match="anyone may change the public trust root"):
         read_pinned_roots(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ('{"kty": "oct", "k": "hush"}', 0o600),
+        ('{"kty": "OKP", "crv": "Ed25519", "x": "hush", "d": "hush"}', 0o600),
+        ('{"kty": "OKP", "crv": "Ed25519", "d": "hush', 0o600),
+        ('["hush"]', 0o600),
+        ("hush", 0o644),
+        ("hush" * 20_000, 0o600),
+    ],
+    ids=["a short KEK", "odd halves", "cut short", "a list", "open to others", "too large"],
+)
+def test_what_a_secret_file_holds_is_no_local_of_the_traceback(
+    tmp_path: Path, text: str, mode: int
+) -> None:
+    path = tmp_path / "secret.jwk"
+    path.write_text(text)
+    path.chmod(mode)
+    for read in (read_kek, read_root):
+        with pytest.raises(SecretError, match=r"secret\.jwk") as caught:
+            read(path)
+        assert "hush" not in told_by(caught.value)

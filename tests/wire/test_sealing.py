@@ -151,6 +151,39 @@ def test_a_key_that_does_not_load_is_not_quoted_in_the_traceback() -> None:
         assert secret not in "".join(traceback.format_exception(caught.value))
 
 
+def told_by(error: BaseException) -> str:
+    """All that an error reporter ships: messages, and the locals of our frames and of all causes."""
+    told = [str(error), repr(error)]
+    trace = error.__traceback__
+    while trace:
+        if not trace.tb_frame.f_globals["__name__"].startswith("tests."):
+            told += map(repr, trace.tb_frame.f_locals.values())
+        trace = trace.tb_next
+    return " ".join(told + [told_by(e) for e in (error.__cause__, error.__context__) if e])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_key_that_does_not_fit_is_no_local_of_the_traceback(algorithm: str) -> None:
+    """An attacker who writes to Redis must not make error reporters ship private keys."""
+    key, other = key_of(PrivateKey.generate(algorithm)), PrivateKey.generate(algorithm)
+    secret = other.secret_jwk()["d"]
+    for private, expected in ((other, key), (other, replace(key, algorithm="EdDSA"))):
+        with pytest.raises(SealBroken) as caught:
+            KEK.unseal(KEK.seal(private), expected)
+        assert secret not in told_by(caught.value)
+
+
+def test_a_seal_around_what_is_no_jwk_is_no_local_of_the_traceback() -> None:
+    header = {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json", "kid": KEK.kid}
+    for text in ("hush", '["hush"]', '{"kty": "EC", "d": "hush"}', '{"kty": {"hush": 1}}'):
+        sealed = jwe.encrypt_compact(
+            header, text.encode(), KEK._keys[KEK.kid], algorithms=["dir", "A256GCM"]
+        )
+        with pytest.raises(SealBroken) as caught:
+            KEK.unseal(sealed, key_of(PrivateKey.generate("ES256")))
+        assert "hush" not in told_by(caught.value)
+
+
 def test_an_rsa_key_whose_numbers_do_not_belong_together_is_refused() -> None:
     jwk, other = (PrivateKey.generate("RS256").secret_jwk() for _ in range(2))
     assert PrivateKey.from_secret_jwk(jwk, "RS256").secret_jwk() == jwk

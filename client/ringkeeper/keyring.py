@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 import weakref
-from contextlib import suppress
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from ringkeeper import tokens
 from ringkeeper.connection import Connection
-from ringkeeper.errors import RingClosed, RingNotLoaded, UnknownKid
+from ringkeeper.errors import InfrastructureError, RingClosed, RingNotLoaded, UnknownKid
 from ringkeeper.layout import DEFAULT_NAME
 
 if TYPE_CHECKING:
@@ -195,15 +197,16 @@ class Keyring:
 
 
 class _Background:
-    """The thread, its event loop, and the follower that runs there."""
+    """The thread, its event loop, and the follower that runs there.
+
+    The thread knows nothing of this object: a keyring that is dropped, not closed, ends it, too.
+    """
 
     def __init__(self, connection: Connection, replica: Replica | None) -> None:
         self._connection = connection
         self._follower: Follower | None = None
         self._known = replica
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._started = threading.Event()
         self._thread: threading.Thread | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
@@ -221,29 +224,27 @@ class _Background:
         return self._follower
 
     def start(self) -> None:
-        # Not on the thread: a URL that cannot be read is for the caller to hear of.
-        self._follower, store = self._connection.follower(self._known)
-        following = self._follow(self._follower, store)
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(following), name="ringkeeper", daemon=True
-        )
-        self._thread.start()
-        self._started.wait()
+        # Not on the thread: what is wrong with a URL, or this process, is for the caller to hear.
+        begun: Future[asyncio.Task[None]] = Future()
+        with ExitStack() as failing:
+            loop = _event_loop(self._connection.name)
+            failing.callback(loop.close)
+            follower, store = self._connection.follower(self._known)
+            thread = threading.Thread(
+                target=_run, args=(loop, follower, store, begun), name="ringkeeper", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise InfrastructureError(
+                    f"ring {self._connection.name!r}: no thread to follow it on ({error}); raise "
+                    "the limit of processes (ulimit -u)"
+                ) from None
+            failing.pop_all()
+        task = begun.result()
+        self._follower, self._loop, self._thread = follower, loop, thread
         # Leave politely even when the program just ends, so that no leader waits for it.
-        self._finalizer = weakref.finalize(
-            self, _stop, self._loop, self._task, self._thread, os.getpid()
-        )
-
-    async def _follow(self, follower: Follower, store: RedisStore) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._started.set()
-        try:
-            await follower.run()
-        except asyncio.CancelledError:
-            pass
-        finally:
-            await store.close()
+        self._finalizer = weakref.finalize(self, _stop, loop, task, thread, os.getpid())
 
     def wait_until_ready(self, timeout: float) -> None:
         follower = self._following
@@ -285,13 +286,58 @@ class _Background:
             self._finalizer()
 
 
+def _event_loop(name: str) -> asyncio.AbstractEventLoop:
+    """A fresh event loop.
+
+    Raises:
+        InfrastructureError: this process has no file descriptors left.
+    """
+    try:
+        # It needs three. A loop that gets only some of them complains when it is collected.
+        with socket.socket(), socket.socket(), socket.socket():
+            pass
+        return asyncio.new_event_loop()
+    except OSError as error:
+        raise InfrastructureError(
+            f"ring {name!r}: no event loop to follow it on ({error.strerror}); raise the limit of "
+            "open files (ulimit -n), or close some"
+        ) from None
+
+
+def _run(
+    loop: asyncio.AbstractEventLoop,
+    follower: Follower,
+    store: RedisStore,
+    begun: Future[asyncio.Task[None]],
+) -> None:
+    """The thread: follow until the task that `begun` is told of is cancelled."""
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(_follow(follower, store, begun))
+    finally:
+        begun.cancel()  # so that nobody waits for what never began
+
+
+async def _follow(follower: Follower, store: RedisStore, begun: Future[asyncio.Task[None]]) -> None:
+    task: asyncio.Task[None] | None = asyncio.current_task()
+    assert task  # noqa: S101 - this is one
+    begun.set_result(task)
+    del task, begun
+    try:
+        await follower.run()
+    except asyncio.CancelledError:
+        pass
+    finally:
+        await store.close()
+
+
 def _stop(
-    loop: asyncio.AbstractEventLoop | None,
-    task: asyncio.Task[None] | None,
+    loop: asyncio.AbstractEventLoop,
+    task: asyncio.Task[None],
     thread: threading.Thread,
     pid: int,
 ) -> None:
-    if loop is None or task is None or os.getpid() != pid or not thread.is_alive():
+    if os.getpid() != pid or not thread.is_alive():
         return
     with suppress(RuntimeError):  # the loop closed meanwhile
         loop.call_soon_threadsafe(task.cancel)

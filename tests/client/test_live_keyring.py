@@ -942,6 +942,19 @@ sys.stdin.readline()
     assert table(led) == {}
 
 
+def test_a_keyring_that_is_dropped_ends_its_thread_and_leaves_the_table(led: LedRing) -> None:
+    ring = connect(led)
+    eventually(lambda: confirmed(led) == [1])
+    thread = ring._background._thread
+    assert thread
+    del ring
+    eventually(lambda: not thread.is_alive())
+    assert table(led) == {}
+    with led.server.client() as client:
+        names = [c["name"] for c in client.client_list()]
+    assert f"ringkeeper:{led.name}" not in names
+
+
 # --- processes and threads -----------------------------------------------------------------------
 
 
@@ -1001,6 +1014,51 @@ def test_a_forked_child_is_an_instance_of_its_own_and_hurts_nobody(led: LedRing)
         assert program.wait(10) == 0
         assert program.stderr.read() == b""
     assert table(led) == {}
+
+
+@pytest.mark.parametrize("fork", [False, True])
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_process_without_descriptors_is_told_so_and_does_not_hang(
+    led: LedRing, fork: bool, left: int
+) -> None:
+    script = f"""
+import json, os, resource, sys
+from ringkeeper import Keyring
+from ringkeeper.errors import InfrastructureError
+from ringkeeper.trust import PinnedRoots
+root = PinnedRoots.from_jwk(json.loads(sys.argv[1]))
+fork = {fork}
+ring = Keyring.connect({led.server.url!r}, trust_root=root) if fork else None
+if pid := fork and os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+lowest = os.dup(0)
+os.close(lowest)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + {left}, most))
+try:
+    ring.version if fork else Keyring.connect({led.server.url!r}, trust_root=root)
+except InfrastructureError as error:
+    print(error, flush=True)
+if fork:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print("version", ring.version, flush=True)
+"""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-Wignore::DeprecationWarning", "-c", script),
+            json.dumps(led.root.public_jwk()),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=20,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    told, *after = done.stdout.splitlines()
+    assert "no event loop" in told
+    assert "ulimit -n" in told
+    assert after == (["version 1"] if fork else [])
 
 
 def test_threads_sign_and_verify_on_while_keys_turn(led: LedRing) -> None:

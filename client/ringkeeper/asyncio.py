@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 from ringkeeper import tokens
@@ -33,6 +33,8 @@ class Keyring:
         self._clock = connection.clock
         self._follower, self._store = connection.follower()
         self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._pid = os.getpid()
         self._is_closed = False
 
     @classmethod
@@ -87,6 +89,7 @@ class Keyring:
     async def start(self, timeout: float = 10.0) -> Self:  # noqa: ASYNC109
         """Begin to follow, and wait until the ring is loaded (and, to sign, opened)."""
         self._task = asyncio.create_task(self._follower.run(), name="ringkeeper")
+        self._pid = os.getpid()
         try:
             async with asyncio.timeout(timeout):
                 await self._follower.ready.wait()
@@ -154,12 +157,20 @@ class Keyring:
     async def close(self) -> None:
         """Stop following, and let the connections go. Closing twice is fine."""
         self._is_closed = True
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-        await self._store.close()
+        if self._task and not self._is_here(self._task):
+            return  # its connections went with its loop, or are the parent's
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._end(), name="ringkeeper closing")
+        # Whoever is cancelled while it waits hears of it; what was begun is done all the same.
+        await asyncio.shield(self._closing)
+
+    async def _end(self) -> None:
+        try:
+            if self._task:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        finally:
+            await self._store.close()
 
     async def __aenter__(self) -> Self:
         """Itself."""
@@ -179,4 +190,15 @@ class Keyring:
     def _held(self) -> Held:
         if self._is_closed:
             raise RingClosed(f"ring {self._connection.name!r} was closed by this program")
+        if self._task and self._has_ended(self._task):
+            raise RingClosed(
+                f"ring {self._connection.name!r}: its event loop has ended, or belongs to the "
+                "parent of a fork, and nobody follows the ring here any more; connect anew"
+            )
         return self._follower.replica.loaded()
+
+    def _has_ended(self, task: asyncio.Task[None]) -> bool:
+        return task.done() or task.get_loop().is_closed() or os.getpid() != self._pid
+
+    def _is_here(self, task: asyncio.Task[None]) -> bool:
+        return task.get_loop() is asyncio.get_running_loop() and os.getpid() == self._pid

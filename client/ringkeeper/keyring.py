@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -175,10 +175,17 @@ class Keyring:
             raise RingClosed(f"ring {self._connection.name!r} was closed by this program")
         if self._is_forked:
             self._follow_after_fork()
+        if self._background.has_ended:
+            raise RingClosed(
+                f"ring {self._connection.name!r}: its thread has ended, and nobody follows the "
+                "ring here any more; connect anew"
+            )
         return self._background.replica.loaded()
 
     def _seek(self, kid: str) -> bool:
-        return self._background.seek(kid)
+        is_news = self._background.seek(kid)
+        self._held()  # closed meanwhile? Then that is to be told, and no unknown kid
+        return is_news
 
     def _follow_after_fork(self) -> None:
         with self._lock:
@@ -246,6 +253,11 @@ class _Background:
         # Leave politely even when the program just ends, so that no leader waits for it.
         self._finalizer = weakref.finalize(self, _stop, loop, task, thread, os.getpid())
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it followed, and does so no more."""
+        return self._loop is not None and self._loop.is_closed()
+
     def wait_until_ready(self, timeout: float) -> None:
         follower = self._following
         if not self._within(follower.ready.wait(), timeout):
@@ -273,10 +285,14 @@ class _Background:
         if self._loop is None or self._loop.is_closed():
             doing.close()
             return False
-        future = asyncio.run_coroutine_threadsafe(doing, self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(doing, self._loop)
+        except RuntimeError:  # the loop ended at this very moment
+            doing.close()
+            return False
         try:
             future.result(timeout)
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, CancelledError):  # not asyncio's, which is another one
             future.cancel()
             return False
         return True

@@ -955,6 +955,98 @@ def test_a_keyring_that_is_dropped_ends_its_thread_and_leaves_the_table(led: Led
     assert f"ringkeeper:{led.name}" not in names
 
 
+def test_a_ring_that_is_closed_during_a_look_up_says_so_and_names_no_unknown_kid(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    server = own_server()
+    ring = connect(make_ring(server), kek=None)
+    eventually(lambda: rested(ring))
+    server.pause()
+    raised: list[BaseException] = []
+
+    def verify() -> None:
+        try:
+            ring.verify(stranger())
+        except BaseException as error:
+            raised.append(error)
+
+    asking = threading.Thread(target=verify)
+    asking.start()
+    eventually(lambda: (reading := following(ring)._reading) and not reading.done())
+    ring.close()
+    asking.join(5)
+    assert [type(error) for error in raised] == [RingClosed]
+
+
+async def test_a_cancelled_close_tells_its_caller_and_is_done_all_the_same(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    server = own_server()
+    led = make_ring(server)
+    ring = await connect_async(led, kek=None)
+    await eventually_async(lambda: confirmed(led) == [1])
+    server.pause()
+    closing = asyncio.create_task(ring.close())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    server.resume()
+    await eventually_async(lambda: table(led) == {})
+    await ring.close()
+
+
+def test_a_ring_whose_loop_has_ended_or_stayed_behind_in_a_fork_says_so(led: LedRing) -> None:
+    script = f"""
+import asyncio, json, os, sys
+from ringkeeper.asyncio import Keyring
+from ringkeeper.errors import RingClosed
+from ringkeeper.trust import PinnedRoots
+def connect():
+    root = PinnedRoots.from_jwk(json.loads(sys.argv[1]))
+    return Keyring.connect({led.server.url!r}, trust_root=root)
+def use(ring):
+    try:
+        print("version", ring.version, flush=True)
+    except RingClosed as error:
+        print(error, flush=True)
+async def closed(ring):
+    await ring.close()
+async def main():
+    ring = await connect()
+    if not (pid := os.fork()):
+        use(ring)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    use(ring)
+    return ring
+ring = asyncio.run(main())
+use(ring)
+asyncio.run(closed(ring))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(led.root.public_jwk())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=20,
+        check=False,
+        text=True,
+    )
+    child, parent, after = done.stdout.splitlines()
+    assert parent == "version 1"
+    for told in (child, after):
+        assert "its event loop has ended" in told
+        assert "connect anew" in told
+
+
+def test_a_ring_whose_thread_has_died_says_so(led: LedRing) -> None:
+    with connect(led) as ring:
+        ring._background.stop()
+        with pytest.raises(RingClosed, match="its thread has ended"):
+            ring.sign({})
+
+
 # --- processes and threads -----------------------------------------------------------------------
 
 

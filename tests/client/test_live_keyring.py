@@ -1261,3 +1261,25 @@ def test_a_defect_in_one_part_leaves_no_app_deaf(
     (told,) = [line for line in troubles(caplog) if "LookupError" in line]
     assert "a defect of ringkeeper" in told
     assert "a secret" not in told
+
+
+def test_a_logging_handler_that_raises_leaves_no_app_deaf(
+    valkey: Server, polled: Callable[[Server], LedRing]
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("the disk is full")
+
+    handler = Broken()
+    logging.getLogger("ringkeeper").addHandler(handler)
+    led = polled(valkey)
+    try:
+        with connect(led) as ring, valkey.client() as client:
+            client.delete(led.layout.keyring)
+            eventually(lambda: isinstance(trouble(ring), RingMissing))
+            led.put_back()
+            eventually(lambda: trouble(ring) is None)
+            led.turn()
+            eventually(lambda: ring.version == 2)
+    finally:
+        logging.getLogger("ringkeeper").removeHandler(handler)

@@ -1,4 +1,8 @@
-"""Logs: structlog, JSON for machines, colours for people; a constant event name, then fields."""
+"""Logs: structlog, JSON for machines, colours for people; a constant event name, then fields.
+
+A line that cannot be written (a full disk, a reader that is gone) is lost, and counted: the keys
+are turned all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,33 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from prometheus_client import Counter
+
 from ringkeeperd.lean import structlog
 
 if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration
+
+
+LOST = Counter(
+    "ringkeeper_log_lines_lost",
+    "Lines that could not be written to the log.",
+    registry=None,
+)
+
+
+class _Lines:
+    """Writes lines to stderr, as far as it takes them."""
+
+    def msg(self, line: str) -> None:
+        """Write `line`, or count it as lost."""
+        try:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            LOST.inc()
+
+    debug = info = warning = error = critical = msg
 
 
 def set_up(configuration: Configuration) -> structlog.stdlib.BoundLogger:
@@ -33,7 +60,7 @@ def set_up(configuration: Configuration) -> structlog.stdlib.BoundLogger:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[configuration.log_level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 import ringkeeper
 from ringkeeper.ring import KeyState, RotationReason
+from ringkeeperd.logs import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,6 +79,7 @@ class Metrics:
         )
         for result in ("success", "failure"):
             self.config_reloads.labels(result)
+        self.registry.register(LOST)
         build = Gauge(
             "ringkeeper_build_info",
             "Always 1; the labels tell.",

@@ -2,16 +2,18 @@
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ringkeeper
 from ringkeeper.errors import RevokedKid
-from tests.plugins.daemons import Site, eventually
-from tests.plugins.servers import Server
+from tests.plugins.daemons import Daemon, Here, Site, eventually
+from tests.plugins.servers import Server, free_port
 
 
 def keyring(site: Site) -> ringkeeper.Keyring:
@@ -163,3 +165,35 @@ def test_one_request_is_told_once(site: Site) -> None:
     (told,) = daemon.events("rotation asked for")
     standby = next(key["kid"] for key in site.status()["keys"] if key["state"] == "published")
     assert told["kid"] == standby
+
+
+def test_a_log_that_cannot_be_written_stops_no_daemon(site: Site) -> None:
+    """Its disk is full, or who read it is gone: lines are lost, and counted."""
+    for number, is_full in enumerate((True, False)):
+        port = free_port()
+        config = site.configure(
+            f"mute{number}.yaml", listen=f"127.0.0.1:{port}", state_dir=f"mute{number}"
+        )
+        if number == 0:
+            site.done("init", config=config.name)
+        daemon = Daemon(site, config, port, Mute(is_full=is_full))
+        site.daemons.append(daemon)
+        daemon.wait_until_ready()
+        eventually(daemon.leads)
+        assert (daemon.metric("log_lines_lost_total") or 0) >= 2  # serving, leading
+        daemon.stop()
+
+
+class Mute(Here):
+    """Where nobody can read what a process says."""
+
+    def __init__(self, *, is_full: bool) -> None:
+        self.is_full = is_full
+
+    def start(self, *command: str, **streams: Any) -> subprocess.Popen[Any]:
+        with Path("/dev/full").open("wb") as full:
+            stream: Any = full if self.is_full else subprocess.PIPE
+            process = super().start(*command, **{**streams, "stderr": stream})
+        if process.stderr:
+            process.stderr.close()
+        return process

@@ -6,7 +6,7 @@ import random
 import secrets
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ringkeeper.connection import instance_id
 from ringkeeper.errors import Defect
@@ -20,6 +20,7 @@ from ringkeeperd.merge import lacks
 from ringkeeperd.minting import mint_aside
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from structlog.stdlib import BoundLogger
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from ringkeeper.wire import Event
     from ringkeeperd.metrics import Metrics
     from ringkeeperd.rotation import Instance, WaitUntil
+
+_NAMED_MOST: Final = 20
+"""Instances that one log line names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,8 @@ class _Telling:
     state: LeadingState
     failing: str = field(default="")
     is_standing_by: bool = field(default=False)
+    kept_from_leading: type[RingkeeperError] | None = field(default=None)
+    """The kind of trouble that was told: the words may change with each attempt."""
 
     def noticed(self, event: str, /, **fields: object) -> None:
         """What the follower has to tell."""
@@ -147,29 +153,43 @@ class _Telling:
             self.log.info(event, **fields)
 
     def leading(self, epoch: int) -> None:
-        self.state.is_leading, self.state.epoch, self.state.trouble = True, epoch, ""
-        self.failing, self.is_standing_by = "", False
+        self._is_free_of_trouble()
+        self.state.is_leading, self.state.epoch = True, epoch
+        self.is_standing_by = False
         self.metrics.transitions.labels(self.ring).inc()
         self.log.info("leading", ring=self.ring, epoch=epoch)
 
     def not_leading(self, why: str) -> None:
-        if self.state.is_leading:
+        if why == ANOTHER_LEADS:
+            self._is_free_of_trouble()
+            if not self.is_standing_by and not self.state.is_leading:
+                self.log.info("standing by", ring=self.ring, why=why)
+        elif self.state.is_leading:
+            self._is_free_of_trouble()
             self.log.info("not leading any more", ring=self.ring, why=why)
-        elif why == ANOTHER_LEADS and not self.is_standing_by:
-            self.log.info("standing by", ring=self.ring, why=why)
+        else:
+            self._is_failing(why)
+            self.state.trouble = why
         self.is_standing_by = why == ANOTHER_LEADS
-        self.state.is_leading, self.state.wait, self.state.trouble = False, None, ""
+        self.state.is_leading, self.state.wait = False, None
 
     def cannot_lead(self, error: RingkeeperError) -> None:
-        if self.state.trouble != str(error):
+        if self.kept_from_leading is not type(error):
             self.log.error("cannot lead", ring=self.ring, error=str(error))
-        self.state.is_leading, self.state.wait, self.state.trouble = False, None, str(error)
+        self._is_kept_from_leading(error)
 
     def broken(self, error: Exception) -> None:
-        what = str(Defect.of(error))
-        if self.state.trouble != what:
-            self.log.error("cannot lead", ring=self.ring, error=what, exc_info=error)
-        self.state.is_leading, self.state.wait, self.state.trouble = False, None, what
+        defect = Defect.of(error)
+        if self.state.trouble != str(defect):
+            self.log.error("cannot lead", ring=self.ring, error=str(defect), exc_info=error)
+        self._is_kept_from_leading(defect)
+
+    def _is_kept_from_leading(self, error: RingkeeperError) -> None:
+        self.kept_from_leading, self.failing = type(error), ""
+        self.state.is_leading, self.state.wait, self.state.trouble = False, None, str(error)
+
+    def _is_free_of_trouble(self) -> None:
+        self.kept_from_leading, self.failing, self.state.trouble = None, "", ""
 
     def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
         self.failing = ""
@@ -184,7 +204,10 @@ class _Telling:
     def forced(self, kid: str, instances: tuple[str, ...]) -> None:
         self.metrics.forced.labels(self.ring).inc()
         self.log.warning(
-            "activated without confirmation", ring=self.ring, kid=kid, instances=list(instances)
+            "activated without confirmation",
+            ring=self.ring,
+            kid=kid,
+            instances=_some_of(instances),
         )
 
     def refused(self, told: Event) -> None:
@@ -192,7 +215,7 @@ class _Telling:
 
     def waiting(self, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
         if wait.why and (self.state.wait is None or self.state.wait.why != wait.why):
-            self.log.info("waiting", ring=self.ring, why=wait.why, awaiting=list(wait.awaiting))
+            self.log.info("waiting", ring=self.ring, why=wait.why, awaiting=_some_of(wait.awaiting))
             if "clock" in wait.why:
                 self.metrics.rotation_failures.labels(self.ring, "clock").inc()
         self.state.wait, self.state.instances = wait, instances
@@ -202,7 +225,16 @@ class _Telling:
 
     def failed(self, error: RingkeeperError) -> None:
         self.metrics.rotation_failures.labels(self.ring, "redis").inc()
+        self._is_failing(str(error))
+
+    def _is_failing(self, why: str) -> None:
         if not self.failing:
             self.metrics.redis_errors.labels(self.ring, "leading").inc()
-            self.log.warning("leading is troubled", ring=self.ring, error=str(error))
-        self.failing = str(error)
+            self.log.warning("leading is troubled", ring=self.ring, error=why)
+        self.failing = why
+
+
+def _some_of(names: Sequence[str]) -> list[str]:
+    """The first of `names`, and how many more there are: anyone may write to their table."""
+    more = len(names) - _NAMED_MOST
+    return [*names[:_NAMED_MOST], *([f"and {more} more"] if more > 0 else [])]

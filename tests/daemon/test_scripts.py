@@ -159,6 +159,20 @@ async def test_instances_are_live_for_one_window_and_forgotten_in_the_end(
     assert {i.id for i in await store.instances(TTL)} == {"odd"}
 
 
+@pytest.mark.parametrize("key", ["instances", "seen"])
+async def test_a_table_of_instances_that_is_none_is_dropped(
+    store: RedisLeaderStore, any_server: Server, key: str
+) -> None:
+    """Proofs must not end because somebody wrote there."""
+    await store.confirm("here", '{"role":"sign","epoch":3,"version":7}')
+    with any_server.client() as client:
+        client.delete(getattr(store.layout, key))
+        client.lpush(getattr(store.layout, key), "x")
+    assert {i.version for i in await store.instances(TTL)} <= {0}
+    await store.confirm("here", '{"role":"sign","epoch":3,"version":7}')
+    assert [i.version for i in await store.instances(TTL)] == [7]
+
+
 async def test_requests_are_read_from_the_oldest_and_dismissed(
     store: RedisLeaderStore, any_server: Server
 ) -> None:

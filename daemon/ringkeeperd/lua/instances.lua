@@ -5,8 +5,15 @@
 -- ARGV[1] liveness window, ms
 -- Returns {now in ms, id, last heard of, what it confirmed, id, ...}. Idempotent.
 --
--- Anyone who may write to Redis may write here: so rows and their length are limited.
+-- Anyone who may write to Redis may write here: so rows and their length are limited, and a key that
+-- is no such table is dropped. It is not the truth: whoever lives is in it again at its next poll.
 
+for i, expected in ipairs({'hash', 'zset'}) do
+    local kind = redis.call('TYPE', KEYS[i])['ok']
+    if kind ~= expected and kind ~= 'none' then
+        redis.call('DEL', KEYS[i])
+    end
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local window = tonumber(ARGV[1])

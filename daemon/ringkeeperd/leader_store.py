@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+from redis import exceptions
+
 from ringkeeper.clock import LATEST_MS, from_ms, to_ms
 from ringkeeper.layout import Layout
 from ringkeeper.store import Published, RedisStore, Store, script
@@ -31,6 +33,9 @@ EVENTS_KEPT: Final = 10_000
 REQUESTS_KEPT: Final = 1_000
 STREAM_WAIT: Final = 20.0
 """Seconds that one blocking read waits for a stream's next entry."""
+_UNANSWERED_WAIT: Final = 1.0
+"""The same while a request is handed out and not answered yet."""
+_LAST_ID: Final = f"{2**64 - 1}-{2**64 - 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,22 +264,24 @@ class RedisLeaderStore(RedisStore):
         rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return tuple(_instance(*row) for row in rows)
 
-    def requests(self) -> AbstractAsyncContextManager[EntryStream]:
+    @asynccontextmanager
+    async def requests(self) -> AsyncIterator[EntryStream]:
         """Listen for operators' requests, from the oldest that is still there."""
-        return self._tail(self.layout.requests, "request", "0", "waiting for requests")
-
-    def events(self, after: str) -> AbstractAsyncContextManager[EntryStream]:
-        """Listen for audit events that come after the entry `after`."""
-        return self._tail(self.layout.events, "event", after, "waiting for events")
+        async with self._waiting("waiting for requests") as there:
+            yield _Requests(there, self.layout.requests)
 
     @asynccontextmanager
-    async def _tail(
-        self, stream: str, field: str, after: str, doing: str
-    ) -> AsyncIterator[EntryStream]:
+    async def events(self, after: str) -> AsyncIterator[EntryStream]:
+        """Listen for audit events that come after the entry `after`."""
+        async with self._waiting("waiting for events") as there:
+            yield _Tail(there, self.layout.events, "event", after)
+
+    @asynccontextmanager
+    async def _waiting(self, doing: str) -> AsyncIterator[redis.Redis]:
         patience = STREAM_WAIT + COMMAND_TIMEOUT
         with speaking(self.where, doing):
             async with waiting_apart(self._client, timeout=patience) as there:
-                yield _Tail(there, stream, field, after)
+                yield there
 
     async def last_event(self) -> str:
         """The id of the newest audit event's entry; "0" if there is none."""
@@ -313,6 +320,8 @@ class RedisLeaderStore(RedisStore):
 
 
 class _Tail:
+    """What comes into a stream, in the order of its ids."""
+
     def __init__(self, client: redis.Redis, stream: str, field: str, after: str) -> None:
         self._client = client
         self._stream = stream
@@ -321,12 +330,61 @@ class _Tail:
 
     async def next(self) -> tuple[Entry, ...]:
         """What came since the last call, perhaps nothing after some seconds."""
-        wait = int(STREAM_WAIT * 1000)
-        reply: Any = await self._client.xread({self._stream: self._after}, 20, wait)
-        found = _entries(reply, self._field)
+        found = await _read(self._client, self._stream, self._field, self._after, STREAM_WAIT)
         if found:
             self._after = found[-1].id
         return found
+
+
+class _Requests:
+    """Whatever is in the stream of requests and was not handed out yet, whatever its id.
+
+    Anyone who may write to Redis may choose an id, or delete the stream: then ids begin anew, lower
+    than what was seen. So no place in the stream is remembered. It is read from its beginning each
+    time: what was answered is not there any more.
+    """
+
+    def __init__(self, client: redis.Redis, stream: str) -> None:
+        self._client = client
+        self._stream = stream
+        self._handed_out: set[str] = set()
+        self._is_checked = False
+
+    async def next(self) -> tuple[Entry, ...]:
+        """What was not handed out yet, perhaps nothing after some seconds."""
+        if not self._is_checked and not self._handed_out:
+            await self._renew_if_exhausted()
+        there: set[str] = set()
+        # Until what was handed out is answered, the stream is read anew soon.
+        after, wait = "0", _UNANSWERED_WAIT if self._handed_out else STREAM_WAIT
+        while found := await _read(self._client, self._stream, "request", after, wait):
+            fresh = tuple(entry for entry in found if entry.id not in self._handed_out)
+            if fresh:
+                self._handed_out.update(entry.id for entry in fresh)
+                self._is_checked = False
+                return fresh
+            there.update(entry.id for entry in found)
+            after = found[-1].id
+        self._handed_out &= there
+        return ()
+
+    async def _renew_if_exhausted(self) -> None:
+        """Delete the stream if its last id is the last of all: nobody could ask for anything."""
+        self._is_checked = True
+        try:
+            known: Any = await self._client.xinfo_stream(self._stream)
+        except exceptions.ResponseError:  # there is none; or reading it says what it is
+            return
+        if known["length"] == 0 and known["last-generated-id"] == _LAST_ID:
+            await self._client.delete(self._stream)
+
+
+async def _read(
+    client: redis.Redis, stream: str, field: str, after: str, wait: float
+) -> tuple[Entry, ...]:
+    """The next entries after the id `after`; waits up to `wait` seconds for one."""
+    reply: Any = await client.xread({stream: after}, 20, int(wait * 1000))
+    return _entries(reply, field)
 
 
 def _entries(reply: Any, field: str) -> tuple[Entry, ...]:

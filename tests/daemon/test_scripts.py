@@ -1,5 +1,6 @@
 """The Lua scripts in real servers: fenced, idempotent, and never an older truth (promise 3)."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
 from ringkeeper.store import Published, Released, Subscribed
+from ringkeeperd import leader_store
 from ringkeeperd.leader_store import (
     Acquired,
     Edition,
@@ -18,6 +20,7 @@ from ringkeeperd.leader_store import (
     Stale,
     Written,
 )
+from tests.client.waiting import eventually_async
 from tests.plugins.servers import Server
 
 TTL = timedelta(seconds=5)
@@ -187,6 +190,85 @@ async def test_requests_are_read_from_the_oldest_and_dismissed(
         await store.dismiss(asked, "answer")
         assert client.xlen(store.layout.requests) == 1
         assert client.xlen(store.layout.events) == 1
+
+
+async def test_a_stream_of_requests_that_began_anew_makes_no_leader_deaf(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    """Somebody chose a high id, and deleted the stream: from then on ids are lower."""
+    stream = store.layout.requests
+    with any_server.client() as client:
+        async with store.requests() as requests:
+            client.xadd(stream, {"request": "x"}, id="99999999999999-0")
+            (high,) = await requests.next()
+            assert high.document == "x"
+            await store.dismiss(high, None)
+            client.delete(stream)
+            await store.ask("r1")
+            (asked,) = await requests.next()
+            assert asked.document == "r1"
+
+
+async def test_a_request_is_handed_out_once_however_long_its_answer_takes(
+    store: RedisLeaderStore, any_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_store, "_UNANSWERED_WAIT", 0.01)
+    for number in range(50):
+        await store.ask(f"r{number}")
+    async with store.requests() as requests:
+        asked = [entry for _ in range(3) for entry in await requests.next()]
+        assert [entry.document for entry in asked] == [f"r{number}" for number in range(50)]
+        assert await requests.next() == ()
+        for entry in asked[:49]:
+            await store.dismiss(entry, None)
+        assert await requests.next() == ()
+        await store.ask("later")
+        assert [entry.document for entry in await requests.next()] == ["later"]
+
+
+async def test_a_stream_of_requests_that_takes_no_more_is_renewed_once_it_is_answered(
+    store: RedisLeaderStore, any_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_store, "_UNANSWERED_WAIT", 0.01)
+    last = f"{2**64 - 1}-{2**64 - 1}"
+    with any_server.client() as client:
+        client.xadd(store.layout.requests, {"request": "x"}, id=last)
+        with pytest.raises(RedisUnavailable, match="exhausted"):
+            await store.ask("r1")
+        async with store.requests() as requests:
+            (asked,) = await requests.next()
+            assert await requests.next() == ()
+            await store.dismiss(asked, None)
+            assert await requests.next() == ()
+            reading = asyncio.create_task(requests.next())
+            await eventually_async(lambda: not client.exists(store.layout.requests))
+            await store.ask("r1")
+            assert [entry.document for entry in await reading] == ["r1"]
+        # And one that a leader finds so when it begins.
+        client.xadd(store.layout.requests, {"request": "x"}, id=last)
+        client.xdel(store.layout.requests, last)
+        client.xtrim(store.layout.requests, 0, approximate=False)
+        async with store.requests() as requests:
+            reading = asyncio.create_task(requests.next())
+            await eventually_async(lambda: not client.exists(store.layout.requests))
+            await store.ask("r2")
+            assert [entry.document for entry in await reading] == ["r2"]
+
+
+async def test_waiting_for_requests_costs_one_command_each_time(
+    store: RedisLeaderStore, any_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_store, "STREAM_WAIT", 0.01)
+    async with store.requests() as requests:
+        assert await requests.next() == ()
+        with any_server.client() as client:
+            client.config_resetstat()
+            for _ in range(5):
+                assert await requests.next() == ()
+            stats: Any = client.info("commandstats")
+    calls = {name: told["calls"] for name, told in stats.items()}
+    assert calls.pop("cmdstat_xread") == 5
+    assert not {"cmdstat_xinfo|stream", "cmdstat_del"} & calls.keys()
 
 
 @pytest.mark.parametrize("misuse", [("set", "x"), ("xadd", f"{2**64 - 1}-{2**64 - 1}", "a", "b")])

@@ -7,7 +7,7 @@ Every write is one script (lua/) that checks the lease and what it replaces; all
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self

@@ -271,6 +271,24 @@ async def test_waiting_for_requests_costs_one_command_each_time(
     assert not {"cmdstat_xinfo|stream", "cmdstat_del"} & calls.keys()
 
 
+@pytest.mark.parametrize("is_exhausted", [True, False])
+async def test_a_request_is_dismissed_although_the_audit_takes_no_answer(
+    store: RedisLeaderStore, any_server: Server, is_exhausted: bool
+) -> None:
+    """Or the leader would answer it again and again, and prove nothing any more."""
+    with any_server.client() as client:
+        if is_exhausted:
+            client.xadd(store.layout.events, {"event": "x"}, id=f"{2**64 - 1}-{2**64 - 1}")
+        else:
+            client.set(store.layout.events, "somebody else's")
+        await store.ask("r1")
+        async with store.requests() as requests:
+            (asked,) = await requests.next()
+            with pytest.raises(RedisUnavailable):
+                await store.dismiss(asked, "refused")
+        assert client.xlen(store.layout.requests) == 0
+
+
 @pytest.mark.parametrize("misuse", [("set", "x"), ("xadd", f"{2**64 - 1}-{2**64 - 1}", "a", "b")])
 async def test_an_audit_that_cannot_be_written_stops_no_publication_and_is_told(
     store: RedisLeaderStore, any_server: Server, misuse: tuple[str, ...]

@@ -8,36 +8,48 @@ and sealed keys, no secret in the clear. It is replaced whole, or not at all.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
-from ringkeeper.errors import MalformedDocument, StateUnusable
+from joserfc.util import urlsafe_b64decode
+
+from ringkeeper.errors import DocumentError, MalformedDocument, StateUnusable
 from ringkeeper.secret_files import sync
-from ringkeeper.testimony import MAX_TESTIMONY, Testimony
+from ringkeeper.testimony import MAX_TESTIMONY, Testimony, open_testimony
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ringkeeper.trust import PinnedRoots
 
 
 class StateFile:
     """The file of one ring in a directory; several processes may share it, the last one wins."""
 
-    def __init__(self, directory: Path, ring: str, setting: str) -> None:
+    def __init__(
+        self, directory: Path, ring: str, setting: str, roots: PinnedRoots | None = None
+    ) -> None:
         """Keep `ring` in `directory`, which the configuration calls `setting`.
 
-        The file's name begins as the setting's does: an app and a daemon never share one.
+        The file's name begins as the setting's does: an app and a daemon never share one. With
+        `roots`, what they did not sign, or another ring of that name, is neither read nor replaced:
+        it is somebody's only memory of a ring.
         """
         self.path = directory / f"{setting.removesuffix('_dir')}-{ring}.json"
+        self._ring = ring
         self._setting = setting
+        self._roots = roots
 
     async def read(self) -> Testimony | None:
         """What was kept, unverified; None where nothing was.
 
         Raises:
             MalformedDocument: the file is there, and holds something else.
-            StateUnusable: it cannot be read.
+            StateUnusable: it cannot be read, or is another's.
         """
         return await asyncio.to_thread(self._read)
 
@@ -45,29 +57,69 @@ class StateFile:
         """Keep `testimony` in place of what was kept: safe on the disk when this returns.
 
         Raises:
-            StateUnusable: it cannot be written; what was there stays.
+            StateUnusable: it cannot be written, or is another's; what was there stays.
         """
-        await asyncio.to_thread(self._write, testimony.encode())
+        await asyncio.to_thread(self._keep, testimony)
 
     async def set_aside(self) -> str:
         """Move what cannot be used out of the way, and keep it: where it is now."""
-        aside = self.path.with_suffix(".unusable")
+        return str(await asyncio.to_thread(self._set_aside))
+
+    def _set_aside(self) -> Path:
+        names = (".unusable" if n == 1 else f".unusable-{n}" for n in count(1))
+        aside = next(path for path in map(self.path.with_suffix, names) if not path.exists())
         with suppress(OSError):
-            await asyncio.to_thread(self.path.replace, aside)
-        return str(aside)
+            self.path.rename(aside)
+        return aside
 
     def _read(self) -> Testimony | None:
         try:
             with self.path.open("rb") as file:
                 raw = file.read(MAX_TESTIMONY + 1)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._unusable("read", error) from None
         try:
-            return Testimony.decode(raw.decode("ascii"))
+            testimony = Testimony.decode(raw.decode("ascii"))
         except (MalformedDocument, ValueError):
             raise MalformedDocument(f"{self.path}: does not hold a ring") from None
+        self._check_root(testimony)
+        return testimony
+
+    def _check_root(self, testimony: Testimony) -> None:
+        root = _root_of(testimony.snapshot)
+        if self._roots and root and root not in self._roots.kids:
+            raise StateUnusable(
+                f"{self.path}: holds a ring of the trust root {root[:64]!r}, which is not pinned "
+                f"here; it is left alone, and nothing is kept; {self._remedy}"
+            )
+
+    def _check_ring(self, ours: Testimony) -> None:
+        """Not another ring's place? Redis may hold one that was made anew, or be the wrong one."""
+        if self._roots is None:
+            return
+        try:
+            kept = self._read()
+            rings = [open_testimony(t, self._ring, self._roots).ring for t in (kept, ours) if t]
+        except DocumentError:
+            return  # nobody's, whatever it is
+        if len({ring.id for ring in rings}) > 1:
+            raise StateUnusable(
+                f"{self.path}: holds another ring {self._ring!r} than Redis does; it is left "
+                f"alone, and nothing is kept; {self._remedy}"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return (
+            f"give each configuration a {self._setting} of its own, or remove that file if its "
+            "ring is no more"
+        )
+
+    def _keep(self, testimony: Testimony) -> None:
+        self._check_ring(testimony)
+        self._write(testimony.encode())
 
     def _write(self, text: str) -> None:
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
@@ -90,3 +142,11 @@ class StateFile:
             f"{self.path}: cannot be {doing} ({error.strerror}); let this user write there, or set "
             f"{self._setting} to where it may"
         )
+
+
+def _root_of(snapshot: str) -> str:
+    """The root that signed it, as it says itself; empty if it does not say."""
+    try:
+        return str(json.loads(urlsafe_b64decode(snapshot.partition(".")[0].encode()))["kid"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""

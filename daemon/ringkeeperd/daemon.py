@@ -19,6 +19,7 @@ from ringkeeper.errors import (
     ConfigurationError,
     DocumentError,
     InfrastructureError,
+    MalformedDocument,
     RequestRefused,
     RingLed,
     SecretError,
@@ -289,14 +290,15 @@ async def _check_unknown(
 
     Raises:
         RequestRefused: it is to be healed, not made anew.
+        StateUnusable: where it would be kept, there is another ring.
     """
     if (await store.read()).snapshot:
         return
-    file = StateFile(configuration.state_dir, name, "state_dir").path
-    if file.exists():
+    kept = StateFile(configuration.state_dir, name, "state_dir", roots)
+    if await _holds_anything(kept):
         raise RequestRefused(
-            f"{file}: ring {name!r} is known here, and Redis lost it: start the daemon to put it "
-            "back; only to begin anew, and log everybody out, remove that file"
+            f"{kept.path}: ring {name!r} is known here, and Redis lost it: start the daemon to put "
+            "it back; only to begin anew, and log everybody out, remove that file"
         )
     with suppress(DocumentError):
         open_testimony(Testimony.decode(await store.testimony()), name, roots)
@@ -304,6 +306,13 @@ async def _check_unknown(
             f"ring {name!r} is known to an app that runs, and Redis lost it: start the daemon to "
             "put it back; only to begin anew, and log everybody out, stop all apps for an hour"
         )
+
+
+async def _holds_anything(kept: StateFile) -> bool:
+    try:
+        return await kept.read() is not None
+    except MalformedDocument:
+        return True
 
 
 def give_memory_back() -> None:

@@ -93,7 +93,7 @@ class RingService:
             notice=observer.noticed,
             on_release=self._lease_is_free,
             on_doubt=self._doubt,
-            keeper=StateFile(configuration.state_dir, ring.name, "state_dir"),
+            keeper=StateFile(configuration.state_dir, ring.name, "state_dir", own.roots),
             loses=lacks,
         )
         if own.root and own.kek:

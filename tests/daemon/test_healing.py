@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -273,6 +273,25 @@ def test_a_kept_ring_that_cannot_be_used_is_set_aside_and_told(site: Site, valke
     assert told["file"] == str(file.with_suffix(".unusable"))
     assert file.with_suffix(".unusable").read_text() == '{"snapshot": "cut sho'
     eventually(file.exists)
+
+
+def test_two_configurations_in_one_state_dir_leave_each_others_ring_alone(
+    site: Site, make_site: Callable[[str], Site], own_server: Callable[..., Server]
+) -> None:
+    shared = site.folder / "shared"
+    file = shared / "state-access-token.json"
+    site.daemon(init=True, state_dir=str(shared), **QUICK)
+    eventually(file.exists)
+    other = make_site(own_server().url)
+    config = other.configure(state_dir=str(shared), **QUICK)
+    assert "a state_dir of its own" in other.refused("init", config=config.name)
+    other.done("init", config=other.configure("apart.yaml", **QUICK, state_dir="apart").name)
+    daemon = other.daemon(state_dir=str(shared), **QUICK)
+    told = eventually(lambda: daemon.events("ring troubled"))
+    assert "a state_dir of its own" in told[0]["error"]
+    assert daemon.events("kept ring set aside") == []
+    kept = json.loads(file.read_bytes())["snapshot"]
+    assert open_snapshot(kept, site.root.public).version == 1
 
 
 def test_a_state_dir_that_cannot_be_written_is_told_once_and_stops_nothing(

@@ -62,6 +62,8 @@ class Daemon:
         self.metrics = Metrics()
         self.services: dict[str, RingService] = {}
         self.clock = SystemClock()
+        self.rejected = ""
+        """Why the edited configuration is not the one in force."""
         self._reload_asked = asyncio.Event()
         self._file_seen = _signature(configuration.path)
 
@@ -110,11 +112,17 @@ class Daemon:
             new = load(self.configuration.path, os.environ)
         except ConfigurationError as error:
             self.metrics.config_reloads.labels("failure").inc()
+            # What is wrong may quote a setting: that is for the log, not for whoever asks.
+            self.rejected = (
+                f"rejected at the last reload, the former one is in force: {len(error.problems)} "
+                "to be mended; ringkeeper check tells what"
+            )
             self.log.error(  # noqa: TRY400 - the problems say it all
                 "configuration rejected", problems=list(error.problems)
             )
             return
         self.metrics.config_reloads.labels("success").inc()
+        self.rejected = ""
         for ring in new.rings:
             service = self.services.get(ring.name)
             if service and service.leader:
@@ -173,7 +181,8 @@ class Daemon:
         self.log.warning(event, **fields)
 
     def _serving(self) -> _Serving:
-        pages = Pages(self.services, self.metrics, self.configuration.issuer)
+        issuer = self.configuration.issuer
+        pages = Pages(self.services, self.metrics, issuer, lambda: self.rejected)
         return _Serving(pages.application(), self.configuration.host, self.configuration.port)
 
 

@@ -30,52 +30,65 @@ _SECURITY: Final = {
 class Pages:
     """What one daemon serves."""
 
-    def __init__(self, services: Mapping[str, RingService], metrics: Metrics, issuer: str) -> None:
-        """Serve these rings; the first one at the well-known places."""
+    def __init__(
+        self,
+        services: Mapping[str, RingService],
+        metrics: Metrics,
+        issuer: str,
+        rejected: Callable[[], str],
+    ) -> None:
+        """Serve these rings; the first one at the well-known places.
+
+        `rejected` says why an edited configuration is not in force; nothing if all is well.
+        """
         self._services = services
         self._metrics = metrics
         self._issuer = issuer
+        self._rejected = rejected
         self._jwks: dict[str, tuple[str, bytes, str]] = {}
+        self._places = {
+            "/": self.index,
+            "/.well-known/jwks.json": self.jwks,
+            "/rings/{ring}/.well-known/jwks.json": self.jwks,
+            "/.well-known/openid-configuration": self.discovery,
+            "/metrics": self.metrics,
+            "/healthz": self.healthz,
+            "/readyz": self.readyz,
+            "/v1/keyring": self.keyring,
+        }
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        application = web.Application(middlewares=[_secured], client_max_size=64 * 1024)
-        application.add_routes(
-            [
-                web.get("/.well-known/jwks.json", self.jwks),
-                web.get("/rings/{ring}/.well-known/jwks.json", self.jwks),
-                web.get("/.well-known/openid-configuration", self.discovery),
-                web.get("/metrics", self.metrics),
-                web.get("/healthz", self.healthz),
-                web.get("/readyz", self.readyz),
-                web.get("/v1/keyring", self.keyring),
-            ]
-        )
+        application = web.Application(middlewares=[_explained], client_max_size=64 * 1024)
+        application.add_routes([web.get(path, page) for path, page in self._places.items()])
+        application.on_response_prepare.append(_secured)
         return application
+
+    async def index(self, _: web.Request) -> web.Response:
+        """What there is to be read here."""
+        told = {path: (page.__doc__ or "").split("\n")[0] for path, page in self._places.items()}
+        return web.json_response({"places": told})
 
     async def jwks(self, request: web.Request) -> web.Response:
         """The JWK Set; never an empty one."""
         service = self._service(request)
         held = service.follower.replica.held if service else None
         if service is None:
-            raise web.HTTPNotFound(text="there is no such ring here\n")
+            raise web.HTTPNotFound(text="there is no such ring here")
         if held is None or not held.ring.jwks()["keys"]:
             return _unavailable("the ring is not loaded yet")
         body, tag = self._jwks_of(service.name, held)
-        left = held.ring.policy.jwks_max_age - held.staleness(service.clock.now())
-        headers = {
-            "Cache-Control": f"public, max-age={int(max(ZERO, left).total_seconds())}",
-            "ETag": tag,
-        }
-        if request.headers.get("If-None-Match", "") in (tag, f"W/{tag}", "*"):
+        headers = {**_cacheable(service, held), "ETag": f'"{tag}"'}
+        if any(known.value in (tag, "*") for known in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def discovery(self, _: web.Request) -> web.Response:
         """OpenID discovery, as far as it concerns keys."""
-        held = self._first().follower.replica.held
+        service = self._first()
+        held = service.follower.replica.held
         if not self._issuer:
-            raise web.HTTPNotFound(text="no issuer is configured\n")
+            raise web.HTTPNotFound(text="no issuer is configured")
         if held is None:
             return _unavailable("the ring is not loaded yet")
         algorithms = sorted({key.algorithm for key in held.ring.keys if key.may_verify})
@@ -86,7 +99,8 @@ class Pages:
                 "id_token_signing_alg_values_supported": algorithms,
                 "response_types_supported": ["code"],
                 "subject_types_supported": ["public"],
-            }
+            },
+            headers=_cacheable(service, held),
         )
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -103,7 +117,9 @@ class Pages:
             }
             for name, service in self._services.items()
         }
-        return web.json_response({"status": "alive", "rings": rings})
+        return web.json_response(
+            {"status": "alive", "configuration": self._rejected(), "rings": rings}
+        )
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Whether every ring here is loaded and fresh enough to rely on."""
@@ -128,7 +144,7 @@ class Pages:
         digest, body, tag = self._jwks.get(name, ("", b"", ""))
         if digest != held.digest:
             body = json.dumps(held.ring.jwks(), separators=(",", ":")).encode()
-            tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            tag = hashlib.sha256(body).hexdigest()[:32]
             self._jwks[name] = (held.digest, body, tag)
         return body, tag
 
@@ -192,10 +208,36 @@ def _unavailable(why: str) -> web.Response:
     )
 
 
+def _cacheable(service: RingService, held: Held) -> dict[str, str]:
+    """For as long as `jwks_max_age` says, less what the proof is old."""
+    left = held.ring.policy.jwks_max_age - held.staleness(service.clock.now())
+    return {"Cache-Control": f"public, max-age={int(max(ZERO, left).total_seconds())}"}
+
+
 @web.middleware
-async def _secured(
+async def _explained(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    response = await handler(request)
+    """As JSON, too, why there is no answer."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as refusal:
+        others = ", ".join(sorted(refusal.allowed_methods))
+        why = f"{request.method} is not for this place; use {others}"
+        return _refused(refusal, why, Allow=refusal.headers["Allow"])
+    except web.HTTPNotFound as refusal:
+        is_ours = request.match_info.http_exception is None
+        return _refused(refusal, str(refusal.text) if is_ours else "nothing is here; see /")
+
+
+def _refused(refusal: web.HTTPException, why: str, **headers: str) -> web.Response:
+    return web.json_response(
+        {"status": refusal.reason.lower(), "why": why},
+        status=refusal.status,
+        headers={"Cache-Control": "no-store", **headers},
+    )
+
+
+async def _secured(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_SECURITY)
-    return response
+    response.headers.popall("Server", None)  # it would name versions

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -78,3 +81,72 @@ def test_the_leader_reports_its_ring(site: Site) -> None:
     seen = json.loads(daemon.get("/v1/keyring")[2])["access-token"]
     assert seen["version"] == 1
     assert {key["state"] for key in seen["keys"]} == {"active", "published"}
+
+
+def test_any_of_the_tags_that_a_cache_has_will_do(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    path = "/.well-known/jwks.json"
+    tag = daemon.get(path)[1]["ETag"]
+    for known in (f'"older", {tag}', f'W/"older",W/{tag}', "*"):
+        assert daemon.get(path, **{"If-None-Match": known})[0] == 304
+    for unknown in ('"older"', tag.strip('"'), f'{tag[:-2]}"', ""):
+        assert daemon.get(path, **{"If-None-Match": unknown})[0] == 200
+
+
+def test_every_answer_is_secured_and_names_no_versions(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    for path, expected in (
+        ("/", 200),
+        ("/metrics", 200),
+        ("/nowhere", 404),
+        ("/rings/none/.well-known/jwks.json", 404),
+        ("/.well-known/openid-configuration", 404),
+    ):
+        status, headers, body = daemon.get(path)
+        assert status == expected
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "Server" not in headers
+        if status != 200:
+            assert json.loads(body)["status"] == "not found"
+            assert headers["Cache-Control"] == "no-store"
+    request = urllib.request.Request(f"http://127.0.0.1:{daemon.port}/healthz", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=5)  # noqa: S310 - our own
+    with refused.value as answer:
+        assert answer.code == 405
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "GET" in answer.headers["Allow"]
+        assert "use GET, HEAD" in json.loads(answer.read())["why"]
+
+
+def test_the_first_page_lists_the_others(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    places = json.loads(daemon.get("/")[2])["places"]
+    assert {"/metrics", "/healthz", "/readyz", "/v1/keyring"} < places.keys()
+    assert all(places.values())
+    assert json.loads(daemon.get("/nowhere")[2])["why"] == "nothing is here; see /"
+
+
+def test_discovery_is_cacheable_as_the_keys_are(site: Site) -> None:
+    daemon = site.daemon(init=True, issuer="https://auth.example.com", jwks_max_age="5m")
+    headers = daemon.get("/.well-known/openid-configuration")[1]
+    assert 290 < int(headers["Cache-Control"].removeprefix("public, max-age=")) <= 300
+
+
+def test_a_configuration_that_was_rejected_is_seen_from_outside(site: Site) -> None:
+    daemon = site.daemon(init=True)
+
+    def configuration() -> str:
+        return str(json.loads(daemon.get("/healthz")[2])["configuration"])
+
+    assert configuration() == ""
+    good = daemon.config.read_text()
+    daemon.config.write_text('{"algorithm": "HS256", "surprise": "a secret"}')
+    daemon.signal(signal.SIGHUP)
+    said = eventually(configuration)
+    assert "rejected at the last reload" in said
+    assert "secret" not in daemon.get("/healthz")[2].decode()
+    daemon.config.write_text(good)
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: configuration() == "")

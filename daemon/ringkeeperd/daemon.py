@@ -8,7 +8,7 @@ import gc
 import os
 import secrets
 import signal
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ from ringkeeperd.service import RingService, Secrets
 from ringkeeperd.web import Pages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from structlog.stdlib import BoundLogger
@@ -79,6 +80,7 @@ class Daemon:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
         configuration = self.configuration
+        await check_listen(configuration.host, configuration.port)  # before anything is made
         async with AsyncExitStack() as stack:
             server = None
             if configuration.embedded:
@@ -199,17 +201,40 @@ class _Serving:
         host, port = self._where
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port, reuse_address=True).start()
-        except OSError as error:
+            with _listening(host, port):
+                await web.TCPSite(self._runner, host, port, reuse_address=True).start()
+        except InfrastructureError:
             await self._runner.cleanup()
-            why = os.strerror(error.errno) if error.errno else str(error)
-            raise InfrastructureError(
-                f"listen: {host}:{port}: {why.lower()}; stop what uses it, or choose another "
-                "address in listen"
-            ) from None
+            raise
 
     async def __aexit__(self, *exc: object) -> None:
         await self._runner.cleanup()
+
+
+async def check_listen(host: str, port: int) -> None:
+    """Whether one can listen there.
+
+    Raises:
+        InfrastructureError: why not.
+    """
+    loop = asyncio.get_running_loop()
+    with _listening(host, port):
+        tried = await loop.create_server(
+            asyncio.Protocol, host, port, reuse_address=True, start_serving=False
+        )
+    tried.close()
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise InfrastructureError(
+            f"listen: {host}:{port}: {why.lower()}; stop what uses it, or choose another address "
+            "in listen"
+        ) from None
 
 
 def read_secrets(configuration: Configuration) -> Secrets:

@@ -105,6 +105,16 @@ def test_a_port_in_use_is_named(site: Site) -> None:
     assert str(port) in line
 
 
+def test_where_the_port_is_in_use_nothing_is_made(make_site: Callable[[str], Site]) -> None:
+    site = make_site("embedded:./var")
+    own = dict.fromkeys(("trust_root", "trust_root_public", "kek"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = site.configure("taken.yaml", listen=f"127.0.0.1:{port}", **own)
+        assert "address already in use" in failure(Daemon(site, config, port))
+    assert not (site.folder / "var").exists()
+
+
 def test_redis_down_at_the_start_is_waited_for(
     make_site: Callable[[str], Site], own_server: Callable[..., Server]
 ) -> None:

@@ -6,6 +6,7 @@ Every write is one script (lua/) that checks the lease and what it replaces; all
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ STREAM_WAIT: Final = 20.0
 """Seconds that one blocking read waits for a stream's next entry."""
 _UNANSWERED_WAIT: Final = 1.0
 """The same while a request is handed out and not answered yet."""
+_UNANSWERED_MOST: Final = 200
+"""Requests handed out at a time: no operator has more, and all are read again each time."""
 _LAST_ID: Final = f"{2**64 - 1}-{2**64 - 1}"
 
 
@@ -358,12 +361,15 @@ class _Requests:
         # Until what was handed out is answered, the stream is read anew soon.
         after, wait = "0", _UNANSWERED_WAIT if self._handed_out else STREAM_WAIT
         while found := await _read(self._client, self._stream, "request", after, wait):
+            there.update(entry.id for entry in found)
             fresh = tuple(entry for entry in found if entry.id not in self._handed_out)
+            if fresh and len(self._handed_out) >= _UNANSWERED_MOST:
+                await asyncio.sleep(_UNANSWERED_WAIT)
+                break
             if fresh:
                 self._handed_out.update(entry.id for entry in fresh)
                 self._is_checked = False
                 return fresh
-            there.update(entry.id for entry in found)
             after = found[-1].id
         self._handed_out &= there
         return ()

@@ -14,6 +14,7 @@ from ringkeeperd import leader_store
 from ringkeeperd.leader_store import (
     Acquired,
     Edition,
+    Entry,
     Fenced,
     HeldByAnother,
     RedisLeaderStore,
@@ -224,6 +225,28 @@ async def test_a_request_is_handed_out_once_however_long_its_answer_takes(
         assert await requests.next() == ()
         await store.ask("later")
         assert [entry.document for entry in await requests.next()] == ["later"]
+
+
+async def test_a_flood_of_requests_is_handed_out_only_as_fast_as_it_is_answered(
+    store: RedisLeaderStore, any_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_store, "_UNANSWERED_WAIT", 0.01)
+    monkeypatch.setattr(leader_store, "_UNANSWERED_MOST", 40)
+    for number in range(100):
+        await store.ask(f"r{number}")
+    asked: list[Entry] = []
+    async with store.requests() as requests:
+        for _ in range(5):
+            asked += await requests.next()
+        assert len(asked) == 40
+        for entry in asked:
+            await store.dismiss(entry, None)
+        while len(asked) < 100:
+            more = await requests.next()
+            asked += more
+            for entry in more:
+                await store.dismiss(entry, None)
+    assert [entry.document for entry in asked] == [f"r{number}" for number in range(100)]
 
 
 async def test_a_stream_of_requests_that_takes_no_more_is_renewed_once_it_is_answered(

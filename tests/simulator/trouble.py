@@ -57,9 +57,7 @@ async def deafen(world: World) -> None:
 
 
 async def give_wrong_kek(world: World) -> None:
-    """An app is deployed with the wrong KEK for a while; perhaps Redis is emptied, then an operator
-    rotates.
-    """
+    """An app has the wrong KEK for a while; perhaps Redis is emptied, and an operator rotates."""
     name = world.random.choice(["app0", "app1"])
     world.stop(world.processes[name])
     world.start(name, leads=False, kek=world.some_kek())

@@ -18,13 +18,13 @@ from urllib.parse import parse_qsl, urlsplit
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.policy import Policy
+from ringkeeper.redis_url import REDIS_WANTED, fleet_of, is_fleet, shown
 from ringkeeper.settings import (
     BY_KEY,
     BY_VARIABLE,
     DEFAULTS,
     GROUPS,
     PREFIX,
-    REDIS_WANTED,
     SETTINGS,
     Setting,
     as_markdown,
@@ -32,7 +32,6 @@ from ringkeeper.settings import (
     quoted,
     ring_name,
 )
-from ringkeeper.topology import fleet_of, is_fleet, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

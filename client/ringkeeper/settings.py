@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from ringkeeper.algorithms import ALGORITHMS
 from ringkeeper.durations import parse_duration
 from ringkeeper.layout import DEFAULT_NAME, is_ring_name
-from ringkeeper.topology import fleet_of, is_fleet
+from ringkeeper.redis_url import check_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,60 +158,8 @@ def _issuer(value: object) -> str:
     return str(value)
 
 
-REDIS_WANTED: Final = (
-    "write redis://host:6379/0 (rediss:// for TLS, unix:///run/redis.sock, embedded:./var to try "
-    "it out), with / ? # @ in a password percent-encoded"
-)
-# What redis-py takes from a URL wins over what we ask of it, so only these may stand there.
-_REDIS_OPTIONS: Final = frozenset({"db", "username", "password"})
-_TLS_OPTIONS: Final = frozenset(
-    {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
-)
-
-
 def _redis_url(value: object) -> str:
-    url = _text(value)
-    scheme, _, rest = url.partition(":")
-    if scheme == "embedded":
-        if not rest or rest.startswith("//"):
-            raise ValueError("names no directory; write embedded:./var")
-        return url
-    if is_fleet(url):
-        fleet_of(url)
-        return url
-    if scheme not in ("redis", "rediss", "unix"):
-        raise ValueError(f"is no URL that ringkeeper reads; {REDIS_WANTED}")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:  # whose text may quote the password
-        raise ValueError(f"cannot be taken apart; {REDIS_WANTED}") from None
-    if not rest.startswith("//") or "#" in url:
-        raise ValueError(f"cannot be taken apart; {REDIS_WANTED}")
-    _check_place(parts)
-    for option, given in options:
-        _check_option(scheme, option, given)
-    return url
-
-
-def _check_place(parts: SplitResult) -> None:
-    if parts.scheme == "unix":
-        if parts.hostname or parts.path in ("", "/"):
-            raise ValueError("names no socket; write unix:///run/redis.sock, with three slashes")
-    elif not parts.hostname or not re.fullmatch(r"(?:/[0-9]{0,5})?", parts.path):
-        raise ValueError(f"names no host, or a database that is no number; {REDIS_WANTED}")
-
-
-def _check_option(scheme: str, option: str, given: str) -> None:
-    known = _REDIS_OPTIONS | (_TLS_OPTIONS if scheme == "rediss" else frozenset())
-    if option not in known:
-        raise ValueError(
-            "has an option after ? that is not known here; only db, username, password and, with "
-            f"rediss://, {', '.join(sorted(_TLS_OPTIONS))} may stand there"
-        )
-    if option == "db" and not re.fullmatch(r"[0-9]{1,5}", given):
-        raise ValueError(f"names a database that is no number; {REDIS_WANTED}")
+    return check_url(_text(value))
 
 
 def _listen(value: object) -> tuple[str, int]:

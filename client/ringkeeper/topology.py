@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import random
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis.asyncio as redis
 from redis import exceptions
@@ -26,101 +24,17 @@ from redis.crc import key_slot
 
 from ringkeeper.errors import ConfigurationError, RedisUnavailable
 from ringkeeper.layout import embedded_socket
+from ringkeeper.redis_url import CLUSTER, check_url, fleet_of, is_fleet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from ringkeeper.redis_url import Fleet
 
 COMMAND_TIMEOUT: Final = 2.0
 """Seconds: a server that takes longer for one of our commands counts as gone."""
 ASKING_TIMEOUT: Final = 0.5
 """Seconds that one node has to say where the primary is before the next one is asked."""
-SENTINEL: Final = "redis+sentinel"
-CLUSTER: Final = "redis+cluster"
-_URLS: Final = f"use redis://, rediss://, unix://, {SENTINEL}://, {CLUSTER}:// or embedded:DIR"
-_PORTS: Final = {SENTINEL: 26379, CLUSTER: 6379}
-_OPTIONS: Final = {
-    SENTINEL: frozenset({"db", "sentinel_username", "sentinel_password"}),
-    CLUSTER: frozenset(),
-}
-
-
-# --- several servers in one URL ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB`, or `redis+cluster://…`."""
-
-    scheme: str
-    nodes: tuple[tuple[str, int], ...]
-    service: str = ""
-    """What the Sentinels call the primary."""
-    db: int = 0
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    sentinel_username: str | None = None
-    sentinel_password: str | None = field(default=None, repr=False)
-
-
-def is_fleet(url: str) -> bool:
-    """Whether `url` names several servers."""
-    return url.partition(":")[0] in _PORTS
-
-
-def fleet_of(url: str) -> Fleet:
-    """The servers that such a URL names.
-
-    Raises:
-        ValueError: what is wrong with it, without quoting it: a password may stand there.
-    """
-    try:
-        parts = urlsplit(url)
-        options = dict(
-            parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        )
-    except ValueError:
-        parts, options = SplitResult("", "", "", "", ""), {}
-    scheme = parts.scheme
-    example = "name-of-the-primary/0" if scheme == SENTINEL else ""
-    wanted = f"write {url.partition(':')[0]}://host:{_PORTS[url.partition(':')[0]]},host2/{example}"
-    if not parts.netloc or "#" in url:
-        raise ValueError(f"cannot be taken apart; {wanted}")
-    if options.keys() - _OPTIONS[scheme]:  # not named: it may be a password
-        raise ValueError(
-            f"has an option after ? that is not known here; "
-            f"{', '.join(sorted(_OPTIONS[scheme])) or 'none'} may stand there"
-        )
-    user, _, hosts = parts.netloc.rpartition("@")
-    username, _, password = user.partition(":")
-    service, _, db = parts.path.strip("/").partition("/")
-    db = options.get("db", db)
-    if scheme == CLUSTER and (service or db):
-        raise ValueError(f"names a database, and a Cluster has only one; {wanted}")
-    if scheme == SENTINEL and not service:
-        raise ValueError(f"does not say what the Sentinels call the primary; {wanted}")
-    if db and not (db.isascii() and db.isdecimal() and len(db) < 6):  # noqa: PLR2004
-        raise ValueError(f"names a database that is no number; {wanted}")
-    return Fleet(
-        scheme=scheme,
-        nodes=tuple(_node(host, scheme, wanted) for host in hosts.split(",")),
-        service=unquote(service),
-        db=int(db or 0),
-        username=unquote(username) or None,
-        password=unquote(password) or None,
-        sentinel_username=options.get("sentinel_username"),
-        sentinel_password=options.get("sentinel_password"),
-    )
-
-
-def _node(text: str, scheme: str, wanted: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host:
-        raise ValueError(f"names no host; {wanted}")
-    return host, port or _PORTS[scheme]
 
 
 # --- clients -------------------------------------------------------------------------------------
@@ -136,6 +50,10 @@ def connection_for(
     Raises:
         ConfigurationError: not such a URL.
     """
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise ConfigurationError([f"redis.url: {error}"]) from None
     options: dict[str, Any] = {
         "decode_responses": True,
         "encoding_errors": "replace",  # a forger's bytes are for the signature check to refuse
@@ -145,20 +63,14 @@ def connection_for(
         "retry": Retry(NoBackoff(), 0),
         "client_name": name or "ringkeeper",
     }
-    try:
-        if is_fleet(url):
-            return _fleet_client(fleet_of(url), key, password, options)
-        if password is not None:
-            options["password"] = password
-        if url.startswith("embedded:"):
-            socket = embedded_socket(Path(url.removeprefix("embedded:")))
-            return redis.Redis(unix_socket_path=str(socket), **options)
-        why = f"is no URL that ringkeeper reads; {_URLS}"
-        if urlsplit(url).scheme in ("redis", "rediss", "unix"):
-            return redis.Redis.from_url(url, **options)
-    except ValueError as error:
-        why = str(error)
-    raise ConfigurationError([f"redis.url: {shown(url)!r} {why}"])
+    if is_fleet(url):
+        return _fleet_client(fleet_of(url), key, password, options)
+    if password is not None:
+        options["password"] = password
+    if url.startswith("embedded:"):
+        socket = embedded_socket(Path(url.removeprefix("embedded:")))
+        return redis.Redis(unix_socket_path=str(socket), **options)
+    return redis.Redis.from_url(url, **options)
 
 
 def _fleet_client(
@@ -303,14 +215,6 @@ def _address(node: Sequence[Any], asked: str) -> tuple[str, int]:
 
 
 _MOST_KNOWN: Final = 64
-
-
-def shown(url: str) -> str:
-    """`url` without the password that it may hold."""
-    if url.startswith("embedded:") or "@" not in url:
-        return url.partition("?")[0]
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://…@{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 # --- what fails ----------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ from ringkeeper.configuration import (
 )
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.policy import Policy
-from ringkeeper.topology import fleet_of
+from ringkeeper.redis_url import fleet_of, shown
+from ringkeeper.topology import connection_for
 
 ROOT = Path(__file__).parents[2]
 BASE = Path("/srv/ring")
@@ -369,12 +370,52 @@ def test_a_password_is_in_no_repr(url: str) -> None:
         f"redis://h/0?db={SECRET}",
         f"redis://h/0?{SECRET}=1",
         f"redis://:{SECRET}\n@h",
+        f"rediss//:{SECRET}@h",
+        f"redis://:a/{SECRET}@h",
+        f"redis:{SECRET}@h",
+        f"redis://h?password=a&{SECRET}",
+        f"redis+cluster://a?password=a@{SECRET}",
     ],
 )
 def test_a_password_is_in_no_error(url: str) -> None:
+    """Of the configuration or of an app that was given the URL; nor in what a log shows of it."""
     (problem,) = problems_with({"redis": {"url": url}})
-    assert problem.startswith("redis.url: ")
-    assert SECRET not in problem
+    with pytest.raises(ConfigurationError) as caught:
+        connection_for(url)
+    for told in (problem, str(caught.value)):
+        assert told.startswith("redis.url: ")
+        assert SECRET not in told
+    assert SECRET not in shown(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        (f"redis://h:1/2?password=a@{SECRET}", "redis://h:1/2"),
+        (f"rediss://user:{SECRET}@[::1]:7", "rediss://[::1]:7"),
+        (f"unix://:{SECRET}@/run/r.sock?db=1", "unix:///run/r.sock"),
+        (f"unix:///run/r.sock?password=a@{SECRET}", "unix:///run/r.sock"),
+        (
+            f"redis+sentinel://u:{SECRET}@a,[::1]:7/primary/3?sentinel_password=x@{SECRET}",
+            "redis+sentinel://a:26379,[::1]:7/primary",
+        ),
+        ("redis+cluster://user:pw@a:1,b", "redis+cluster://a:1,b:6379"),
+        ("embedded:./var", "embedded:./var"),
+    ],
+)
+def test_of_a_url_it_is_shown_where_it_leads(url: str, seen: str) -> None:
+    assert shown(url) == seen
+
+
+def test_an_address_that_is_missing_is_told_as_such() -> None:
+    with pytest.raises(ConfigurationError, match="is no line of text"):
+        connection_for(None)  # type: ignore[arg-type] # os.environ.get, of what is not set
+
+
+@pytest.mark.parametrize("option", ["decode_responses=no", "socket_timeout=9", "protocol=3"])
+def test_a_url_given_by_a_program_changes_nothing_that_ringkeeper_needs(option: str) -> None:
+    with pytest.raises(ConfigurationError, match="an option after"):
+        connection_for(f"redis://h?{option}")
 
 
 @pytest.mark.parametrize(
@@ -556,6 +597,7 @@ def test_a_url_of_several_servers_is_taken_apart() -> None:
         ("embedded:", "names no directory"),
         ("embedded://var", "names no directory"),
         (7, "is not text"),
+        (" ", "is not a line of text"),
     ],
 )
 def test_urls_that_are_refused(url: object, told: str) -> None:

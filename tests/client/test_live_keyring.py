@@ -369,9 +369,9 @@ async def test_a_cancelled_connect_leaves_nothing_behind(
 
 
 async def test_an_address_that_cannot_be_read_is_refused_at_once(led: LedRing) -> None:
-    with pytest.raises(ConfigurationError, match="use redis://"):
+    with pytest.raises(ConfigurationError, match="write redis://"):
         connect(led, url="http://localhost", timeout=0.1)
-    with pytest.raises(ConfigurationError, match="use redis://"):
+    with pytest.raises(ConfigurationError, match="write redis://"):
         await connect_async(led, url="http://localhost", timeout=0.1)
 
 

@@ -10,6 +10,7 @@ write and mistake it for another's, and backing off is the callers' business.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,8 @@ COMMAND_TIMEOUT: Final = 2.0
 """Seconds: a server that takes longer for one of our commands counts as gone."""
 ASKING_TIMEOUT: Final = 0.5
 """Seconds that one node has to say where the primary is before the next one is asked."""
+FINDING_TIMEOUT: Final = 3.0
+"""Seconds that all nodes of a Cluster together have for it: of sixty, many may be silent."""
 
 
 # --- clients -------------------------------------------------------------------------------------
@@ -82,7 +85,8 @@ def _fleet_client(
         "password": password if password is not None else fleet.password,
     }
     if fleet.scheme == CLUSTER:
-        finder = SlotFinder(fleet.nodes, key, {**options, "socket_timeout": ASKING_TIMEOUT})
+        patience = {"socket_timeout": ASKING_TIMEOUT, "socket_connect_timeout": ASKING_TIMEOUT}
+        finder = SlotFinder(fleet.nodes, key, {**options, **patience})
         pool = redis.ConnectionPool(connection_class=SlotConnection, finder=finder, **options)
         return redis.Redis.from_pool(pool)
     asking = {
@@ -160,8 +164,17 @@ class SlotFinder:
         """Host and port of the slot's primary, as the first node says that answers.
 
         Raises:
-            redis.RedisError: none answers, or the slot is nobody's.
+            redis.RedisError: none answers in time, or the slot is nobody's.
         """
+        try:
+            async with asyncio.timeout(FINDING_TIMEOUT):
+                return await self._asked_for()
+        except TimeoutError:
+            raise exceptions.ConnectionError(
+                f"no node of the Cluster said within {FINDING_TIMEOUT:g} s who has the slot"
+            ) from None
+
+    async def _asked_for(self) -> tuple[str, int]:
         failed: Exception = exceptions.ConnectionError("no node of the Cluster answers")
         asked = list(dict.fromkeys((*self._seeds, *self._known)))
         random.shuffle(asked)

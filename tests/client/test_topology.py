@@ -1,0 +1,59 @@
+"""Who has a slot is asked with little patience: a node that is silent is not waited for."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from redis import exceptions
+
+from ringkeeper.topology import ASKING_TIMEOUT, FINDING_TIMEOUT, SlotConnection, connection_for
+
+
+@pytest.fixture
+def silent() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def listening(stack: ExitStack) -> socket.socket:
+    """A port where connections are taken, and nobody answers."""
+    server = stack.enter_context(socket.socket())
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    return server
+
+
+async def seconds_to_fail(nodes: list[socket.socket]) -> float:
+    hosts = ",".join(f"127.0.0.1:{node.getsockname()[1]}" for node in nodes)
+    client = connection_for(f"redis+cluster://{hosts}", key="k")
+    assert client.connection_pool.connection_class is SlotConnection
+    began = time.monotonic()
+    with pytest.raises((exceptions.ConnectionError, exceptions.TimeoutError)):
+        await client.ping()
+    took = time.monotonic() - began
+    await client.aclose()
+    return took
+
+
+async def test_a_node_that_does_not_even_connect_is_given_up_as_soon(silent: ExitStack) -> None:
+    """Its queue of connections is full: to whoever comes, it is as a host that is gone."""
+    node = silent.enter_context(socket.socket())
+    node.bind(("127.0.0.1", 0))
+    node.listen(0)
+    for _ in range(4):
+        caller = silent.enter_context(socket.socket())
+        caller.setblocking(False)
+        caller.connect_ex(node.getsockname())
+    await asyncio.sleep(0)
+    assert await seconds_to_fail([node]) < 2 * ASKING_TIMEOUT
+
+
+async def test_many_silent_nodes_together_are_waited_for_as_long_as_a_few(
+    silent: ExitStack,
+) -> None:
+    nodes = [listening(silent) for _ in range(12)]
+    assert 12 * ASKING_TIMEOUT > 1.5 * FINDING_TIMEOUT
+    assert await seconds_to_fail(nodes) < 1.3 * FINDING_TIMEOUT

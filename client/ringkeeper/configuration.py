@@ -462,7 +462,7 @@ def _read_yaml(path: Path, problems: list[str]) -> object:
         import yaml  # noqa: PLC0415 - apps that are configured in code do without it
     except ImportError:
         raise ConfigurationError(
-            ["reading a configuration file needs PyYAML; pip install 'ringkeeper[daemon]'"]
+            ["reading a configuration file needs PyYAML: pip install pyyaml, or use from_env"]
         ) from None
     twice: list[str] = []
     try:

@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit."""
     leave_no_dumps()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_run(_parser(is_demo=given[:1] == ["demo"]).parse_args(given)))
+    sys.exit(_run(given))
 
 
-def _run(parsed: argparse.Namespace) -> int:
+def _run(arguments: Sequence[str]) -> int:
     try:
+        parsed = _parser(is_demo=arguments[:1] == ["demo"]).parse_args(arguments)
         code: int = parsed.run(parsed)
     except ConfigurationError as error:
         for problem in error.problems:
@@ -49,7 +50,10 @@ def _run(parsed: argparse.Namespace) -> int:
         _complain(str(error))
         return 1
     except ModuleNotFoundError as error:
-        _complain(f"{error.name} is not installed; pip install 'ringkeeper[daemon]'")
+        _complain(
+            f"{error.name} is not installed; the daemon and the command need an extra: "
+            "pip install '/path/to/ringkeeper[daemon]', with the path of its source"
+        )
         return 1
     except KeyboardInterrupt:
         return 130

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import secrets
 import socket
 from contextlib import suppress
@@ -106,7 +107,7 @@ class Operator:
             RequestRefused: the leader said no, and why.
             InfrastructureError: nobody answered within `wait`; what became of the request.
         """
-        by = f"{getpass.getuser()}@{socket.gethostname()}"[:MAX_TEXT]
+        by = caller()
         if len(reason) > MAX_TEXT:
             raise RequestRefused(f"a reason has {MAX_TEXT} characters at the most; shorten it")
         for _ in range(_TRIES):
@@ -166,6 +167,15 @@ class Operator:
                         told = open_event(entry.document, self._roots)
                         if told.fields.get("request") == request:
                             return told
+
+
+def caller() -> str:
+    """Who asks, for the audit: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no passwd entry, as in a container; OSError from Python 3.13 on
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"[:MAX_TEXT]
 
 
 def without_past(seen: Seen) -> Seen:

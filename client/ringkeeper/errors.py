@@ -2,7 +2,8 @@
 
 Two families matter to an app. A `TokenError` says that *this token* is not acceptable: answer
 401 and let the user refresh. An `InfrastructureError` says that ringkeeper cannot tell or cannot
-do its work: answer 503, never log the user out for it.
+do its work: answer 503, never log the user out for it. What a program asks for that can never be
+(`LifetimeTooLong`, `Unsignable`) is in neither: it is a `ValueError`, to be found and mended.
 
 Every message names the thing and the remedy. None of them ever holds a secret or a whole token.
 """
@@ -190,6 +191,10 @@ class RingLed(RequestRefused):
 
 class LifetimeTooLong(RingkeeperError, ValueError):
     """A token was to live longer than `access_token_validity`: its key might not outlive it."""
+
+
+class Unsignable(RingkeeperError, ValueError):
+    """A program wants signed what makes no token: the program's mistake, not its user's."""
 
 
 class UnsupportedAlgorithm(RingkeeperError, ValueError):

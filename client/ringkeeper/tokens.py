@@ -7,6 +7,8 @@ trusted ring, and that key says with which algorithm it verifies (RFC 8725 secti
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from joserfc.errors import JoseError
@@ -24,14 +26,16 @@ from ringkeeper.errors import (
     RevokedKid,
     StaleRing,
     UnknownKid,
+    Unsignable,
     WrongAlgorithm,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from datetime import datetime, timedelta
+    from collections.abc import Collection
+    from datetime import datetime
 
     from ringkeeper.algorithms import PublicKey
+    from ringkeeper.errors import RingkeeperError
     from ringkeeper.replica import Held
     from ringkeeper.ring import Key
 
@@ -58,8 +62,9 @@ def sign(
         LifetimeTooLong: longer than `access_token_validity`; its key might not outlive it.
         StaleRing: no proof of freshness for longer than `max_staleness`.
         NoSigningKey: this process cannot sign with that key.
-        MalformedToken: nobody would accept what these claims and this header make.
+        Unsignable: nobody would accept what these claims, this header and lifetime make.
     """
+    _check_kinds(claims, lifetime, header)
     policy = held.ring.policy
     if not held.may_sign(now):
         raise StaleRing(
@@ -80,31 +85,39 @@ def sign(
     whole = {"iat": issued, "exp": issued + int(longest.total_seconds()), **claims}
     if lifetime is not None:
         whole["exp"] = issued + int(lifetime.total_seconds())
-    expires = _instant(whole, "exp", MalformedToken)
+    expires = _instant(whole, "exp", Unsignable)
     if (lifetime is not None and lifetime > longest) or expires > issued + longest.total_seconds():
         raise LifetimeTooLong(
             f"a token of ring {held.ring.name!r} lives {format_duration(longest)} at most; "
             "shorten its lifetime, or raise access_token_validity first"
         )
     if expires <= issued:
-        raise MalformedToken("a token lives a second at least, for its times are whole seconds")
+        raise Unsignable("a token lives a second at least, for its times are whole seconds")
     whole_header = {"typ": "JWT", **(header or {}), "kid": key.kid}
-    _check_extensions(whole_header)
+    _check_extensions(whole_header, Unsignable)
     try:
         body = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
         token = private.sign_compact(whole_header, body)
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         # Not the error's own words: they may quote a claim.
-        raise MalformedToken(
+        raise Unsignable(
             f"claims or a header that no token can carry ({type(error).__name__}); use what JSON "
             "has, and the header's members as RFC 7515 says"
         ) from None
     if len(token) > MAX_TOKEN:
-        raise MalformedToken(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
+        raise Unsignable(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
     if token.index(".") > MAX_HEADER:
-        raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters; shorten it")
+        raise Unsignable(f"a token's header of more than {MAX_HEADER} characters; shorten it")
     _check_readable(token, now, policy.clock_skew.total_seconds())
     return token
+
+
+def _check_kinds(claims: object, lifetime: object, header: object) -> None:
+    """What a program without type checks may have mistaken."""
+    if not isinstance(claims, Mapping) or not isinstance(header, Mapping | None):
+        raise Unsignable("claims and header are mappings, as {'sub': 'alice'} is one")
+    if not isinstance(lifetime, timedelta | None):
+        raise Unsignable("a lifetime is a timedelta: timedelta(minutes=5)")
 
 
 def verify(
@@ -138,19 +151,24 @@ def verify(
     if header.get("alg") != key.algorithm:
         raise WrongAlgorithm(f"{key.kid} verifies {key.algorithm} alone")
     if not public.verifies(token):
-        raise InvalidSignature(f"not signed by {key.kid}")
+        raise InvalidSignature(
+            f"the signature is not one of {key.kid}: the token was changed on its way, or forged; "
+            "refuse it, and let the user log in"
+        )
     _check_parties(claims, audience, issuer)
     return claims
 
 
 def _check_readable(token: str, now: datetime, skew: float) -> None:
     """What `verify` would say of these claims; only `nbf` may lie ahead."""
-    _, claims = _parse(token)
-    latest = now.timestamp() + skew
+    try:
+        _, claims = _parse(token)
+    except MalformedToken as error:
+        raise Unsignable(f"claims or a header that make {error}") from None
     if "nbf" in claims:
-        _instant(claims, "nbf", MalformedToken)
-    if _instant(claims, "iat", MalformedToken) > latest:
-        raise MalformedToken("a token's iat is when it was issued: not in the future")
+        _instant(claims, "nbf", Unsignable)
+    if _instant(claims, "iat", Unsignable) > now.timestamp() + skew:
+        raise Unsignable("a token's iat is when it was issued: not in the future")
 
 
 def kid_in(token: str) -> str:
@@ -171,16 +189,18 @@ def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     parts = token.split(".")
     if len(parts) != 3 or not token.isascii():  # noqa: PLR2004 - header.payload.signature
         raise MalformedToken("not a compact JWS: three base64url parts with dots between")
+    if len(parts[0]) > MAX_HEADER:
+        raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters")
     header, claims = (_json_object(part) for part in parts[:2])
     if not isinstance(header.get("kid"), str):
         raise MalformedToken("a token without a kid")
-    _check_extensions(header)
+    _check_extensions(header, MalformedToken)
     return header, claims
 
 
-def _check_extensions(header: Mapping[str, Any]) -> None:
+def _check_extensions(header: Mapping[str, Any], error: type[RingkeeperError]) -> None:
     if "crit" in header or "b64" in header:
-        raise MalformedToken("a token with extensions (crit, b64) that are not understood here")
+        raise error("a token with extensions (crit, b64) that are not understood here")
 
 
 def _json_object(part: str) -> dict[str, Any]:
@@ -222,7 +242,7 @@ def _check_times(claims: Mapping[str, Any], now: float, skew: float) -> None:
             raise ImmatureToken(f"the token's {name} lies in the future; are the clocks right?")
 
 
-def _instant(claims: Mapping[str, Any], name: str, error: type[MalformedToken]) -> float:
+def _instant(claims: Mapping[str, Any], name: str, error: type[RingkeeperError]) -> float:
     """A NumericDate among the claims (RFC 7519 section 2), in seconds."""
     value: Any = claims.get(name)
     # So written, the range is false for NaN, and takes an integer of a thousand digits in stride.

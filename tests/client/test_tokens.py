@@ -23,6 +23,7 @@ from ringkeeper.errors import (
     ClaimMismatch,
     ExpiredToken,
     ImmatureToken,
+    InfrastructureError,
     InvalidSignature,
     LifetimeTooLong,
     MalformedToken,
@@ -32,6 +33,7 @@ from ringkeeper.errors import (
     StaleRing,
     TokenError,
     UnknownKid,
+    Unsignable,
     WrongAlgorithm,
 )
 from ringkeeper.ring import Key, KeyKind, KeyState
@@ -181,7 +183,7 @@ def test_no_token_outlives_access_token_validity(
 
 @pytest.mark.parametrize("expiry", ["soon", None, True, float("nan"), float("inf"), 10**400, [1]])
 def test_an_expiry_that_is_no_time_is_not_signed(expiry: object) -> None:
-    with pytest.raises(MalformedToken, match="exp is missing or not a number"):
+    with pytest.raises(Unsignable, match="exp is missing or not a number"):
         sign(HELD, {"exp": expiry}, NOW)
 
 
@@ -195,7 +197,7 @@ def test_an_expiry_that_is_no_time_is_not_signed(expiry: object) -> None:
     ],
 )
 def test_no_token_is_born_expired(claims: dict[str, Any], lifetime: timedelta | None) -> None:
-    with pytest.raises(MalformedToken, match="lives a second at least"):
+    with pytest.raises(Unsignable, match="lives a second at least"):
         sign(HELD, claims, NOW, lifetime=lifetime)
 
 
@@ -223,13 +225,13 @@ def _cyclic() -> dict[str, Any]:
     ],
 )
 def test_claims_that_no_verifier_would_take_are_not_signed(claims: dict[Any, Any]) -> None:
-    with pytest.raises(MalformedToken):
+    with pytest.raises(Unsignable):
         sign(HELD, claims, NOW)
 
 
 @pytest.mark.parametrize("header", [{"typ": None}, {"jwk": 1}, {"jku": 1}, {"x": {1}}])
 def test_a_header_that_no_verifier_would_take_is_not_signed(header: dict[str, Any]) -> None:
-    with pytest.raises(MalformedToken, match="as RFC 7515 says"):
+    with pytest.raises(Unsignable, match="as RFC 7515 says"):
         sign(HELD, {}, NOW, header=header)
 
 
@@ -241,7 +243,7 @@ def test_a_token_for_later_is_signed_and_good_then() -> None:
 
 
 def test_a_token_that_nobody_would_take_is_not_signed() -> None:
-    with pytest.raises(MalformedToken, match="16384 is the most"):
+    with pytest.raises(Unsignable, match="16384 is the most"):
         sign(HELD, {"sub": "x" * MAX_TOKEN}, NOW)
 
 
@@ -250,17 +252,36 @@ def test_a_header_may_be_as_long_as_verifiers_take_it() -> None:
     token = sign(HELD, {}, NOW, header={"x": "x" * room})
     assert token.index(".") == 512
     assert verify(HELD, token, NOW)
-    with pytest.raises(MalformedToken, match="header of more than 512 characters"):
+    with pytest.raises(Unsignable, match="header of more than 512 characters"):
         sign(HELD, {}, NOW, header={"x": "x" * (room + 1)})
 
 
 @pytest.mark.parametrize("header", [{"crit": ["x"]}, {"crit": []}, {"b64": False, "crit": ["b64"]}])
 def test_a_header_with_extensions_is_not_signed(header: dict[str, Any]) -> None:
-    with pytest.raises(MalformedToken, match="extensions"):
+    with pytest.raises(Unsignable, match="extensions"):
         sign(HELD, {}, NOW, header=header)
 
 
 # --- who may not sign ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lifetime", [60, 60.0, "60s", True])
+def test_a_lifetime_that_is_no_duration_is_not_signed(lifetime: Any) -> None:
+    with pytest.raises(Unsignable, match=r"a lifetime is a timedelta: timedelta\(minutes=5\)"):
+        sign(HELD, {}, NOW, lifetime=lifetime)
+
+
+@pytest.mark.parametrize(("claims", "header"), [([1], None), (None, None), ({}, "x")])
+def test_claims_and_headers_that_are_no_mappings_are_not_signed(claims: Any, header: Any) -> None:
+    with pytest.raises(Unsignable, match="claims and header are mappings"):
+        sign(HELD, claims, NOW, header=header)
+
+
+def test_what_cannot_be_signed_is_the_program_s_mistake_not_its_user_s() -> None:
+    """So no app answers 401 for it, nor 503 for ever."""
+    for error in (Unsignable, LifetimeTooLong):
+        assert issubclass(error, ValueError)
+        assert not issubclass(error, TokenError | InfrastructureError)
 
 
 def test_a_stale_ring_signs_no_more_and_verifies_on() -> None:
@@ -385,7 +406,7 @@ BAD: dict[str, tuple[Any, type[TokenError]]] = {
     "a kid that is no text": (forged({**HEADER, "kid": 7}), MalformedToken),
     "a kid that is null": (forged({**HEADER, "kid": None}), MalformedToken),
     "unknown kid": (forged({**HEADER, "kid": _STRANGER}), UnknownKid),
-    "unknown and huge kid": (forged({**HEADER, "kid": "d-" * 5000}), UnknownKid),
+    "unknown and huge kid": (forged({**HEADER, "kid": "d-" * 5000}), MalformedToken),
     "alg none": (forged({**HEADER, "alg": "none"}, sign_with=_no_signature), WrongAlgorithm),
     "alg None": (forged({**HEADER, "alg": None}), WrongAlgorithm),
     "no alg": (forged({"kid": ACTIVE.kid}), WrongAlgorithm),
@@ -430,6 +451,8 @@ BAD: dict[str, tuple[Any, type[TokenError]]] = {
     "padded base64": (_GOOD.replace(".", "=."), MalformedToken),
     "base64 of nothing": ("..", MalformedToken),
     "a signature that is not base64": (_GOOD.rpartition(".")[0] + ".!!!", InvalidSignature),
+    "a header of 600 characters": (forged({**HEADER, "x": "x" * 400}), MalformedToken),
+    "a kid of 600 characters": (forged({**HEADER, "kid": "x" * 400}), MalformedToken),
     "1 MB": ("x" * 1_000_000, MalformedToken),
     "1 MB with dots": (f"{_GOOD.split('.')[0]}.{'e' * 1_000_000}.AAAA", MalformedToken),
     "1 MB of dots": ("." * 1_000_000, MalformedToken),
@@ -500,6 +523,11 @@ def test_a_bad_token_is_refused_for_what_is_wrong_with_it(
     assert told
     assert len(told) < 300
     assert "\n" not in told
+
+
+def test_a_wrong_signature_says_what_to_do() -> None:
+    with pytest.raises(InvalidSignature, match=r"is not one of d-\S+: .* let the user log in"):
+        verify(HELD, _GOOD[:-5], NOW)
 
 
 @pytest.mark.parametrize("name", ["1 MB", "1 MB with dots", "1 MB of dots"])

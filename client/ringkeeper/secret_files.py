@@ -35,8 +35,8 @@ def read_root(path: Path) -> TrustRoot:
 
 
 def read_pinned_roots(path: Path) -> PinnedRoots:
-    """The public roots to trust; the file may be open to all."""
-    return _read(path, "public trust root", PinnedRoots.from_jwk, is_secret=False)
+    """The public roots to trust; the file may be open to all, and holds no private half."""
+    return _read(path, "public trust root", _public_alone, is_secret=False)
 
 
 def read_kek(path: Path) -> Kek:
@@ -112,6 +112,16 @@ def _made(
         return make(document)
     except SecretError as error:
         return SecretError(f"{path}: {what}: {error}")
+
+
+def _public_alone(document: Mapping[str, Any]) -> PinnedRoots:
+    keys = document.get("keys")
+    members = keys if isinstance(keys, list) else [document]
+    if any("d" in member for member in members if isinstance(member, dict)):
+        raise SecretError(
+            "is the private half, which is for daemons that lead and operators; give root.pub.jwk"
+        )
+    return PinnedRoots.from_jwk(document)
 
 
 def _bytes(path: Path, what: str, *, is_secret: bool) -> bytes:

@@ -58,3 +58,14 @@ def test_what_a_secret_file_holds_is_no_local_of_the_traceback(
         with pytest.raises(SecretError, match=r"secret\.jwk") as caught:
             read(path)
         assert "hush" not in told_by(caught.value)
+
+
+@pytest.mark.parametrize("is_set", [False, True])
+def test_the_private_root_is_not_taken_for_the_public_one(tmp_path: Path, is_set: bool) -> None:
+    """An app that has it could sign what every app believes."""
+    path, root = tmp_path / "root.jwk", TrustRoot.generate()
+    create(path, {"keys": [root.secret_jwk()]} if is_set else root.secret_jwk())
+    with pytest.raises(SecretError, match=r"is the private half, .*; give root\.pub\.jwk"):
+        read_pinned_roots(path)
+    if not is_set:
+        assert read_root(path).kid == root.kid

@@ -82,6 +82,8 @@ class Configuration:
     trust_root: Path
     trust_root_public: Path
     kek: Path
+    is_kek_named: bool = False
+    """Whether the configuration says where it is; else it may be missing from an app."""
     state_dir: Path = Path("/var/lib/ringkeeper")
     cache_dir: Path | None = None
     lead: bool = DEFAULTS["lead"]
@@ -162,7 +164,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Configuration:
     document = _read_yaml(path, problems) if path else {}
     base = path.absolute().parent if path else Path().absolute()
     try:
-        configuration = parse(document, environ, base=base, is_there=os.path.exists)
+        configuration = parse(
+            document, environ, base=base, is_there=os.path.exists, source=str(path or "")
+        )
     except ConfigurationError as error:
         raise ConfigurationError([*problems, *error.problems]) from None
     password = _password(configuration.redis_password_file, problems)
@@ -177,11 +181,13 @@ def parse(
     *,
     base: Path,
     is_there: Callable[[Path], bool] = lambda _: False,
+    source: str = "",
 ) -> Configuration:
     """The configuration in a parsed YAML document, overridden by the environment. Pure.
 
     Relative paths of either are relative to `base`. `is_there` tells whether systemd handed a
-    credential over; the password file is left for `load` to read.
+    credential over; the password file is left for `load` to read. `source` is the file's name, for
+    what is wrong in it.
 
     Raises:
         ConfigurationError: every problem found.
@@ -204,8 +210,7 @@ def parse(
         for key, name in _SECRETS.items()
     }
     reading.contradictions(DEFAULTS | values, rings, url, secrets)
-    if reading.problems:
-        raise ConfigurationError(reading.problems)
+    reading.check(source)
     values = DEFAULTS | values
     password_file = values.get("redis.password_file")
     return Configuration(
@@ -214,6 +219,7 @@ def parse(
         trust_root=secrets["trust_root"],
         trust_root_public=secrets["trust_root_public"],
         kek=secrets["kek"],
+        is_kek_named="kek" in values,
         state_dir=_state_dir(values, base, url, environ),
         cache_dir=base / values["cache_dir"] if "cache_dir" in values else None,
         lead=values["lead"],
@@ -240,7 +246,20 @@ class _Reading:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.of_environment: list[str] = []
+        """The problems with what the environment says."""
         self.unread: set[str] = set()
+
+    def check(self, source: str) -> None:
+        """Tell what was found; `source` names the file.
+
+        Raises:
+            ConfigurationError: something was.
+        """
+        there = f"{source}: " if source else ""
+        problems = [f"{there}{problem}" for problem in self.problems] + self.of_environment
+        if problems:
+            raise ConfigurationError(problems)
 
     def values(
         self, given: Mapping[object, object], *, where: str = "", policy_only: bool = False
@@ -254,7 +273,7 @@ class _Reading:
                     f"{where}{label(key)}: {_unknown(key, policy_only=policy_only)}"
                 )
             elif value is not None:  # `issuer:` with nothing behind it leaves the setting out
-                self._read(setting, where + setting.key, value, values)
+                self._read(setting, where + setting.key, value, values, self.problems)
         return values
 
     def from_environment(self, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -264,20 +283,28 @@ class _Reading:
             setting = BY_VARIABLE.get(variable)
             if setting:
                 self.unread.discard(setting.key)  # what the file says does not count
-                self._read(setting, variable, setting.kind.of_text(text), values)
+                value = setting.kind.of_text(text)
+                self._read(setting, variable, value, values, self.of_environment)
             elif variable.startswith(PREFIX) and not _NOT_SETTINGS.match(f"{variable}={text}"):
                 hint = _meant(variable, BY_VARIABLE) or "unset it"
-                self.problems.append(
+                self.of_environment.append(
                     f"{label(variable)}: no such setting in the environment; {hint}"
                 )
         return values
 
-    def _read(self, setting: Setting, where: str, value: object, into: dict[str, Any]) -> None:
+    def _read(
+        self,
+        setting: Setting,
+        where: str,
+        value: object,
+        into: dict[str, Any],
+        problems: list[str],
+    ) -> None:
         try:
             into[setting.key] = setting.kind.read(value)
         except ValueError as error:
             told = "" if setting.key == "redis.url" else f"{quoted(value)} "
-            self.problems.append(f"{where}: {told}{error}")
+            problems.append(f"{where}: {told}{error}")
             self.unread.add(where if where.startswith("keyrings.") else setting.key)
 
     def rings(self, values: Mapping[str, Any], keyrings: object) -> tuple[RingConfiguration, ...]:
@@ -359,7 +386,9 @@ class _Reading:
 def _flattened(document: object, problems: list[str]) -> tuple[dict[object, object], object]:
     """The document with `redis: {url: …}` as `redis.url`, and apart from it `keyrings`."""
     if not isinstance(document, dict):
-        what = "is empty" if document is None else f"is {quoted(document)}, not keys and values"
+        # Never quoted: the file may be one that holds a password.
+        kind = "a list" if isinstance(document, list) else "a single value"
+        what = "is empty" if document is None else f"is {kind}, not keys and values"
         problems.append(
             f"the configuration {what}; start from the config.yaml that ships with ringkeeper"
         )
@@ -499,8 +528,8 @@ def _no_yaml(path: Path, line: int, column: int, why: str) -> ConfigurationError
 def _loader(twice: list[str]) -> Any:  # noqa: C901 - flat; all of it needs yaml imported
     """SafeLoader without what a configuration has no use for, and without what misleads.
 
-    Aliases and merge keys (a page of them can grow to gigabytes), tags, numbers to base 60 (24:00
-    would be 1440). A key that stands twice is noted in `twice`.
+    Aliases and merge keys (a page of them can grow to gigabytes), tags, numbers to any base but ten
+    (24:00 would be 1440, 03600 would be 1920). A key that stands twice is noted in `twice`.
     """
     import yaml  # noqa: PLC0415 - see _read_yaml
 
@@ -536,6 +565,12 @@ def _loader(twice: list[str]) -> Any:  # noqa: C901 - flat; all of it needs yaml
 
     def scalar(construct: Any) -> Any:
         def constructed(loader: Any, node: Any) -> Any:
+            if node.tag.endswith(":int") and re.match(r"[-+]?0[0-9_bx]", node.value):
+                refuse(
+                    node,
+                    "with a 0 in front YAML reads a number to base 8, 2 or 16: write it plain, or "
+                    "quoted if it is text",
+                )
             if ":" in node.value and not node.tag.endswith(":timestamp"):
                 refuse(
                     node, "with a colon YAML reads a number to base 60: write it plain or quoted"

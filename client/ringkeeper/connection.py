@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from ringkeeper import notices
 from ringkeeper.clock import SystemClock
+from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
-from ringkeeper.layout import DEFAULT_NAME, Layout
+from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import read_kek, read_pinned_roots
 from ringkeeper.state_file import StateFile
@@ -54,8 +55,12 @@ class Connection:
         """From what a program was written with: paths are read, at once.
 
         Raises:
+            ConfigurationError: no ring can have that name.
             SecretError: a file that is missing, unreadable, open to others or malformed.
         """
+        if not is_ring_name(str(name)):
+            why = "use up to 64 of a-z, 0-9, dot, dash and underscore, no mark at either end"
+            raise ConfigurationError([f"name: {str(name)[:60]!r} is not a ring's name; {why}"])
         roots = trust_root if isinstance(trust_root, PinnedRoots) else None
         opener = kek if isinstance(kek, Kek) or kek is None else read_kek(Path(kek))
         return cls(
@@ -73,7 +78,8 @@ class Connection:
     ) -> Connection:
         """From a `config.yaml`, the same that the daemon reads, and the environment.
 
-        The KEK is taken along if its file is there: an app that only verifies has none.
+        The KEK is taken along if its file is there: an app that only verifies has none. Where the
+        configuration says where it is, it must be there.
 
         Raises:
             ConfigurationError: every problem found, at once.
@@ -90,7 +96,7 @@ class Connection:
             configuration.redis_url,
             name=name or configuration.rings[0].name,
             trust_root=configuration.trust_root_public,
-            kek=kek if kek.exists() else None,
+            kek=kek if configuration.is_kek_named or kek.exists() else None,
             password=configuration.redis_password,
             cache_dir=configuration.cache_dir,
         )

@@ -164,6 +164,8 @@ def _redis_url(value: object) -> str:
 
 def _listen(value: object) -> tuple[str, int]:
     wanted = "write host:port, e.g. 127.0.0.1:9465 or [::1]:9465"
+    if re.fullmatch(r"[0-9]+", str(value)[:9]):
+        raise ValueError(f"is a port alone; {wanted}")
     host, _, port = _text(value).rpartition(":")
     bracketed = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]", host)
     if not bracketed and not re.fullmatch(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}", host):

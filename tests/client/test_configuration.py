@@ -495,8 +495,8 @@ def test_a_password_that_is_no_yaml_is_in_no_error(tmp_path: Path, text: str) ->
         ("name", 7, "7 is not a ring's name"),
         ("lease_ttl", "999ms", "'999ms' is not between 1s and 10m"),
         ("lease_ttl", "601s", "'601s' is not between 1s and 10m"),
-        ("listen", "9465", "'9465' is not host:port"),
-        ("listen", 9465, "9465 is not text"),
+        ("listen", "9465", "'9465' is a port alone; write host:port"),
+        ("listen", 9465, "9465 is a port alone; write host:port"),
         ("listen", ":9465", "':9465' is not host:port"),
         ("listen", "::1:9465", "is not host:port"),
         ("listen", "a:65536", "has a port that is not 0 to 65535"),
@@ -747,7 +747,7 @@ def test_every_problem_is_found_at_once() -> None:
         ("", "the configuration is empty; start from the config.yaml"),
         ("# only this\n", "the configuration is empty"),
         ("- a\n- b\n", "the configuration is a list, not keys and values"),
-        ("just text", "the configuration is 'just text', not keys"),
+        ("just text", "the configuration is a single value, not keys"),
         ("name: [", "line 1, column 8: "),
         ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
         ("name: a\n\tlead: true\n", "line 2, column 1: "),
@@ -784,8 +784,43 @@ def test_keys_that_stand_twice_are_all_told_beside_other_problems(tmp_path: Path
     assert problems_in(tmp_path, text) == (
         f"{path}, line 3: name stands twice, first in line 1; keep one",
         f"{path}, line 6: url stands twice, first in line 5; keep one",
-        "xyzzy: no such setting; remove it",
+        f"{path}: xyzzy: no such setting; remove it",
     )
+
+
+def test_what_is_wrong_in_the_file_names_it_and_the_environment_does_not(tmp_path: Path) -> None:
+    path = written(tmp_path, "redis: {url: 'redis://h'}\nlead: 7\npublication_interval: 8d\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, {"RINGKEEPER_LISTEN": "x", "RINGKEEPER_NO": "1"})
+    named = [problem.split(": ")[:2] for problem in caught.value.problems]
+    assert named == [
+        [str(path), "lead"],
+        [str(path), "publication_interval"],
+        [
+            "RINGKEEPER_LISTEN",
+            "'x' is not host:port; write host:port, e.g. 127.0.0.1:9465 or [::1]:9465",
+        ],
+        ["RINGKEEPER_NO", "no such setting in the environment; did you mean RINGKEEPER_NAME?"],
+    ]
+
+
+@pytest.mark.parametrize("text", [SECRET, "123456789", "- " + SECRET, "2001-01-01", "true"])
+def test_a_password_file_taken_for_the_configuration_is_not_quoted(
+    tmp_path: Path, text: str
+) -> None:
+    (problem,) = problems_in(tmp_path, text)
+    assert "not keys and values" in problem
+    assert text.removeprefix("- ") not in problem
+
+
+@pytest.mark.parametrize("number", ["03600", "0o17", "0x10", "0b11", "-010", "0_1"])
+def test_a_number_to_another_base_than_ten_is_refused(tmp_path: Path, number: str) -> None:
+    """03600 seconds would be half an hour: nobody means that."""
+    text = f"redis: {{url: 'redis://h'}}\naccess_token_validity: {number}\n"
+    (problem,) = problems_in(tmp_path, text)
+    assert "to base 8, 2 or 16" in problem or "is not a number" in problem
+    for plain in ("3600", "36.5", "3_600"):
+        load(written(tmp_path, text.replace(number, plain)), {})
 
 
 def test_a_key_that_stands_twice_is_refused_even_if_all_else_is_fine(tmp_path: Path) -> None:

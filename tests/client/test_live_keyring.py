@@ -439,13 +439,21 @@ async def test_an_app_is_told_where_by_a_file_or_the_environment(
     (configured.parent / "kek.jwk").unlink()
     monkeypatch.setenv("RINGKEEPER_REDIS__URL", led.server.url)
     monkeypatch.setenv("RINGKEEPER_TRUST_ROOT_PUBLIC", str(configured.parent / "root.pub.jwk"))
-    monkeypatch.setenv("RINGKEEPER_KEK", str(configured.parent / "kek.jwk"))
     with Keyring.from_env() as ring:
         assert ring.verify(token)
         with pytest.raises(NoSigningKey):  # without a KEK it only verifies
             ring.sign({})
     async with await ringkeeper.asyncio.Keyring.from_env() as other:
         assert await other.verify(token)
+    monkeypatch.setenv("RINGKEEPER_KEK", str(configured.parent / "kek.jwk"))
+    with pytest.raises(SecretError, match="there is no KEK here"):  # where one was named
+        Keyring.from_env()
+
+
+def test_a_name_that_no_ring_can_have_is_refused_at_once(led: LedRing) -> None:
+    for name in ("Access-Token", "", "a{b}", None):
+        with pytest.raises(ConfigurationError, match="is not a ring's name"):
+            connect(led, name=name)
 
 
 def test_secrets_may_be_paths_and_are_checked_at_once(led: LedRing, configured: Path) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ringkeeper.durations import format_duration
 from ringkeeper.errors import DocumentError, InfrastructureError, RequestRefused, RingMissing
 from ringkeeper.wire import (
     MAX_TEXT,
@@ -27,8 +28,10 @@ from ringkeeper.wire import (
     sign_request,
 )
 from ringkeeperd.audit import REQUEST_REFUSED
+from ringkeeperd.rotation import Confirmations, activation_at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
     from ringkeeper.clock import Clock
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from ringkeeperd.rotation import Instance
 
 _TRIES = 5
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,14 @@ class Seen:
     leader: str
     """Who holds the lease, as far as the owner token tells; empty if nobody does."""
     instances: tuple[Instance, ...]
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The live instances that have not confirmed the next key yet."""
+        standby = self.ring.standby
+        if standby is None:
+            return ()
+        return Confirmations(self.instances, standby.published_at).missing(standby)
 
 
 class Operator:
@@ -82,21 +94,25 @@ class Operator:
             proof = open_proof(stored.proof, self._roots)
         owner = await self._store.owner()
         instances = await self._store.instances(ring.policy.liveness_window)
-        leader = owner.partition("/")[0]
-        return Seen(ring, proof, leader, instances)
+        return Seen(
+            ring,
+            proof,
+            harmless(owner.partition("/")[0]),
+            tuple(replace(i, id=harmless(i.id), role=harmless(i.role)) for i in instances),
+        )
 
-    async def inspect(self, kek: Kek | None) -> None:
-        """See the ring, and open every private key that may sign; raises as `look`.
+    async def inspect(self, kek: Kek | None) -> Seen:
+        """The ring as it is now, with every private key that may sign opened; raises as `look`.
 
         Raises:
             SealBroken: `kek` is not the one that sealed them, or they were damaged.
         """
-        ring = (await self.look()).ring
-        sealed = await self._store.sealed([key.kid for key in ring.may_sign_next])
-        if kek is None:
-            return
-        for key in ring.may_sign_next:
-            kek.unseal(sealed.get(key.kid, ""), key)
+        seen = await self.look()
+        sealed = await self._store.sealed([key.kid for key in seen.ring.may_sign_next])
+        if kek is not None:
+            for key in seen.ring.may_sign_next:
+                kek.unseal(sealed.get(key.kid, ""), key)
+        return seen
 
     async def ask(
         self, root: TrustRoot, command: Command, *, kid: str = "", reason: str, wait: timedelta
@@ -178,8 +194,46 @@ def caller() -> str:
     return f"{user}@{socket.gethostname()}"[:MAX_TEXT]
 
 
+def harmless(text: str) -> str:
+    """`text` for a terminal. Whoever writes in Redis chose it: it could move the cursor, too."""
+    return "".join(char if char.isprintable() else "?" for char in text[:100])
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of `names`, and how many there are besides."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def outlook(seen: Seen, now: datetime) -> tuple[str, ...]:
+    """When the next key will sign, and what it waits for: a line each, as far as can be known."""
+    ring, standby, at = seen.ring, seen.ring.standby, activation_at(seen.ring)
+    if standby is None or at is None:
+        return ("there is no standby yet: the leader publishes one first",)
+    lines = [f"{standby.kid} signs once every live instance has confirmed it"]
+    if at > now:
+        earliest = f"{at:%Y-%m-%d %H:%M:%S} UTC at the earliest"
+        lines = [f"{standby.kid} signs at {earliest}: it has to be public for long enough"]
+    if seen.awaited:
+        patience = format_duration(ring.policy.confirmation_timeout)
+        lines.append(f"not confirmed yet by {some(seen.awaited)}; waited for {patience} at most")
+    if not ring.policy.use_dynamic:
+        lines.append("the static key goes on signing: that is the dynamic key's turn")
+    return tuple(lines)
+
+
 def without_past(seen: Seen) -> Seen:
     """`seen`, with instances in a stable order: who is behind first."""
     edition = (seen.ring.epoch, seen.ring.version)
     order = sorted(seen.instances, key=lambda i: ((i.epoch, i.version) >= edition, i.id))
     return replace(seen, instances=tuple(order))
+
+
+def delay(seen: Seen) -> str:
+    """Why a turn that is due is not taken, as far as can be known from outside."""
+    if seen.awaited:
+        return f"waiting for {some(seen.awaited)}, to confirm the next key"
+    if not seen.leader:
+        return "nobody leads; start a daemon, ringkeeper run"
+    heard = format_duration(seen.ring.policy.liveness_window)
+    return f"the leader has just begun: it listens for {heard}, to hear of every instance"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -10,16 +12,21 @@ from rich.text import Text
 
 from ringkeeper.durations import format_duration
 from ringkeeper.ring import Key, KeyKind, KeyState
+from ringkeeperd.operator import some
 from ringkeeperd.rotation import activation_at
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from collections.abc import Sequence
+    from datetime import datetime
 
     from rich.console import RenderableType
 
-    from ringkeeper.ring import Ring
     from ringkeeperd.operator import Seen
 
+_SHOWN: Final = 20
+_UNBOUNDED: Final = 1000
+_FINENESS: Final = ((2 * 86400, 3600), (3600, 60))
+"""From so many seconds on a duration is told in whole hours, and in whole minutes."""
 _COLOURS = {
     KeyState.ACTIVE: "bold green",
     KeyState.PUBLISHED: "cyan",
@@ -29,8 +36,8 @@ _COLOURS = {
 _ORDER = [KeyState.ACTIVE, KeyState.PUBLISHED, KeyState.RETIRED, KeyState.REVOKED]
 
 
-def as_json(seen: Seen, now: datetime) -> dict[str, Any]:
-    """What `--json` prints."""
+def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, Any]:
+    """What `--json` prints; `others`: the further rings of the configuration, by name."""
     ring = seen.ring
     edition = (ring.epoch, ring.version)
     at = activation_at(ring)
@@ -43,12 +50,15 @@ def as_json(seen: Seen, now: datetime) -> dict[str, Any]:
         "proof_age_seconds": (now - seen.proof.at).total_seconds() if seen.proof else None,
         "signer": ring.signer.kid if ring.signer else None,
         "next_activation_at": at.isoformat() if at else None,
+        "awaiting": list(seen.awaited),
+        "other_rings": list(others),
         "keys": [
             {
                 "kid": key.kid,
                 "kind": key.kind.value,
                 "algorithm": key.algorithm,
                 "state": key.state.value,
+                "signs": key == ring.signer,
                 "published_at": _iso(key.published_at),
                 "ready_at": _iso(key.ready_at),
                 "activated_at": _iso(key.activated_at),
@@ -77,8 +87,9 @@ def render(seen: Seen, now: datetime) -> RenderableType:
 
 
 def show(seen: Seen, now: datetime) -> None:
-    """Print `seen` on standard output."""
-    Console(highlight=False).print(render(seen, now))
+    """Print `seen` on standard output; where no terminal sets a width, whole lines."""
+    width = None if sys.stdout.isatty() else _UNBOUNDED
+    Console(highlight=False, width=width).print(render(seen, now))
 
 
 def _heading(seen: Seen, now: datetime) -> Text:
@@ -102,9 +113,11 @@ def _heading(seen: Seen, now: datetime) -> Text:
         text.append("  (static mode)", "dim")
     text.append("\nnext    ")
     at = activation_at(ring)
-    text.append(_when(at, now))
+    text.append(_turn(seen, now))
     if at and at > now:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
+    if seen.awaited:
+        text.append(f"\nawaits  {some(seen.awaited)}, to confirm the standby", "yellow")
     return text
 
 
@@ -114,13 +127,15 @@ def _keys(seen: Seen, now: datetime) -> Table:
         table.add_column(column, no_wrap=True, min_width=24 if column == "key" else None)
     for key in _ordered(seen):
         since = key.revoked_at or key.retired_at or key.activated_at or key.published_at
+        stands_by = key.state is KeyState.ACTIVE and key != seen.ring.signer
+        colour = "dim" if stands_by else _COLOURS[key.state]
         table.add_row(
-            Text(key.kid, _COLOURS[key.state]),
+            Text(key.kid, colour),
             key.kind.value,
             key.algorithm,
-            Text(key.state.value, _COLOURS[key.state]),
+            Text(key.state.value, colour),
             _age(now - since),
-            _next_change(key, seen.ring, now),
+            _next_change(key, seen, now),
         )
     return table
 
@@ -134,11 +149,14 @@ def _instances(seen: Seen) -> RenderableType:
     heading = Text.assemble(f"{count} live instance{'' if count == 1 else 's'}, ")
     heading.append(f"{len(behind)} behind", "yellow" if behind else "green")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("instance", "role", "version"):
+    for column in ("instance", "role", "version", ""):
         table.add_column(column, no_wrap=True)
-    for instance in seen.instances[:20]:
+    for instance in seen.instances[:_SHOWN]:
         style = "yellow" if instance in behind else ""
-        table.add_row(Text(instance.id, style), instance.role, str(instance.version))
+        cells = (instance.id, instance.role, str(instance.version), "behind" if style else "")
+        table.add_row(*(Text(cell, style) for cell in cells))
+    if count > _SHOWN:
+        table.add_row(f"and {count - _SHOWN} more")
     return Group(heading, table)
 
 
@@ -157,27 +175,34 @@ def _iso(time: datetime | None) -> str | None:
     return time.isoformat() if time else None
 
 
-def _next_change(key: Key, ring: Ring, now: datetime) -> str:
-    turn = activation_at(ring)
+def _next_change(key: Key, seen: Seen, now: datetime) -> str:
     match key.state:
         case KeyState.ACTIVE:
-            return f"retires {_when(turn, now)}" if key.due_at else "stays: static"
+            change = f"retires {_turn(seen, now)}" if key.due_at else "stays: static"
+            return change if key == seen.ring.signer else f"{change}; signs nothing in this mode"
         case KeyState.PUBLISHED:
             if key.kind is KeyKind.STATIC:
-                return f"signs {_when(key.ready_at, now)}"
-            return f"signs {_when(turn, now)}" if key == ring.standby else "signs a turn later"
+                return f"signs {_when(key.ready_at, now, 'when confirmed')}"
+            is_next = key == seen.ring.standby
+            return f"signs {_turn(seen, now)}" if is_next else "signs a turn later"
         case KeyState.RETIRED | KeyState.REVOKED:
-            return f"goes {_when(key.remove_at, now)}"
+            return f"goes {_when(key.remove_at, now, 'now')}"
 
 
-def _when(at: datetime | None, now: datetime) -> str:
+def _turn(seen: Seen, now: datetime) -> str:
+    """When the standby signs."""
+    due = "when confirmed" if seen.awaited else "now"
+    return _when(activation_at(seen.ring), now, due if seen.leader else "when somebody leads")
+
+
+def _when(at: datetime | None, now: datetime, due: str) -> str:
     if at is None:
         return "unknown"
-    if at <= now:
-        return "when confirmed"
-    return f"in {_age(at - now)}"
+    return f"in {_age(at - now)}" if at > now else due
 
 
 def _age(duration: timedelta) -> str:
+    """`duration`, no finer than one reads it: 25h, not 25h 58s."""
     seconds = int(max(0.0, duration.total_seconds()))
-    return format_duration(type(duration)(seconds=seconds))
+    fineness = next((step for least, step in _FINENESS if seconds >= least), 1)
+    return format_duration(timedelta(seconds=seconds - seconds % fineness))

@@ -1,0 +1,124 @@
+"""What an operator is shown of a ring: the truth, in words, whatever stands in Redis."""
+
+import io
+import re
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ringkeeper.ring import KeyState, Ring
+from ringkeeperd.operator import Seen, delay, harmless, outlook
+from ringkeeperd.rotation import Instance, rotate
+from ringkeeperd.status import as_json, render, show
+from tests.core.builders import HOUR, MINUTE, NOW, new_ring, policy
+
+LEADER = "host-1"
+
+
+def at(version: int, name: str, epoch: int = 1) -> Instance:
+    return Instance(name, "sign", epoch, version, NOW)
+
+
+def seen(ring: Ring, *instances: Instance, leader: str = LEADER) -> Seen:
+    return Seen(ring, None, leader, instances)
+
+
+def lines_of(shown: Seen, after: timedelta = timedelta(0)) -> list[str]:
+    console = Console(file=io.StringIO(), width=500)
+    console.print(render(shown, NOW + after))
+    file: Any = console.file
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def line(shown: Seen, word: str, after: timedelta = timedelta(0)) -> str:
+    (found,) = [each for each in lines_of(shown, after) if word in each]
+    return found
+
+
+def test_who_is_behind_and_who_is_waited_for_is_said_in_words() -> None:
+    ring = replace(new_ring(), version=3)
+    shown = seen(ring, at(3, "app-1"), at(2, "app-2"), at(0, "app-3"))
+    assert "behind" not in line(shown, "app-1")
+    assert line(shown, "app-2").endswith("behind")
+    assert line(shown, "awaits") == "awaits  app-3, to confirm the standby"
+    assert as_json(shown, NOW)["awaiting"] == ["app-3"]
+
+
+def test_a_key_that_stands_by_is_not_shown_as_if_it_signed() -> None:
+    for use_dynamic in (True, False):
+        ring = new_ring(policy(use_dynamic=use_dynamic))
+        assert ring.signer
+        (idle,) = {k.kid for k in ring.in_state(KeyState.ACTIVE)} - {ring.signer.kid}
+        assert line(seen(ring), idle).endswith("signs nothing in this mode")
+        told = {key["kid"]: key["signs"] for key in as_json(seen(ring), NOW)["keys"]}
+        assert [kid for kid, signs in told.items() if signs] == [ring.signer.kid]
+
+
+@pytest.mark.parametrize(
+    ("age", "told"),
+    [
+        (59 * timedelta(seconds=1), " 59s "),
+        (5 * MINUTE + timedelta(seconds=7), " 5m 7s "),
+        (25 * HOUR + timedelta(seconds=58), " 25h "),
+        (25 * HOUR + 2 * MINUTE + timedelta(seconds=58), " 25h 2m "),
+        (3 * timedelta(days=1) + 5 * MINUTE, " 3d "),
+        (3 * timedelta(days=1) + 2 * HOUR + MINUTE, " 3d 2h "),
+    ],
+)
+def test_a_duration_is_told_no_finer_than_one_reads_it(age: timedelta, told: str) -> None:
+    ring = new_ring()
+    assert ring.standby
+    assert re.search(f"{told}+signs", line(seen(ring), ring.standby.kid, age))
+
+
+def test_what_is_piped_is_neither_wrapped_nor_cut(capsys: Any) -> None:
+    names = [f"{n}-{'x' * 70}" for n in range(8)]
+    show(seen(new_ring(), *(at(0, name) for name in names)), NOW)
+    told = capsys.readouterr().out.splitlines()
+    assert sum(all(name in each for name in names[:5]) for each in told) == 1
+    assert all(any(each.startswith(name) for each in told) for name in names)
+
+
+def test_what_anyone_may_have_written_does_nothing_to_a_terminal() -> None:
+    assert harmless("\x1b]0;owned\x07\x1b[2J\u202e") == "?]0;owned??[2J?"
+    shown = seen(new_ring(), at(1, "[red]app[/]"))
+    assert "[red]app[/]" in "\n".join(lines_of(shown))
+
+
+# --- when the next key signs, and why not yet ----------------------------------------------------
+
+
+def test_a_rotation_says_the_earliest_time_while_there_is_one_and_what_it_waits_for() -> None:
+    ring = rotate(new_ring(policy(jwks_max_age=5 * MINUTE)), now=NOW, epoch=1)
+    young = replace(
+        ring, keys=tuple(replace(k, ready_at=NOW + 2 * HOUR) for k in ring.keys), version=2
+    )
+    (told,) = outlook(seen(young, at(2, "app-1")), NOW)
+    assert told.endswith(
+        "signs at 2026-01-01 02:00:00 UTC at the earliest: it has to be public for long enough"
+    )
+    (told,) = outlook(seen(young, at(2, "app-1")), NOW + 3 * HOUR)
+    assert told.endswith("signs once every live instance has confirmed it")
+    _, told = outlook(seen(young, *(at(0, f"app-{n}") for n in range(7))), NOW)
+    assert told == (
+        "not confirmed yet by app-0, app-1, app-2, app-3, app-4 and 2 more; waited for 10m at most"
+    )
+    static = replace(young, policy=policy(use_dynamic=False))
+    assert "the static key goes on signing" in outlook(seen(static), NOW)[-1]
+
+
+def test_a_turn_that_is_due_and_not_taken_is_explained() -> None:
+    ring = new_ring()
+    assert "waiting for app-1" in delay(seen(ring, at(0, "app-1")))
+    assert "nobody leads" in delay(seen(ring, leader=""))
+    assert "listens for 1m 30s" in delay(seen(ring))
+
+
+def test_a_turn_that_is_due_is_not_told_as_a_time_of_the_past() -> None:
+    late, ring = 200 * HOUR, new_ring()
+    assert line(seen(ring), "next  ", late) == "next    now"
+    assert line(seen(ring, at(0, "app-1")), "next  ", late) == "next    when confirmed"
+    assert line(seen(ring, leader=""), "next  ", late) == "next    when somebody leads"

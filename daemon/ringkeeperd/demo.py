@@ -9,6 +9,7 @@ However it ends, also when interrupted, it takes every process that it started a
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -34,13 +35,13 @@ from ringkeeperd.cli import positive
 from ringkeeperd.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    import argparse
     from asyncio.subprocess import Process
 
 _APPS = 4
 _USERS_AN_APP = 250
 _FULL_LENGTH = 60.0
 _ROTATIONS_WANTED = 5
+_LEAST_INTERVAL = 3.0
 _READY_WITHIN = 30.0
 """Seconds that the apps may take to start."""
 
@@ -49,12 +50,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `ringkeeper demo` takes."""
     parser.add_argument("--faults", action="store_true", help="kill -9 apps and the daemon, 120 s")
     parser.add_argument(
-        "--seconds", type=positive, help="how long (default: 60, with --faults 120)"
+        "--seconds",
+        type=positive,
+        metavar="SECONDS",
+        help="how long it lasts (default: 60, with --faults 120)",
     )
     parser.add_argument(
-        "--interval", type=positive, default=10.0, help="seconds that a key signs (10)"
+        "--interval",
+        type=_interval,
+        default=10.0,
+        metavar="SECONDS",
+        help=f"how long a key signs (default: 10, at least {_LEAST_INTERVAL:g})",
     )
     parser.add_argument("--json", action="store_true", help="print only the summary, as JSON")
+
+
+def _interval(text: str) -> float:
+    seconds = positive(text)
+    if seconds < _LEAST_INTERVAL:
+        raise argparse.ArgumentTypeError(
+            f"is less than {_LEAST_INTERVAL:g} seconds, in which no lease and no proof of "
+            "freshness has room"
+        )
+    return seconds
 
 
 def main(parsed: argparse.Namespace) -> int:
@@ -344,15 +362,38 @@ class Demo:
         too_few = self._seconds >= 6 * self._interval and (
             self._rotations < _ROTATIONS_WANTED or not self._removed
         )
+        if totals.rejected:
+            verdict = f"it failed: valid tokens were refused, {len(totals.rejected)} of them"
+        elif too_few or not totals.verified:
+            verdict = "it proves nothing: too few keys turned, or nothing was verified"
+        else:
+            verdict = f"it worked: of {totals.verified:,} valid tokens none was refused"
         if self._is_quiet:
             print(json.dumps({**summary, "rejections": totals.rejected[:10]}))  # noqa: T201
         else:
-            print("\n" + "  ".join(f"{name}: {value}" for name, value in summary.items()))  # noqa: T201
+            told = [
+                f"{name:<22}{value:>9}  {_MEANING.get(name, '')}" for name, value in summary.items()
+            ]
+            print("", verdict, *map(str.rstrip, told), sep="\n")  # noqa: T201
         for line in totals.rejected[:10]:
             print(f"rejected: {line}", file=sys.stderr)  # noqa: T201
-        if too_few:
-            print("too few keys turned to prove anything", file=sys.stderr)  # noqa: T201
-        return 1 if totals.rejected or too_few or not totals.verified else 0
+        is_good = verdict.startswith("it worked")
+        if self._is_quiet and not is_good:
+            print(verdict, file=sys.stderr)  # noqa: T201
+        return 0 if is_good else 1
+
+
+_MEANING = {
+    "rotations": "times another key began to sign",
+    "removed": "keys of which no valid token was left",
+    "verified": "by another app than the one that signed",
+    "rejected": "valid, and refused: there should be none",
+    "unanswered": "asked of an app just killed: nobody said no",
+    "paused": "asked of an app without Redis: nothing judged",
+    "overdue": "expired on the way, and refused for that",
+    "killed": "apps and daemons, with kill -9",
+    "propagation_ms_max": "from a decision to the last app that has it",
+}
 
 
 def _without_verdict(totals: Totals) -> str:

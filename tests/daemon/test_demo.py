@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ringkeeperd import cli
+from ringkeeperd.demo import Demo, Totals
 from tests.plugins.daemons import clean_environment, eventually
 
 
@@ -38,6 +41,41 @@ def test_no_valid_token_is_rejected_while_keys_turn(faults: list[str]) -> None:
     assert summary["verified"] > 1000
     assert bool(summary["killed"]) == bool(faults)
     assert left == []
+
+
+def summary_of(capsys: Any, totals: Totals, *, rotations: int = 6) -> tuple[int, list[str]]:
+    demo = Demo(60, 10, has_faults=False, is_quiet=False)
+    demo.folder.rmdir()
+    demo._signers = [f"d-{n}" for n in range(rotations + 1)]
+    demo._removed = {"d-0"}
+    demo._gone = totals
+    return demo.tell(), capsys.readouterr().out.strip().splitlines()
+
+
+def test_the_summary_says_in_words_what_came_of_it_and_what_its_numbers_mean(capsys: Any) -> None:
+    code, told = summary_of(capsys, Totals(signed=900, verified=12_345, unanswered=3))
+    assert code == 0
+    assert told[0] == "it worked: of 12,345 valid tokens none was refused"
+    (unanswered,) = [line for line in told if line.startswith("unanswered")]
+    assert unanswered.split(maxsplit=2) == [
+        "unanswered", "3", "asked of an app just killed: nobody said no",
+    ]  # fmt: skip
+    assert all(len(line) <= 80 for line in told)
+    code, told = summary_of(capsys, Totals(verified=5, rejected=["UnknownKid: x"]))
+    assert (code, told[0]) == (1, "it failed: valid tokens were refused, 1 of them")
+    code, told = summary_of(capsys, Totals(verified=5), rotations=2)
+    assert code == 1
+    assert told[0].startswith("it proves nothing: too few keys turned")
+
+
+@pytest.mark.parametrize("interval", ["0.001", "2.9", "0", "x"])
+def test_an_interval_in_which_nothing_has_room_is_refused_at_once(
+    capsys: Any, interval: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["demo", "--interval", interval])
+    assert ended.value.code == 2
+    assert "argument --interval: " in capsys.readouterr().err
 
 
 @contextmanager

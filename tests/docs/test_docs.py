@@ -361,3 +361,26 @@ def test_the_default_address_is_the_one_shown() -> None:
     host, _, port = BY_KEY["listen"].default.partition(":")
     assert socket.inet_aton(host)
     assert f"http://{host}:{port}" in README
+
+
+def test_the_example_says_in_a_line_what_it_lacks(place: Place) -> None:
+    def said(folder: Path, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples/app.py"), *arguments],
+            cwd=folder,
+            env=place.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        return line
+
+    assert said(place.folder) == "app: name a port: python examples/app.py 8001"
+    assert "there is no KEK here" in said(place.folder / "examples", "8001")
+    port = free_port()
+    place.start(sys.executable, "examples/app.py", str(port))
+    eventually(lambda: place.answers(port)[0], within=30)
+    assert place.answers(port) == (401, "no token came along; get one at /login")

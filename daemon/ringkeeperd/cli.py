@@ -1,6 +1,8 @@
 """The `ringkeeper` command: exit 0 done, 1 refused or failed, 2 wrong usage.
 
-Whatever fails says so in one line on standard error: what, why, what to do.
+`run` alone exits 78 (EX_CONFIG of sysexits.h) where its configuration cannot work, so that whoever
+supervises it need not try again. Whatever fails says so in one line on standard error: what, why,
+what to do.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
 _LOAD_WITHIN = 3.0
 _LONGEST_KID = 64
+_BAD_CONFIGURATION = 78
 _WORTH_WAITING = timedelta(minutes=2)
 _SOON = timedelta(seconds=1)
 
@@ -48,7 +51,7 @@ def _run(arguments: Sequence[str]) -> int:
     except ConfigurationError as error:
         for problem in error.problems:
             _complain(problem)
-        return 1
+        return _BAD_CONFIGURATION if arguments[:1] == ["run"] else 1
     except RingkeeperError as error:
         _complain(str(error))
         return 1

@@ -14,9 +14,9 @@ from tests.plugins.servers import Server
 KEYRING = "ringkeeper:{access-token}:keyring"
 
 
-def failure(daemon: Daemon) -> str:
+def failure(daemon: Daemon, code: int = 1) -> str:
     """The one line of a daemon that would not start."""
-    assert daemon.process.wait(20) == 1, daemon.log
+    assert daemon.process.wait(20) == code, daemon.log
     lines = [line for line in daemon.log.splitlines() if line.startswith("ringkeeper:")]
     assert len(lines) == 1, daemon.log
     assert "Traceback" not in daemon.log
@@ -46,7 +46,8 @@ def trouble(daemon: Daemon) -> str:
 def test_an_impossible_configuration_does_not_start(
     site: Site, settings: dict[str, Any], message: str
 ) -> None:
-    assert message in failure(site.daemon(is_ready=False, **settings))
+    """And says so to its supervisor: 78 is EX_CONFIG, which no second start would mend."""
+    assert message in failure(site.daemon(is_ready=False, **settings), 78)
 
 
 def test_secrets_that_are_missing_open_to_others_or_unreadable_do_not_start(site: Site) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ringkeeper.configuration import parse
-from ringkeeperd.cli import _parser
+from ringkeeperd.cli import _BAD_CONFIGURATION, _parser
 
 ROOT = Path(__file__).parents[2]
 UNIT = (ROOT / "deploy/systemd/ringkeeper.service").read_text()
@@ -31,6 +31,27 @@ def test_the_unit_starts_what_exists_and_reloads_by_sighup() -> None:
     assert Path(program).name == "ringkeeper"
     assert str(_parser(is_demo=False).parse_args(arguments).config) == "/etc/ringkeeper/config.yaml"
     assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
+
+
+def test_the_unit_names_documentation_that_its_readme_installs() -> None:
+    (documentation,) = values("Documentation")
+    folder, _, name = documentation.removeprefix("file://").rpartition("/")
+    readme = (ROOT / "deploy/README.md").read_text()
+    (copied,) = re.findall(rf"^\$ cp -r (.*) {re.escape(folder)}/$", readme, re.MULTILINE)
+    assert name in copied.split()
+    assert all((ROOT / each).exists() for each in copied.split())
+
+
+def test_a_start_that_cannot_work_is_not_tried_again() -> None:
+    """But one without Redis, or while something else has the port, is."""
+    (statuses,) = values("RestartPreventExitStatus")
+    assert statuses.split() == ["2", str(_BAD_CONFIGURATION)]
+
+
+def test_what_is_used_was_installed_before() -> None:
+    text = (ROOT / "deploy/README.md").read_text()
+    steps = ["bin/pip install", "bin/ringkeeper init", "systemd/ringkeeper.service /etc", "enable"]
+    assert sorted(steps, key=text.index) == steps
 
 
 def test_the_unit_s_credentials_are_where_the_daemon_looks(tmp_path: Path) -> None:

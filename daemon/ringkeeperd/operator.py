@@ -210,7 +210,12 @@ def outlook(seen: Seen, now: datetime) -> tuple[str, ...]:
     ring, standby, at = seen.ring, seen.ring.standby, activation_at(seen.ring)
     if standby is None or at is None:
         return ("there is no standby yet: the leader publishes one first",)
-    lines = [f"{standby.kid} signs once every live instance has confirmed it"]
+    heard = format_duration(ring.policy.liveness_window)
+    lines = [
+        f"{standby.kid} signs once every live instance has confirmed it"
+        if seen.awaited
+        else f"{standby.kid} signs within {heard}: so long a leader listens that has just begun"
+    ]
     if at > now:
         earliest = f"{at:%Y-%m-%d %H:%M:%S} UTC at the earliest"
         lines = [f"{standby.kid} signs at {earliest}: it has to be public for long enough"]

@@ -191,8 +191,12 @@ def _next_change(key: Key, seen: Seen, now: datetime) -> str:
 
 def _turn(seen: Seen, now: datetime) -> str:
     """When the standby signs."""
-    due = "when confirmed" if seen.awaited else "now"
-    return _when(activation_at(seen.ring), now, due if seen.leader else "when somebody leads")
+    at = activation_at(seen.ring)
+    if not seen.leader:
+        return _when(at, now, "when somebody leads")
+    # A leader that has just begun listens for one window before it turns a key.
+    heard = format_duration(seen.ring.policy.liveness_window)
+    return _when(at, now, "when confirmed" if seen.awaited else f"within {heard}")
 
 
 def _when(at: datetime | None, now: datetime, due: str) -> str:

@@ -101,6 +101,8 @@ def test_a_rotation_says_the_earliest_time_while_there_is_one_and_what_it_waits_
         "signs at 2026-01-01 02:00:00 UTC at the earliest: it has to be public for long enough"
     )
     (told,) = outlook(seen(young, at(2, "app-1")), NOW + 3 * HOUR)
+    assert told.endswith("signs within 1m 30s: so long a leader listens that has just begun")
+    told, _ = outlook(seen(young, at(0, "app-1")), NOW + 3 * HOUR)
     assert told.endswith("signs once every live instance has confirmed it")
     _, told = outlook(seen(young, *(at(0, f"app-{n}") for n in range(7))), NOW)
     assert told == (
@@ -119,6 +121,6 @@ def test_a_turn_that_is_due_and_not_taken_is_explained() -> None:
 
 def test_a_turn_that_is_due_is_not_told_as_a_time_of_the_past() -> None:
     late, ring = 200 * HOUR, new_ring()
-    assert line(seen(ring), "next  ", late) == "next    now"
+    assert line(seen(ring), "next  ", late) == "next    within 1m 30s"
     assert line(seen(ring, at(0, "app-1")), "next  ", late) == "next    when confirmed"
     assert line(seen(ring, leader=""), "next  ", late) == "next    when somebody leads"

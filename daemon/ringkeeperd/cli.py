@@ -278,62 +278,28 @@ def _init(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    problems: list[str] = []
-    remarks: list[str] = []
-    made = False
+    from ringkeeperd.check import Findings, look_over  # noqa: PLC0415
+
     try:
         configuration = _configuration(parsed)
-        made = not _is_first_start(configuration)
-        if made:
-            _check_rings(parsed, configuration, problems, remarks)
-        else:
-            remarks.append(f"{configuration.embedded}: not made yet; ringkeeper run makes it")
+        found = look_over(configuration, _rings(parsed, configuration))
     except ConfigurationError as error:
-        problems += error.problems
+        found = Findings(problems=list(error.problems))
     except RingkeeperError as error:
-        problems.append(str(error))
+        found = Findings(problems=[str(error)])
+    is_ok = not found.problems
     if parsed.json:
-        print(json.dumps({"ok": not problems, "problems": problems, "remarks": remarks}))
-        return 1 if problems else 0
-    for problem in problems:
+        told = {"ok": is_ok, "problems": found.problems, "remarks": found.remarks}
+        print(json.dumps(told))
+        return 0 if is_ok else 1
+    for problem in found.problems:
         _complain(problem)
-    if not problems:
-        print(f"all is well: configuration{', secrets, Redis and ring' if made else ''}")
-    for remark in remarks:
+    if is_ok:
+        rest = ", secrets, Redis and ring" if found.is_made else ""
+        print(f"all is well: configuration{rest}")
+    for remark in found.remarks:
         print(f"yet: {remark}")
-    return 1 if problems else 0
-
-
-def _is_first_start(configuration: Configuration) -> bool:
-    """Whether the embedded server's directory is empty of all that the first start makes."""
-    secrets = (configuration.trust_root, configuration.trust_root_public, configuration.kek)
-    return (
-        configuration.embedded is not None
-        and configuration.lead
-        and not any(configuration.embedded.glob("founded-*"))
-        and not any(secret.exists() for secret in secrets)
-    )
-
-
-def _check_rings(
-    parsed: argparse.Namespace,
-    configuration: Configuration,
-    problems: list[str],
-    remarks: list[str],
-) -> None:
-    from ringkeeper.secret_files import read_kek  # noqa: PLC0415
-    from ringkeeperd.daemon import read_secrets  # noqa: PLC0415
-
-    own = read_secrets(configuration)
-    kek = own.kek or (read_kek(configuration.kek) if configuration.kek.exists() else None)
-    for ring in _rings(parsed, configuration):
-        try:
-            seen = _at_ring(configuration, ring.name, lambda operator: operator.inspect(kek))
-        except RingkeeperError as error:
-            problems.append(str(error))
-        else:
-            if not seen.leader:
-                remarks.append(f"ring {ring.name!r}: nobody leads; start a daemon, ringkeeper run")
+    return 0 if is_ok else 1
 
 
 # --- looking, and asking the leader --------------------------------------------------------------
@@ -348,28 +314,10 @@ def _rings(
 
 def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) -> Any:
     """What `work` says, done with an operator at the chosen ring."""
+    from ringkeeperd.operator import at_ring  # noqa: PLC0415
+
     configuration = _configuration(parsed)
-    return _at_ring(configuration, configuration.ring(parsed.ring).name, work)
-
-
-def _at_ring(configuration: Configuration, name: str, work: Callable[[Operator], Any]) -> Any:
-    from ringkeeper.clock import SystemClock  # noqa: PLC0415
-    from ringkeeper.secret_files import read_pinned_roots  # noqa: PLC0415
-    from ringkeeperd.leader_store import RedisLeaderStore  # noqa: PLC0415
-    from ringkeeperd.operator import Operator  # noqa: PLC0415
-
-    roots = read_pinned_roots(configuration.trust_root_public)
-
-    async def do() -> Any:
-        clock = SystemClock()
-        password = configuration.redis_password
-        store = RedisLeaderStore.connect(configuration.redis_url, name, clock, password=password)
-        try:
-            return await work(Operator(store, roots, clock))
-        finally:
-            await store.close()
-
-    return asyncio.run(do())
+    return at_ring(configuration, configuration.ring(parsed.ring).name, work)
 
 
 @asynccontextmanager
@@ -390,14 +338,14 @@ async def _server_of(configuration: Configuration) -> AsyncIterator[None]:
 def _status(parsed: argparse.Namespace) -> int:
     from ringkeeper.clock import SystemClock  # noqa: PLC0415
     from ringkeeperd import status  # noqa: PLC0415
-    from ringkeeperd.operator import without_past  # noqa: PLC0415
+    from ringkeeperd.operator import at_ring, without_past  # noqa: PLC0415
 
     configuration = _configuration(parsed)
     rings = _rings(parsed, configuration)
     failures = 0
     for number, ring in enumerate(rings[:1] if parsed.json else rings):
         try:
-            seen = _at_ring(configuration, ring.name, lambda operator: operator.look())
+            seen = at_ring(configuration, ring.name, lambda operator: operator.look())
         except RingkeeperError as error:
             failures += 1
             _complain(str(error))

@@ -15,8 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ringkeeper.clock import SystemClock
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import DocumentError, InfrastructureError, RequestRefused, RingMissing
+from ringkeeper.secret_files import read_pinned_roots
 from ringkeeper.wire import (
     MAX_TEXT,
     Command,
@@ -28,19 +30,23 @@ from ringkeeper.wire import (
     sign_request,
 )
 from ringkeeperd.audit import REQUEST_REFUSED
+from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.rotation import Confirmations, activation_at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime, timedelta
+    from typing import TypeVar
 
     from ringkeeper.clock import Clock
+    from ringkeeper.configuration import Configuration
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeper.wire import Event
-    from ringkeeperd.leader_store import RedisLeaderStore
     from ringkeeperd.rotation import Instance
+
+    _T = TypeVar("_T")
 
 _TRIES = 5
 _NAMED = 5
@@ -183,6 +189,24 @@ class Operator:
                         told = open_event(entry.document, self._roots)
                         if told.fields.get("request") == request:
                             return told
+
+
+def at_ring(
+    configuration: Configuration, name: str, work: Callable[[Operator], Awaitable[_T]]
+) -> _T:
+    """What `work` says, done with an operator at the ring of that name."""
+    roots = read_pinned_roots(configuration.trust_root_public)
+
+    async def do() -> _T:
+        clock = SystemClock()
+        password = configuration.redis_password
+        store = RedisLeaderStore.connect(configuration.redis_url, name, clock, password=password)
+        try:
+            return await work(Operator(store, roots, clock))
+        finally:
+            await store.close()
+
+    return asyncio.run(do())
 
 
 def caller() -> str:

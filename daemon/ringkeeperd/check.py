@@ -1,0 +1,64 @@
+"""`ringkeeper check`: what is wrong with an installation, and what is only to be remarked on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ringkeeper.errors import RingkeeperError
+from ringkeeper.secret_files import read_kek
+from ringkeeperd.daemon import read_secrets
+from ringkeeperd.operator import at_ring
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ringkeeper.configuration import Configuration, RingConfiguration
+
+
+@dataclass
+class Findings:
+    """What a look at everything brought to light."""
+
+    problems: list[str] = field(default_factory=list)
+    """What has to be mended."""
+    remarks: list[str] = field(default_factory=list)
+    """What is as it should be and yet worth knowing, as before the first start."""
+    is_made: bool = True
+    """Whether there are rings to look at."""
+
+
+def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) -> Findings:
+    """What is to be said of the secrets, of Redis and of `rings`; nothing is changed.
+
+    Raises:
+        SecretError: a file that a daemon needs and cannot use.
+    """
+    if _is_first_start(configuration):
+        remark = f"{configuration.embedded}: not made yet; ringkeeper run makes it"
+        return Findings(remarks=[remark], is_made=False)
+    found = Findings()
+    kek = read_secrets(configuration).kek
+    if kek is None and configuration.kek.exists():
+        kek = read_kek(configuration.kek)
+    for ring in rings:
+        try:
+            seen = at_ring(configuration, ring.name, lambda operator: operator.inspect(kek))
+        except RingkeeperError as error:
+            found.problems.append(str(error))
+        else:
+            if not seen.leader:
+                why = "nobody leads; start a daemon, ringkeeper run"
+                found.remarks.append(f"ring {ring.name!r}: {why}")
+    return found
+
+
+def _is_first_start(configuration: Configuration) -> bool:
+    """Whether the embedded server's directory is empty of all that the first start makes."""
+    secrets = (configuration.trust_root, configuration.trust_root_public, configuration.kek)
+    return (
+        configuration.embedded is not None
+        and configuration.lead
+        and not any(configuration.embedded.glob("founded-*"))
+        and not any(secret.exists() for secret in secrets)
+    )

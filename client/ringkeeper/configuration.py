@@ -13,12 +13,11 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
-from urllib.parse import parse_qsl, urlsplit
 
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.policy import Policy
-from ringkeeper.redis_url import REDIS_WANTED, fleet_of, is_fleet, shown
+from ringkeeper.redis_url import REDIS_WANTED, has_password, shown
 from ringkeeper.settings import (
     BY_KEY,
     BY_VARIABLE,
@@ -371,7 +370,7 @@ class _Reading:
             self.problems.append(
                 "redis.password_file: the embedded server has no password; remove it"
             )
-        elif "redis.password_file" in values and _has_password(url):
+        elif "redis.password_file" in values and has_password(url):
             self.problems.append(
                 "redis.password_file: redis.url holds a password as well; remove one of them"
             )
@@ -452,13 +451,6 @@ def _secret(
 def _embedded(url: str) -> Path | None:
     scheme, _, directory = url.partition(":")
     return Path(directory) if scheme == "embedded" else None
-
-
-def _has_password(url: str) -> bool:
-    if is_fleet(url):
-        return fleet_of(url).password is not None
-    parts = urlsplit(url)
-    return bool(parts.password) or "password" in dict(parse_qsl(parts.query))
 
 
 def _password(path: Path | None, problems: list[str]) -> str | None:

@@ -161,6 +161,14 @@ def _node(text: str, scheme: str, wanted: str) -> tuple[str, int]:
     return host, port or _PORTS[scheme]
 
 
+def has_password(url: str) -> bool:
+    """Whether the password for Redis stands in `url`."""
+    if is_fleet(url):
+        return fleet_of(url).password is not None
+    parts = urlsplit(url)
+    return bool(parts.password) or "password" in dict(parse_qsl(parts.query))
+
+
 # --- what may be shown ---------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from redis.crc import key_slot
 
 from ringkeeper.errors import ConfigurationError, RedisUnavailable
 from ringkeeper.layout import embedded_socket
-from ringkeeper.redis_url import CLUSTER, check_url, fleet_of, is_fleet
+from ringkeeper.redis_url import CLUSTER, check_url, fleet_of, has_password, is_fleet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -57,6 +57,8 @@ def connection_for(
         check_url(url)
     except ValueError as error:
         raise ConfigurationError([f"redis.url: {error}"]) from None
+    if password and has_password(url):
+        raise ConfigurationError(["redis.url: holds a password, and one is given; remove one"])
     options: dict[str, Any] = {
         "decode_responses": True,
         "encoding_errors": "replace",  # a forger's bytes are for the signature check to refuse

@@ -407,6 +407,16 @@ def test_of_a_url_it_is_shown_where_it_leads(url: str, seen: str) -> None:
     assert shown(url) == seen
 
 
+@pytest.mark.parametrize(
+    "url", [f"redis://:{SECRET}@h", f"redis://h?password={SECRET}", f"redis+cluster://u:{SECRET}@h"]
+)
+def test_a_program_that_gives_two_passwords_is_told(url: str) -> None:
+    """Of two, one would be left out without a word: which one hung on the kind of URL."""
+    with pytest.raises(ConfigurationError, match="remove one") as caught:
+        connection_for(url, password="another")
+    assert SECRET not in str(caught.value)
+
+
 def test_an_address_that_is_missing_is_told_as_such() -> None:
     with pytest.raises(ConfigurationError, match="is no line of text"):
         connection_for(None)  # type: ignore[arg-type] # os.environ.get, of what is not set

@@ -237,3 +237,22 @@ class Mute(Here):
         if process.stderr:
             process.stderr.close()
         return process
+
+
+def test_names_that_anyone_put_into_redis_do_nothing_to_a_terminal(
+    site: Site, valkey: Server
+) -> None:
+    """Instances and the lease's owner are not authenticated."""
+    site.configure()
+    site.done("init")
+    evil = "\x1b]0;owned\x07\x1b[2J"
+    place = "ringkeeper:{access-token}"
+    row = json.dumps({"role": evil[:9], "epoch": 1, "version": 1})
+    with valkey.client() as client:
+        client.set(f"{place}:lease", f"{evil}/x")
+        client.hset(f"{place}:instances", evil, row)
+        client.zadd(f"{place}:seen", {evil: int(time.time() * 1000)})
+    shown = site.done("status")
+    assert "\x1b" not in shown
+    assert shown.count("?]0;owned??[2J") == 2
+    assert site.status()["leader"] == "?]0;owned??[2J"

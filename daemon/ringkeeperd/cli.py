@@ -1,7 +1,7 @@
 """The `ringkeeper` command: exit 0 done, 1 refused or failed, 2 wrong usage.
 
-`run` alone exits 78 (EX_CONFIG of sysexits.h) where its configuration cannot work, so that whoever
-supervises it need not try again. Whatever fails says so in one line on standard error: what, why,
+`run` also exits 2 where its configuration cannot work, so that whoever supervises it need not try
+again. Whatever fails says so in one line on standard error: what, why,
 what to do.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
 _LOAD_WITHIN = 3.0
 _LONGEST_KID = 64
-_BAD_CONFIGURATION = 78
+_BAD_CONFIGURATION = 2
 _WORTH_WAITING = timedelta(minutes=2)
 _SOON = timedelta(seconds=1)
 

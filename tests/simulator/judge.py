@@ -206,6 +206,9 @@ class Judge:
     def changed(self, process: Process) -> None:
         """A process took something in."""
         version = process.follower.replica.version
+        if process.leads and version != process.version:
+            keys = process.follower.replica.loaded().ring.keys
+            process.known |= {(key.kid, state) for key in keys for state in (None, key.state)}
         if version < process.version:
             self.note(Invariant.FORWARD, f"{process.name} from {process.version} to {version}")
         process.version = version
@@ -241,16 +244,13 @@ class Judge:
                 self.note(Invariant.SAVED, f"{kid} was revoked, and verifies")
 
     def _is_known(self, kid: str, state: KeyState | None = None) -> bool:
-        """Whether a process that reaches Redis for long enough can show `kid`, in that state."""
+        """Whether a daemon that reaches Redis for long enough has ever seen `kid`, in that state."""
         world = self.world
-        for process in world.living():
-            if world.time - process.well_since < 25 or process.clock in world.stepped:
-                continue
-            for testimony in process.follower.testimonies():
-                key = world.opened(testimony.snapshot).key(kid)
-                if key and state in (None, key.state):
-                    return True
-        return False
+        return any(
+            (kid, state) in process.known
+            for process in world.living()
+            if world.time - process.well_since > 25 and process.clock not in world.stepped
+        )
 
     def _look_at_deafness(self, process: Process) -> None:
         if not process.link.is_deaf:

@@ -24,7 +24,7 @@ from ringkeeper import replica, testimony, tokens
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
-from ringkeeper.ring import Ring
+from ringkeeper.ring import KeyState, Ring
 from ringkeeper.sealing import Kek
 from ringkeeper.tasks import first_of
 from ringkeeper.trust import PinnedRoots, TrustRoot
@@ -82,6 +82,8 @@ class Process:
     hindrances: int = 0
     mended_at: float = 0.0
     deaf_since: float = 0.0
+    known: set[tuple[str, KeyState | None]] = field(default_factory=set)
+    """Which keys it has ever seen, in which states, if it is a daemon."""
 
     @property
     def well_since(self) -> float:

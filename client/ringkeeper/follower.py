@@ -446,7 +446,12 @@ class Follower:
             self._wanted.clear()
             try:
                 await self.prepare()
-            except (InfrastructureError, SealBroken) as error:
+            except InfrastructureError as error:
+                self._is_troubled("preparing", error)
+                # Soon again: who is not heard of for three polls is not waited for any more.
+                await asyncio.sleep(self._jittered(_BACKOFF_MOST))
+                self._wanted.set()
+            except SealBroken as error:
                 # The next poll, or the next version, tries again.
                 self._is_troubled("preparing", error)
             else:

@@ -24,6 +24,8 @@ from ringkeeper.errors import (
     UnknownKid,
 )
 from ringkeeper.ring import KeyKind, KeyState
+from ringkeeper.wire import open_event
+from ringkeeperd.audit import RING_HEALED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -113,6 +115,8 @@ class Judge:
     """When which version was written where, as far as nothing was lost since."""
     absent: dict[str, float] = field(default_factory=dict)
     """kid -> when a primary was last seen without it, although another has it or its token lives."""
+    audible: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Instance -> when it last said that it is alive, and since when it has done so regularly."""
     led_since: float = 0.0
     leader: str = ""
 
@@ -140,14 +144,21 @@ class Judge:
             if (key.kid not in there and key.kid not in known) or key.kid not in edition.kept:
                 self.note(Invariant.WHOLE, f"{key.kid} is published without its private half")
         if before:
-            self._look_at_turn(redis, before, ring)
+            told = (open_event(each, world.roots).event for each in edition.events)
+            self._look_at_turn(redis, before, ring, is_healed=RING_HEALED in told)
             self._look_at_removals(before, ring)
 
     def proved(self, proof: str) -> None:
         """A leader vouches for what Redis holds."""
         self.proofs.setdefault(proof, self.world.clock.now())
 
-    def _look_at_turn(self, redis: SimRedis, before: Ring, ring: Ring) -> None:
+    def heard(self, instance: str) -> None:
+        """An instance said that it is alive: note since when it has done so without a long break."""
+        now = self.world.time
+        last, since = self.audible.get(instance, (now, now))
+        self.audible[instance] = (now, since if now - last < 12 else now)
+
+    def _look_at_turn(self, redis: SimRedis, before: Ring, ring: Ring, *, is_healed: bool) -> None:
         now = self.world.clock.now()
         standby = before.standby
         if standby and (later := ring.key(standby.kid)) and later.ready_at < standby.ready_at:
@@ -162,9 +173,8 @@ class Judge:
             if kind is KeyKind.DYNAMIC:
                 self.activations.append(now)
             left = ring.key(former.kid) if former else None
-            if (
-                former and left and left.may_verify and self.world.is_whole
-            ):  # else it may be a merge
+            # A merge takes over what the other side has turned.
+            if former and left and left.may_verify and not is_healed:
                 self._look_at_wait(ring, active)
                 self._look_at_confirmations(redis, former, active)
         if is_turn:
@@ -178,15 +188,17 @@ class Judge:
             self.note(Invariant.PUBLIC, f"{active.kid} signs, public for {now - public}")
 
     def _look_at_confirmations(self, redis: SimRedis, former: Key, active: Key) -> None:
-        """Who has been there for longer than the liveness window must have been heard of."""
+        """Who has said for longer than the liveness window that it is alive is waited for."""
         world, now = self.world, redis.clock.now()
         wanted = max(filter(None, (former.due_at, active.ready_at)))
         is_patient = now - wanted >= world.policy.confirmation_timeout - world.lease_ttl
         edition = (active.published_epoch, active.published_version)
         for process in world.living():
+            last, since = self.audible.get(process.follower._instance, (world.time, world.time))
+            is_heard = world.time - last < 12 and world.time - since > 20
             is_there = world.time - process.well_since > 20 and world.reached[process.name] is redis
             is_behind = process.follower._usable < edition
-            if is_there and is_behind and not is_patient and not world.stepped:
+            if is_heard and is_there and is_behind and not is_patient and not world.stepped:
                 what = f"{active.kid} signs, and {process.name} has not confirmed"
                 self.note(Invariant.CONFIRMED, what)
 

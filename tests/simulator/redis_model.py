@@ -64,6 +64,9 @@ class Watcher(Protocol):
     def proved(self, proof: str) -> None:
         """A proof of freshness was published."""
 
+    def heard(self, instance: str) -> None:
+        """An instance said that it is alive."""
+
 
 class Unwatched:
     """Nobody looks."""
@@ -73,6 +76,9 @@ class Unwatched:
 
     def proved(self, proof: str) -> None:
         """As `Watcher.proved`."""
+
+    def heard(self, instance: str) -> None:
+        """As `Watcher.heard`."""
 
 
 @dataclass
@@ -176,6 +182,7 @@ class SimRedis:
 
     def confirm(self, instance: str, record: str) -> None:
         """confirm.lua."""
+        self.watcher.heard(instance)
         self.data.instances[instance] = (record, self.clock.now())
 
     def live(self, window: timedelta) -> tuple[Instance, ...]:

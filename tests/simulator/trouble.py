@@ -104,16 +104,23 @@ async def split(world: World) -> None:
     other = SimRedis(world.redis_clock, world.judge, data=former.copied())
     names = world.random.sample(list(world.processes), world.random.randint(1, 6))
     for name in names:
-        world.reached[name] = other
+        _lead_astray(world, name, other)
         former.drop(world.processes[name].link)
     world.is_losing()
     wins = world.random.choice([former, other])
     await asyncio.sleep(world.random.choice([5, 40, 100]) * world.random.uniform(0.5, 1.5))
     world.redis = wins
     for name in world.reached:
-        world.reached[name] = wins
+        _lead_astray(world, name, wins)
     world.is_losing()
     (former if wins is other else other).drop()
+
+
+def _lead_astray(world: World, name: str, redis: SimRedis) -> None:
+    """Let the process `name` take `redis` for the primary: as if it had been away."""
+    if world.reached[name] is not redis and name in world.processes:
+        world.processes[name].mended_at = world.time
+    world.reached[name] = redis
 
 
 # --- Redis ---------------------------------------------------------------------------------------

@@ -131,6 +131,20 @@ def test_an_instance_that_never_confirms_is_passed_over_by_name_after_the_timeou
     assert step.forced == ("i1",)
 
 
+def test_the_timeout_runs_from_when_the_table_may_be_trusted_not_from_when_the_key_was_due() -> (
+    None
+):
+    """After a long outage of all daemons: nobody was asked before, so nobody is late."""
+    ring = second_ring()
+    trusted_from = DUE + 200 * HOUR
+    behind = instances((1, 0), trusted_from=trusted_from)
+    step = next_step(ring, ring.policy, behind, trusted_from + 10 * MINUTE - SECOND)
+    assert isinstance(step, WaitUntil)
+    assert step.awaiting == ("i0",)
+    step = next_step(ring, ring.policy, behind, trusted_from + 10 * MINUTE)
+    assert isinstance(step, Activate)
+
+
 def test_what_a_lost_leadership_had_confirmed_does_not_count() -> None:
     ring = second_ring(epoch=8)
     due = DUE + 168 * HOUR
@@ -165,6 +179,7 @@ def test_a_retired_key_goes_exactly_when_its_last_token_is_dead() -> None:
     ring, _ = settle(ring, DUE)
     gone = DUE + 25 * HOUR + 2 * MINUTE
     assert advance(ring, DUE, gone - SECOND).key(former)
+    assert isinstance(next_step(ring, ring.policy, nobody(), gone - SECOND), WaitUntil)
     assert next_step(ring, ring.policy, nobody(), gone) == Remove((former,))
     assert advance(ring, DUE, gone).key(former) is None
 
@@ -191,6 +206,35 @@ def test_a_longer_validity_keeps_the_signing_key_for_longer() -> None:
     ring, _ = settle(ring, DUE)
     retired = ring.key(former)
     assert retired and retired.remove_at == DUE + 29 * HOUR + 2 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("longer", "kept"),
+    [
+        ({"access_token_validity": 2 * HOUR}, 26 * HOUR + 2 * MINUTE),
+        ({"max_staleness": 30 * HOUR}, 31 * HOUR + 2 * MINUTE),
+        ({"clock_skew": 4 * MINUTE}, 25 * HOUR + 8 * MINUTE),
+    ],
+)
+def test_each_value_that_was_in_force_for_an_hour_is_kept_with_the_key_that_signed_then(
+    longer: dict[str, timedelta], kept: timedelta
+) -> None:
+    ring = new_ring()
+    former = kid_of(ring.active())
+    ring, _ = settle(ring, NOW + HOUR, rules=policy(**longer))
+    ring, _ = settle(ring, NOW + 2 * HOUR, rules=policy())
+    ring, _ = settle(ring, DUE)
+    retired = ring.key(former)
+    assert retired and retired.remove_at == DUE + kept
+
+
+def test_a_longer_validity_adopted_after_a_key_signed_or_before_it_does_is_none_of_its_own() -> (
+    None
+):
+    ring, _ = settle(new_ring(), DUE)
+    adopted = do(ring, Adopt(policy(access_token_validity=5 * HOUR)), DUE + HOUR)
+    for state in (KeyState.RETIRED, KeyState.PUBLISHED):
+        assert adopted.in_state(state) == ring.in_state(state) != ()
 
 
 def test_a_longer_validity_adopted_before_a_key_signs_is_kept_with_it() -> None:

@@ -1,7 +1,7 @@
 """Two histories become one: nothing that keeps a token valid or refused is lost."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -12,7 +12,7 @@ from ringkeeperd.merge import heal as find_cure
 from ringkeeperd.merge import lacks
 from ringkeeperd.merge import merge as merge_histories
 from ringkeeperd.rotation import WaitUntil, next_step, revocation_wants, revoke, rotate
-from tests.core.builders import HOUR, NOW, do, fresh, new_ring, nobody, policy, settle
+from tests.core.builders import HOUR, MINUTE, NOW, do, fresh, new_ring, nobody, policy, settle
 
 DUE = NOW + 168 * HOUR
 LATER = DUE + HOUR
@@ -137,12 +137,22 @@ def test_a_key_retired_on_one_side_lives_as_long_as_it_signed_on_the_other() -> 
     assert kept and kept.remove_at == DUE + HOUR + kept.retain_for
 
 
-def test_the_greatest_promise_made_on_either_side_is_kept() -> None:
+@pytest.mark.parametrize(
+    ("name", "greatest", "promised"),
+    [
+        ("access_token_validity", 9 * HOUR, "token_validity"),
+        ("max_staleness", 30 * HOUR, "max_staleness"),
+        ("clock_skew", 4 * MINUTE, "clock_skew"),
+    ],
+)
+def test_the_greatest_promise_made_on_either_side_is_kept(
+    name: str, greatest: timedelta, promised: str
+) -> None:
     base = new_ring()
-    longer, _ = settle(base, NOW + HOUR, rules=policy(access_token_validity=9 * HOUR), epoch=2)
-    merged = merge(replace(base, version=8), longer, now=LATER, epoch=3)
-    active = merged.active()
-    assert active and active.token_validity == 9 * HOUR
+    longer, _ = settle(base, NOW + HOUR, rules=policy(**{name: greatest}), epoch=2)
+    for version in (1, 8):  # of the other side: it loses, it wins
+        merged = merge(replace(base, version=version), longer, now=LATER, epoch=3)
+        assert getattr(merged.active(), promised) == greatest
 
 
 def test_what_the_higher_side_removed_in_its_time_does_not_come_back() -> None:
@@ -224,6 +234,34 @@ def test_a_tombstone_outlives_the_tokens_that_the_other_side_went_on_signing() -
     merged = merge(replace(base, version=9), buried, now=LATER, epoch=4, proved=(LATER, NOW + HOUR))
     tombstone = merged.key(active.kid)
     assert tombstone and tombstone.remove_at == LATER + active.retain_for
+
+
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_a_proof_from_the_future_keeps_no_key_beyond_what_now_can_need(is_ahead: bool) -> None:
+    """A leader whose clock was days ahead vouched for that side."""
+    base, ahead_of_time = new_ring(), LATER + 90 * 24 * HOUR
+    signer, other = base.active(), turned(base, 3)
+    assert signer and other.standby
+    sides = (replace(base, version=9 if is_ahead else 1), revoked(other, signer.kid, 3))
+    for proved in ((ahead_of_time, LATER), (LATER, ahead_of_time)):
+        merged = merge(*sides, now=LATER, epoch=4, proved=proved)
+        tombstone = merged.key(signer.kid)
+        assert tombstone and tombstone.remove_at == LATER + signer.retain_for
+        theirs = merged.key(other.standby.kid)
+        assert theirs
+        assert theirs.remove_at == (LATER + theirs.retain_for if is_ahead else None)
+        both = [History(*side) for side in zip(sides, proved, strict=True)]
+        assert heal(History(merged, LATER), both, now=LATER, epoch=5) is None
+
+
+def test_caches_that_either_side_knows_of_are_waited_for() -> None:
+    base = new_ring()
+    for until, other in ((DUE, None), (None, DUE), (DUE, LATER), (LATER, DUE)):
+        winner = replace(base, version=9, caches_until=until)
+        loser = replace(base, caches_until=other)
+        known = max(each for each in (until, other) if each)
+        assert merge(winner, loser, now=LATER, epoch=4).caches_until == known
+    assert merge(base, base, now=LATER, epoch=4).caches_until is None
 
 
 def test_a_tie_is_broken_alike_whoever_merges() -> None:

@@ -1,0 +1,107 @@
+"""Every change of state is told once: an event for each arrow of the diagram (promise 12)."""
+
+from dataclasses import replace
+
+import pytest
+
+from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
+from ringkeeper.testimony import History
+from ringkeeper.wire import Event
+from ringkeeperd.audit import events_between
+from ringkeeperd.healing import Evidence, diagnose
+from ringkeeperd.rotation import TRANSITIONS, Activate, Adopt, KeyWanted, Transition, rotate
+from tests.core.builders import HOUR, NOW, do, new_ring, policy
+
+TOLD = {
+    KeyState.PUBLISHED: "key published",
+    KeyState.ACTIVE: "key activated",
+    KeyState.RETIRED: "key retired",
+    KeyState.REVOKED: "key revoked",
+    None: "key removed",
+}
+CONTEXT = {"request": "q", "by": "alice", "reason": "test"}
+
+
+def events(before: Ring | None, after: Ring) -> tuple[Event, ...]:
+    return events_between(before, after, NOW, CONTEXT)
+
+
+def ring_with(state: KeyState | None, version: int) -> Ring:
+    """A ring whose static key is in `state`, or not there; its dynamic keys never change."""
+    dynamic = tuple(key for key in RING.keys if key.kind is KeyKind.DYNAMIC)
+    times = dict.fromkeys(("activated_at", "retired_at", "revoked_at", "remove_at"), NOW)
+    static = (replace(STATIC, state=state, **times),) if state else ()  # type: ignore[arg-type]
+    return replace(RING, version=version, keys=dynamic + static)
+
+
+def static_key(ring: Ring) -> Key:
+    (found,) = ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)
+    return found
+
+
+RING = new_ring()
+STATIC = static_key(RING)
+
+
+@pytest.mark.parametrize("arrow", TRANSITIONS, ids=lambda arrow: f"{arrow.before}-{arrow.after}")
+def test_every_arrow_of_the_diagram_is_told_once(arrow: Transition) -> None:
+    before, after = ring_with(arrow.before, 4), ring_with(arrow.after, 5)
+    (told,) = events(before, after)
+    assert told.event == TOLD[arrow.after]
+    assert (told.ring_id, told.name, told.version, told.at) == (RING.id, RING.name, 5, NOW)
+    assert told.fields["kid"] == STATIC.kid
+    assert told.fields["kind"] == "static"
+    assert CONTEXT.items() <= told.fields.items(), "who asked, and why, goes with it"
+
+
+@pytest.mark.parametrize("state", [None, *KeyState])
+def test_what_stays_as_it_is_is_not_told(state: KeyState | None) -> None:
+    assert events(ring_with(state, 4), ring_with(state, 5)) == ()
+
+
+def test_a_new_ring_is_told_with_each_of_its_keys() -> None:
+    made, *keys = events(None, RING)
+    assert made.event == "ring made"
+    assert made.fields == {"keys": 3, "algorithm": "RS256", **CONTEXT}
+    assert [told.fields["kid"] for told in keys] == [key.kid for key in RING.keys]
+    assert {told.fields.get("rotation") for told in keys} == {"first", None}
+
+
+def test_an_adopted_policy_is_told_once_with_what_changed_in_it() -> None:
+    adopted = do(RING, Adopt(policy(use_dynamic=False, access_token_validity=2 * HOUR)), NOW)
+    (told,) = events(RING, adopted)
+    assert told.event == "policy adopted"
+    assert told.fields == {"changed": "access_token_validity, use_dynamic", **CONTEXT}
+
+
+@pytest.mark.parametrize("hasten", [True, False])
+def test_a_rotation_that_was_asked_for_is_told_once_with_who_signs_next(hasten: bool) -> None:
+    standby = RING.standby
+    assert standby
+    young = replace(standby, ready_at=NOW + HOUR)
+    ring = replace(RING, keys=tuple(young if key is standby else key for key in RING.keys))
+    (told,) = events(ring, asked := rotate(ring, now=NOW, epoch=1, hasten=hasten))
+    assert told.event == "rotation asked for"
+    assert asked.standby
+    ready = asked.standby.ready_at.isoformat()
+    assert told.fields == {"kid": standby.kid, "ready_at": ready, **CONTEXT}
+
+
+def test_a_healed_ring_is_told_once_before_what_became_of_its_keys() -> None:
+    known = [Evidence(History(RING, NOW), {key.kid: "sealed" for key in RING.keys[1:]})]
+    ill = diagnose(None, known, {}, "0", now=NOW, epoch=2)
+    assert ill
+    _, told = ill.cure(NOW, 2)
+    assert [each.event for each in told] == ["ring healed", "key retired"]
+    assert told[0].fields == {"found": "redis held no ring", "above": RING.version}
+
+
+@pytest.mark.parametrize("word", ["scheduled", "manual"])
+def test_why_a_key_signs_is_told_with_it(word: str) -> None:
+    """The metric counts by this word."""
+    ring = rotate(RING, now=NOW, epoch=1) if word == "manual" else RING
+    assert ring.standby
+    step = Activate(ring.standby.kid, RotationReason(word), KeyWanted(KeyKind.DYNAMIC, "RS256"))
+    told = {each.event: each for each in events(ring, do(ring, step, NOW))}
+    assert list(told) == ["key retired", "key activated", "key published"]
+    assert told["key activated"].fields["rotation"] == word

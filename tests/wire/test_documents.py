@@ -17,7 +17,7 @@ from joserfc.jwk import OKPKey
 from ringkeeper.errors import DocumentError, ForgedDocument, MalformedDocument, SecretError
 from ringkeeper.ring import Ring
 from ringkeeper.sealing import Kek
-from ringkeeper.trust import PinnedRoots, TrustRoot
+from ringkeeper.trust import DocumentType, PinnedRoots, TrustRoot
 from ringkeeper.wire import (
     PROOF,
     SNAPSHOT,
@@ -129,6 +129,14 @@ def test_no_document_passes_for_another_kind() -> None:
         open_proof(snapshot[: PROOF.limit], ROOT.public)
     with pytest.raises(MalformedDocument, match="typ"):
         open_snapshot(sign_proof(ring, snapshot, NOW, ROOT), ROOT.public)
+
+
+def test_what_was_signed_as_another_kind_does_not_pass_though_it_says_all_that_is_wanted() -> None:
+    payload = payload_of(sign_snapshot(new_ring(), ROOT))
+    for typ in (PROOF.typ, SNAPSHOT.typ.upper(), "JWT", ""):
+        signed = ROOT.sign(DocumentType(typ, SNAPSHOT.limit), payload)
+        with pytest.raises(MalformedDocument, match=r"where .* should be"):
+            open_snapshot(signed, ROOT.public)
 
 
 @pytest.mark.parametrize("where", [10, 200, -20])

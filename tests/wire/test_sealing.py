@@ -104,14 +104,25 @@ def test_a_damaged_blob_is_refused(damage: Any) -> None:
 
 
 def test_a_sealed_value_that_only_a_kek_holder_could_make_odd_is_refused() -> None:
-    header = {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json", "kid": KEK.kid}
     key = key_of(PrivateKey.generate("ES256"))
     for text in ("[" * 5000 + "]" * 5000, "7", '{"kty":[]}', '{"kty":"EC","crv":7,"x":1}'):
-        sealed = jwe.encrypt_compact(
-            header, text.encode(), KEK._keys[KEK.kid], algorithms=["dir", "A256GCM"]
-        )
         with pytest.raises(SealBroken):
-            KEK.unseal(sealed, key)
+            KEK.unseal(sealed_by_hand(text), key)
+
+
+def sealed_by_hand(text: str) -> str:
+    header = {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json", "kid": KEK.kid}
+    by = KEK._keys[KEK.kid]
+    return jwe.encrypt_compact(header, text.encode(), by, algorithms=["dir", "A256GCM"])
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA"])
+def test_a_public_half_beside_another_private_number_is_refused(algorithm: str) -> None:
+    """The public halves match, so only a trial shows what it would sign."""
+    private, other = PrivateKey.generate(algorithm), PrivateKey.generate(algorithm)
+    mixed = {**private.secret_jwk(), "d": other.secret_jwk()["d"]}
+    with pytest.raises(SealBroken):
+        KEK.unseal(sealed_by_hand(json.dumps(mixed)), key_of(private))
 
 
 def test_two_keks_of_one_kid_are_refused() -> None:

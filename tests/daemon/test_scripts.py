@@ -177,6 +177,35 @@ async def test_a_table_of_instances_that_is_none_is_dropped(
     assert [i.version for i in await store.instances(TTL)] == [7]
 
 
+async def test_a_row_of_the_far_future_is_forgotten_and_one_of_a_clock_that_is_off_is_not(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    """It would hold every activation up for ever; Redis' own clock wrote no such row."""
+    await store.confirm("here", '{"role":"sign","epoch":3,"version":7}')
+    with any_server.client() as client:
+        now = client.zscore(store.layout.seen, "here")
+        hour = 3_600_000
+        client.zadd(store.layout.seen, {"never": 1e15, "in a week": now + 168 * hour})
+        client.zadd(store.layout.seen, {"soon": now + hour})
+        assert {i.id for i in await store.instances(TTL)} == {"here", "soon"}
+        assert client.zcard(store.layout.seen) == 2
+
+
+async def test_a_large_fleet_is_seen_whole(store: RedisLeaderStore, any_server: Server) -> None:
+    """Promise 2 is for every live instance, not for the first few hundred."""
+    await store.confirm("here", "{}")
+    with any_server.client() as client, client.pipeline() as pipeline:
+        now = client.zscore(store.layout.seen, "here")
+        record = '{"role":"verify","epoch":1,"version":2}'
+        for number in range(2_000):
+            pipeline.zadd(store.layout.seen, {f"app-{number}": now})
+            pipeline.hset(store.layout.instances, f"app-{number}", record)
+        pipeline.execute()
+    live = await store.instances(TTL)
+    assert len(live) == 2_001
+    assert sum(i.version == 2 for i in live) == 2_000
+
+
 async def test_requests_are_read_from_the_oldest_and_dismissed(
     store: RedisLeaderStore, any_server: Server
 ) -> None:

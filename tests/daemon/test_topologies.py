@@ -6,14 +6,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 import ringkeeper.asyncio
 from ringkeeper import Keyring
 from ringkeeper.errors import RevokedKid, RingkeeperError
 from ringkeeper.tokens import kid_in
+from ringkeeper.topology import SlotFinder
 from tests.plugins.daemons import Site, eventually
 from tests.plugins.fleets import Fleet, until
+from tests.plugins.servers import Server, free_port
 
+ASKING: dict[str, Any] = {
+    "decode_responses": True,
+    "protocol": 2,
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": 0.5,
+}
 QUICK: dict[str, Any] = {"poll_interval": "500ms", "lease_ttl": "2s"}
 
 
@@ -107,6 +118,48 @@ async def test_an_asyncio_app_outlives_the_primary(fleet_site: Site, fleet: Flee
             while ring.version <= version:
                 await asyncio.sleep(0.02)
         assert await ring.verify(await ring.sign({"sub": "bob"}))
+
+
+@pytest.fixture
+def cluster_of_one(own_server: Callable[..., Server]) -> Callable[..., Server]:
+    """Makes Clusters of one node; `port` is where it says that it is, if not where it is."""
+
+    def make(port: int = 0) -> Server:
+        options = {"--cluster-enabled": "yes", "--cluster-port": str(free_port())}
+        options |= {"--cluster-announce-ip": "127.0.0.1", "--cluster-announce-port": str(port)}
+        node = own_server(*(part for option in options.items() for part in option))
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        return node
+
+    return make
+
+
+async def test_one_node_that_answers_is_enough_to_find_the_ring(
+    cluster_of_one: Callable[..., Server],
+) -> None:
+    live = cluster_of_one()
+    dead = [("127.0.0.1", free_port()) for _ in range(2)]
+    finder = SlotFinder([*dead, ("127.0.0.1", live.port)], "key", ASKING)
+    # In whatever order they are asked.
+    assert {await finder.primary() for _ in range(10)} == {("127.0.0.1", live.port)}
+
+
+async def test_a_node_that_was_heard_of_is_asked_when_all_in_the_url_are_dead(
+    cluster_of_one: Callable[..., Server],
+) -> None:
+    """A Cluster is rolled over node by node while an app runs on with an old URL."""
+    later = cluster_of_one()
+    seed = cluster_of_one(later.port)
+    finder = SlotFinder([("127.0.0.1", seed.port)], "key", ASKING)
+    assert await finder.primary() == ("127.0.0.1", later.port)
+    seed.kill()
+    assert await finder.primary() == ("127.0.0.1", later.port)
+    later.kill()
+    with pytest.raises(redis.ConnectionError):
+        await finder.primary()
+    seed.start()
+    assert await finder.primary() == ("127.0.0.1", later.port), "nor is the URL ever forgotten"
 
 
 def test_an_app_says_what_is_wrong_with_its_url(fleet_site: Site, fleet: Fleet) -> None:

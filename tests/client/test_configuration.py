@@ -577,6 +577,8 @@ def test_a_url_of_several_servers_is_taken_apart() -> None:
     assert (fleet.username, fleet.password, fleet.sentinel_password) == ("user", "p@ss", "s")
     assert "p@ss" not in repr(fleet)
     assert fleet_of("redis+cluster://a,b:7").nodes == (("a", 6379), ("b", 7))
+    assert fleet_of("redis+sentinel://h/p?db=3").db == 3
+    assert fleet_of("redis+sentinel://h/p").db == 0
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from ringkeeper import policy
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import ClocksApart, RequestRefused, RingLed
 from ringkeeper.follower import Follower
+from ringkeeper.ring import Ring
 from ringkeeper.tasks import first_of
 from ringkeeper.wire import Command, Request, open_event, open_proof, sign_request
 from ringkeeperd.founding import found
@@ -20,6 +23,7 @@ from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.minting import mint_aside
 from tests.plugins.rings import LedRing
+from tests.plugins.servers import Server
 
 TTL = timedelta(seconds=2)
 
@@ -91,16 +95,25 @@ class Candidate:
 
 
 @pytest.fixture
-async def candidates(led: LedRing) -> AsyncIterator[Any]:
+async def candidates_of() -> AsyncIterator[Any]:
+    """Candidates for any ring, `candidates_of(led)(name)`."""
     made: list[Candidate] = []
 
-    def candidate(name: str, clock: SystemClock | None = None) -> Candidate:
-        made.append(Candidate(led, led.server.url, name, clock or SystemClock()))
-        return made[-1]
+    def of(led: LedRing) -> Any:
+        def candidate(name: str, clock: SystemClock | None = None) -> Candidate:
+            made.append(Candidate(led, led.server.url, name, clock or SystemClock()))
+            return made[-1]
 
-    yield candidate
+        return candidate
+
+    yield of
     for each in made:
         await each.close()
+
+
+@pytest.fixture
+def candidates(led: LedRing, candidates_of: Any) -> Any:
+    return candidates_of(led)
 
 
 async def until(is_so: Any, within: float = 10.0) -> None:
@@ -266,6 +279,110 @@ async def test_a_request_that_was_withheld_is_not_carried_out_later(
     with led.server.client() as client:
         (_, fields), *_ = client.xrevrange(led.layout.events, count=1)
     assert open_event(fields["event"], led.root.public).fields["request"] == "late"
+
+
+def request(led: LedRing, command: Command, **changes: Any) -> str:
+    """What an operator asks for now, about the ring as `led` knows it; signed."""
+    now = SystemClock().now()
+    given: dict[str, Any] = {
+        "id": "asked",
+        "ring_id": led.ring.id,
+        "name": led.name,
+        "version": led.ring.version,
+        "command": command,
+        "kid": "",
+        "reason": "",
+        "by": "alice",
+        "at": now,
+        "until": now + timedelta(seconds=10),
+        **changes,
+    }
+    return sign_request(Request(**given), led.root)
+
+
+def held(candidate: Candidate) -> Ring:
+    ring: Ring = candidate.follower.replica.loaded().ring
+    return ring
+
+
+async def test_a_leader_proves_its_version_again_and_again_and_changes_nothing_else(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "_LONGEST_PROOF_INTERVAL", timedelta(milliseconds=100))
+    proofs = [open_proof(led.proof, led.root.public)]
+    candidate = candidates("a")
+
+    def has_another() -> bool:
+        with led.server.client() as client:
+            proof = open_proof(client.hget(led.layout.keyring, "proof"), led.root.public)
+        if proof != proofs[-1]:
+            proofs.append(proof)
+        return len(proofs) > 3
+
+    await until(has_another)
+    assert {(p.version, p.epoch) for p in proofs} == {(led.ring.version, led.ring.epoch)}
+    ages = [later.at - earlier.at for earlier, later in pairwise(proofs[1:])]
+    assert min(ages) > timedelta(milliseconds=50), "and no more often than it has to"
+    assert len(candidate.told.named("leading")) == 1
+    assert candidate.told.named("changed") == []
+
+
+async def test_a_new_leader_activates_nothing_before_every_live_instance_had_time_to_be_heard(
+    led: LedRing, candidates: Any
+) -> None:
+    """The table may have been lost with the former leader: an empty one confirms nothing."""
+    led.rotate()
+    began = SystemClock().now()
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    wait = candidate.told.named("waiting")[0]
+    assert wait.why == "a new leader first hears of every live instance"
+    assert wait.when >= began + led.policy.liveness_window
+    assert candidate.told.named("changed") == []
+
+
+async def test_a_request_that_was_answered_and_is_put_back_moves_nothing(
+    valkey: Server, make_ring: Any, candidates_of: Any
+) -> None:
+    """Whoever may write to Redis cannot turn the keys with what an operator once asked for."""
+    led = make_ring(valkey, poll_interval=timedelta(milliseconds=20))
+    candidate = candidates_of(led)("a")
+    await until(lambda: candidate.told.named("waiting"))
+    entry = request(led, Command.ROTATE)
+    await candidate.store.ask(entry)
+    await until(lambda: held(candidate).version == led.ring.version + 2)
+    turned = held(candidate)
+    assert turned.signer == turned.key(led.standby.kid)
+    await candidate.store.ask(entry)
+    await until(lambda: candidate.told.named("refused"))
+    (refused,) = candidate.told.named("refused")
+    assert refused.fields["why"] == "decided on version 1, the ring is at 3; look again"
+    with led.server.client() as client:
+        await until(lambda: client.xlen(led.layout.requests) == 0)
+    assert held(candidate) == turned
+
+
+@pytest.mark.parametrize("other", [{"ring_id": "another"}, {"name": "refresh"}])
+async def test_a_request_for_another_ring_is_refused(
+    led: LedRing, candidates: Any, other: dict[str, str]
+) -> None:
+    """One trust root may sign for many rings, and for one that was given up long ago."""
+    candidate = candidates("a")
+    await candidate.store.ask(request(led, Command.REVOKE, kid=led.signer.kid, **other))
+    await until(lambda: candidate.told.named("refused"))
+    assert candidate.told.named("refused")[0].fields["why"] == "the request is for another ring"
+    assert held(candidate) == led.ring
+
+
+async def test_a_leader_that_cannot_renew_its_lease_stops_before_another_may_begin(
+    own_server: Any, make_ring: Any, candidates_of: Any
+) -> None:
+    server = own_server()
+    candidate = candidates_of(make_ring(server))("a")
+    await until(lambda: candidate.told.named("waiting"))
+    server.kill()
+    await until(lambda: candidate.told.named("not_leading"), within=TTL.total_seconds())
+    assert "could not be renewed in time" in candidate.told.named("not_leading")[0]
 
 
 async def _make(led: LedRing, store: RedisLeaderStore, clock: SystemClock) -> Any:

@@ -25,6 +25,7 @@ from ringkeeperd.rotation import (
     apply,
     revocation_wants,
     revoke,
+    rotate,
 )
 from tests.plugins.servers import Server
 
@@ -101,6 +102,12 @@ class LedRing:
             ),
             fresh,
             silently=silently,
+        )
+
+    def rotate(self, *, silently: bool = False) -> Ring:
+        """Let the turn be due at once, as an operator asks for it."""
+        return self._publish(
+            lambda epoch: rotate(self.ring, now=_CLOCK.now(), epoch=epoch), None, silently=silently
         )
 
     def adopt(self, *, silently: bool = False, **changes: Any) -> Ring:

@@ -12,6 +12,7 @@ import pytest
 
 import ringkeeper
 from ringkeeper.errors import RevokedKid
+from ringkeeper.layout import DEFAULT_NAME, Layout
 from tests.plugins.daemons import Daemon, Here, Site, eventually
 from tests.plugins.servers import Server, free_port
 
@@ -144,6 +145,26 @@ def test_a_following_daemon_serves_and_never_leads(site: Site) -> None:
     assert follower.metric("leader") == 0
     assert follower.metric("keyring_version") is None
     assert json.loads(follower.get("/.well-known/jwks.json")[2])["keys"]
+
+
+def test_an_instance_that_never_confirms_is_named_in_the_log_and_counted(
+    site: Site, valkey: Server
+) -> None:
+    """Promise 2: it holds an activation up for so long, and not for ever."""
+    daemon = site.daemon(init=True, confirmation_timeout="200ms", poll_interval="100ms")
+    assert daemon.metric("activation_forced_total") == 0
+    layout = Layout(DEFAULT_NAME)
+    with valkey.client() as client:
+        # It goes on being heard of, and never has what it should.
+        client.hset(layout.instances, "app-9", '{"role":"sign","epoch":0,"version":0}')
+        seconds, _ = client.time()
+        client.zadd(layout.seen, {"app-9": 1000 * seconds + 3_600_000})
+    site.done("rotate", "--no-wait")
+    (told,) = eventually(lambda: daemon.events("activated without confirmation"))
+    assert told["instances"] == ["app-9"]
+    assert told["kid"] == site.status()["signer"]
+    assert daemon.metric("activation_forced_total") == 1
+    assert daemon.metric("instances_behind") == 1
 
 
 def test_several_rings_have_keys_and_policies_of_their_own(site: Site) -> None:

@@ -28,6 +28,24 @@ def test_the_jwks_is_cacheable_for_what_is_left_of_its_proof(site: Site) -> None
     assert (status, body) == (304, b"")
 
 
+def test_after_a_revocation_the_jwks_is_another_and_no_cache_is_told_that_it_is_not(
+    site: Site,
+) -> None:
+    daemon = site.daemon(init=True)
+    _, headers, body = daemon.get("/.well-known/jwks.json")
+    former, tag = {key["kid"] for key in json.loads(body)["keys"]}, headers["ETag"]
+    signer = json.loads(daemon.get("/v1/keyring")[2])["access-token"]["signer"]
+    site.done("revoke", signer, "--reason", "leaked")
+    status, headers, body = daemon.get("/.well-known/jwks.json", **{"If-None-Match": tag})
+    assert status == 200
+    assert headers["ETag"] != tag
+    kids = {key["kid"] for key in json.loads(body)["keys"]}
+    assert former - kids == {signer}
+    assert len(kids - former) == 1, "the next standby"
+    status, again, body = daemon.get("/.well-known/jwks.json", **{"If-None-Match": headers["ETag"]})
+    assert (status, body, again["ETag"]) == (304, b"", headers["ETag"])
+
+
 def test_discovery_exists_only_with_an_issuer(site: Site) -> None:
     plain = site.daemon(init=True)
     assert plain.get("/.well-known/openid-configuration")[0] == 404

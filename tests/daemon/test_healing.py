@@ -149,6 +149,29 @@ def test_an_empty_redis_is_healed_from_an_app(site: Site, valkey: Server) -> Non
         assert verifier.verify(ours.sign({"sub": "bob"}))["sub"] == "bob"
 
 
+def test_an_empty_redis_is_healed_from_the_file_of_a_daemon_that_never_led(
+    site: Site, valkey: Server
+) -> None:
+    """A sidecar without a KEK opens nothing, and keeps every sealed key all the same."""
+    leader = site.daemon(init=True, **QUICK)
+    follower = site.daemon(lead=False, kek=None, trust_root=None, **QUICK)
+    ring = turned(site, leader, valkey)
+    file = site.folder / "state1" / "state-access-token.json"
+    opening = {key.kid for key in ring.keys if key.may_verify}
+    eventually(lambda: file.exists() and json.loads(file.read_text())["sealed"].keys() == opening)
+    leader.kill()
+    follower.kill()
+    shutil.rmtree(site.folder / "state0")
+    with valkey.client() as client:
+        client.flushall()
+    site.daemon(state_dir="state1", **QUICK)
+    found = ring_in(site, valkey)
+    assert found and found.version == ring.version + 1
+    assert states(found) == states(ring)
+    with app(site) as ours:
+        assert states(ring)[kid_in(ours.sign({}))] is KeyState.ACTIVE
+
+
 def test_private_halves_that_nobody_has_are_replaced_after_others_had_time_to_show_them(
     site: Site, valkey: Server
 ) -> None:

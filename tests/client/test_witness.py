@@ -93,6 +93,20 @@ def test_an_app_that_sees_the_ring_go_back_shows_what_it_holds(led: LedRing) -> 
         assert ring.version == 2
 
 
+def test_an_app_that_sees_another_ring_at_its_own_version_shows_the_one_that_it_holds(
+    led: LedRing,
+) -> None:
+    """Two primaries: each had a leader, and both went on counting."""
+    with connect(led) as ring, led.server.client() as client:
+        led.turn()
+        eventually(lambda: ring.version == 2)
+        other = replace(led.ring, epoch=led.ring.epoch + 1)
+        client.hset(led.layout.keyring, "snapshot", sign_snapshot(other, led.root))
+        found = eventually(lambda: shown(led))
+        assert open_testimony(found, led.name, led.root.public).ring == led.ring
+        assert held(ring).ring == led.ring
+
+
 def test_an_empty_redis_is_shown_what_was_there(led: LedRing) -> None:
     with connect(led, kek=None) as ring:
         with led.server.client() as client:

@@ -159,8 +159,8 @@ def test_an_empty_redis_is_healed_from_the_file_of_a_daemon_that_never_led(
     file = site.folder / "state1" / "state-access-token.json"
     opening = {key.kid for key in ring.keys if key.may_verify}
     eventually(lambda: file.exists() and json.loads(file.read_text())["sealed"].keys() == opening)
-    leader.kill()
-    follower.kill()
+    leader.stop()
+    follower.stop()
     shutil.rmtree(site.folder / "state0")
     with valkey.client() as client:
         client.flushall()

@@ -25,7 +25,7 @@ import redis
 
 import ringkeeper.asyncio
 import ringkeeper.testing
-from ringkeeper import Keyring, follower
+from ringkeeper import Keyring, follower, policy
 from ringkeeper.clock import SystemClock
 from ringkeeper.connection import Connection
 from ringkeeper.errors import (
@@ -263,6 +263,15 @@ def test_with_the_wrong_kek_an_app_verifies_on_but_never_confirms_and_cannot_sig
     assert "give it the right KEK file" in troubles(caplog)[0]
 
 
+def test_an_app_is_ready_to_sign_though_what_signs_later_does_not_open_yet(led: LedRing) -> None:
+    """A standby that is sealed by a new KEK, or damaged, is no reason to be down today."""
+    led.turn(kek=Kek.generate())
+    with connect(led, timeout=2) as ring:
+        assert kid_in(ring.sign({})) == led.signer.kid
+        eventually(lambda: isinstance(trouble(ring), SealBroken))
+        assert confirmed(led) == []
+
+
 def test_connecting_with_the_wrong_kek_says_so_and_leaves_no_trace(led: LedRing) -> None:
     with pytest.raises(SealBroken, match="give it the right KEK file"):
         connect(led, kek=Kek.generate(), timeout=0.5)
@@ -316,6 +325,37 @@ async def test_a_read_that_a_message_overtook_is_no_rollback(
         assert ring.version == 2
         assert watched.trouble is None
     assert troubles(caplog) == []
+
+
+async def test_a_read_answers_only_those_who_asked_before_it_began(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was on its way already may be older than what they ask about; they share the next."""
+    async with await connect_async(led) as ring:
+        watched = following(ring)
+        read, has_read, goes_on = watched._store.read, asyncio.Event(), asyncio.Event()
+        count = 0
+
+        async def slowly() -> Any:
+            nonlocal count
+            count += 1
+            stored = await read()
+            has_read.set()
+            await goes_on.wait()
+            return stored
+
+        monkeypatch.setattr(watched._store, "read", slowly)
+        first = asyncio.create_task(watched.refresh())
+        await has_read.wait()
+        led.turn(silently=True)
+        others = [asyncio.create_task(watched.refresh()) for _ in range(3)]
+        await asyncio.sleep(0)
+        goes_on.set()
+        assert await first
+        assert ring.version == 1
+        assert await asyncio.gather(*others) == [True] * 3
+        assert ring.version == 2
+        assert count == 2
 
 
 # --- connecting ----------------------------------------------------------------------------------
@@ -475,6 +515,49 @@ def test_a_message_lost_with_its_connection_is_made_good(led: LedRing) -> None:
         eventually(lambda: ring.version == 2, within=3)
         led.turn()
         eventually(lambda: ring.version == 3, within=1)
+
+
+def test_a_subscription_whose_first_read_failed_is_begun_anew(led: LedRing) -> None:
+    """What was missed meanwhile would stay missed until the poll."""
+    with connect(led, kek=None) as ring, led.server.client() as client:
+        client.rename(led.layout.keyring, "aside")
+        client.set(led.layout.keyring, "of another program")
+        client.client_kill_filter(_type="pubsub")
+        eventually(lambda: "reading" in following(ring)._troubles)
+        client.delete(led.layout.keyring)
+        led.turn(silently=True)
+        eventually(lambda: ring.version == 2, within=4)
+        eventually(lambda: trouble(ring) is None)
+
+
+def test_where_no_proof_comes_any_more_the_primary_is_looked_for_anew_and_it_is_told_once(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a failover a connection may live on, at a server that nobody leads in any more."""
+    monkeypatch.setattr(follower, "PING_EVERY", 0.02)
+    monkeypatch.setattr(follower, "_BACKOFF_FIRST", 0.02)
+    monkeypatch.setattr(policy, "_LONGEST_PROOF_INTERVAL", timedelta(milliseconds=20))
+
+    def connections(kind: str) -> set[str]:
+        with led.server.client() as client:
+            listed = client.client_list(_type=kind)
+        return {each["id"] for each in listed if each["name"] == f"ringkeeper:{led.name}"}
+
+    with connect(led, kek=None) as ring:
+        listening, asking = set[str](), set[str]()
+
+        def are_many() -> bool:
+            listening.update(connections("pubsub"))
+            asking.update(connections("normal"))
+            return min(len(listening), len(asking)) > 3
+
+        eventually(are_many)
+        (told,) = troubles(caplog)
+        assert "hearing of a leader" in told
+        assert "is a daemon leading there?" in told
+        monkeypatch.undo()
+        led.prove()
+        eventually(lambda: trouble(ring) is None)
 
 
 def test_a_lost_message_is_made_good_by_the_next_proof(led: LedRing) -> None:
@@ -881,6 +964,41 @@ async def test_an_unknown_kid_is_refused_in_time_even_by_a_frozen_server(
                     await _verified(app, token)
                 assert time.monotonic() - again < 0.5
             server.resume()
+
+
+def test_a_token_that_met_a_failed_read_is_accepted_as_soon_as_redis_is_back(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    """Only what Redis said is remembered as unknown: an outage says nothing of a kid."""
+    led = make_ring(own_server())
+    with connect(led, kek=None) as verifier, led.server.client() as client:
+        led.turn(silently=True)
+        led.turn(silently=True)
+        with connect(led) as signer:
+            token = signer.sign({"sub": "alice"})
+        eventually(lambda: rested(verifier))
+        client.config_set("requirepass", "another")
+        client.client_kill_filter(_type="normal", skipme=True)  # it listens on, and hears nothing
+        with pytest.raises(UnknownKid):
+            verifier.verify(token)
+        assert isinstance(trouble(verifier), RedisUnavailable)
+        client.config_set("requirepass", "")
+        eventually(lambda: rested(verifier))
+        assert verifier.verify(token)["sub"] == "alice"
+
+
+async def test_a_kid_that_is_held_is_found_without_a_read_however_young_the_last_one_is(
+    led: LedRing,
+) -> None:
+    """The read that brought it may have ended between the look at the ring and the search."""
+    async with await connect_async(led, kek=None) as ring:
+        watched = following(ring)
+        await watched.refresh()
+        assert not rested(ring)
+        with counting_reads(led) as reads:
+            assert await watched.seek(led.signer.kid)
+            assert not await watched.seek("d-nobody")
+            assert reads() == 0
 
 
 async def _verified(app: Keyring | ringkeeper.asyncio.Keyring, token: str) -> dict[str, Any]:

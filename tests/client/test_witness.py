@@ -1,26 +1,32 @@
 """What an app does for a ring that Redis lost, and without Redis at all (promises 6 and 9)."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 import ringkeeper.asyncio
-from ringkeeper import Keyring
+from ringkeeper import Keyring, follower
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import MalformedDocument, RedisUnavailable, RingkeeperError, StaleRing
+from ringkeeper.follower import Follower
 from ringkeeper.replica import Held
 from ringkeeper.sealing import Kek
 from ringkeeper.state_file import StateFile
-from ringkeeper.testimony import MAX_TESTIMONY, open_testimony
+from ringkeeper.store import RedisStore
+from ringkeeper.testimony import MAX_TESTIMONY, History, open_testimony
 from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
+from ringkeeper.topology import connection_for
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_snapshot
+from ringkeeperd.merge import heal, lacks
 from tests.client.waiting import eventually, eventually_async
 from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
@@ -36,8 +42,16 @@ def connect(led: LedRing, **options: Any) -> Keyring:
 
 
 def held(ring: Keyring) -> Held:
+    return following(ring).replica.loaded()
+
+
+def following(ring: Keyring) -> Follower:
     assert ring._background._follower
-    return ring._background._follower.replica.loaded()
+    return ring._background._follower
+
+
+def trouble(ring: Keyring) -> RingkeeperError | None:
+    return following(ring).trouble
 
 
 def shown(led: LedRing) -> Shown | None:
@@ -105,6 +119,84 @@ def test_an_app_that_sees_another_ring_at_its_own_version_shows_the_one_that_it_
         found = eventually(lambda: shown(led))
         assert open_testimony(found, led.name, led.root.public).ring == led.ring
         assert held(ring).ring == led.ring
+
+
+def test_a_witness_speaks_again_until_redis_has_what_it_knows(
+    own_server: Callable[..., Server],
+    make_ring: Callable[..., LedRing],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is room for one: another may have been heard in its stead, or an attacker wipes it."""
+    monkeypatch.setattr(follower, "_BACKOFF_MOST", 0.05)
+    monkeypatch.setattr(follower, "_FIRST_POLL", 30.0)
+    led = make_ring(own_server())
+    FIRST[led.root.kid] = (led.ring, led.snapshot, led.proof, led.sealed)
+    with connect(led, kek=None) as ring, led.server.client() as client:
+        led.turn()
+        eventually(lambda: ring.version == 2)
+        roll_back(led)
+        client.client_kill_filter(_type="pubsub")  # it joins again, and reads once
+        for _ in range(3):
+            eventually(lambda: shown(led))
+            client.delete(led.layout.witness)
+        led.put_back()
+        led.turn()
+        eventually(lambda: ring.version == 3)
+        client.client_kill_filter(_type="pubsub")
+        eventually(lambda: trouble(ring) is None)
+        assert not following(ring)._is_in_doubt
+
+
+async def test_a_restarted_daemon_is_a_witness_where_a_newer_version_lacks_a_key_that_it_kept(
+    led: LedRing, tmp_path: Path
+) -> None:
+    """Two primaries: the other side went on, and knows nothing of a key that signed here."""
+    first = (led.ring, led.snapshot, led.proof, led.sealed)
+    led.turn()
+    kept = Shown(led.snapshot, led.proof, led.sealed)
+    side = open_testimony(kept, led.name, led.root.public)
+    led.ring, led.snapshot, led.proof, led.sealed = first
+    led.turn(silently=True)
+    led.turn(silently=True)
+    assert led.ring.version == 3
+    keeper = StateFile(tmp_path, led.name, "state_dir")
+    keeper._write(kept.encode())
+    doubts: list[bool] = []
+    store = RedisStore(connection_for(led.server.url), led.name)
+    daemon = Follower(
+        name=led.name,
+        roots=led.root.public,
+        store=store,
+        clock=SystemClock(),
+        random=Random(),
+        instance="daemon",
+        role="daemon",
+        notice=lambda event, /, **fields: None,
+        on_doubt=lambda: doubts.append(True),
+        keeper=keeper,
+        loses=lacks,
+    )
+    running = asyncio.create_task(daemon.run())
+    try:
+        found = await eventually_async(lambda: shown(led))
+        assert daemon.replica.version == 3, "it serves what Redis holds meanwhile"
+        assert (found.snapshot, found.proof) == (kept.snapshot, kept.proof)
+        assert doubts
+        # The other side goes on, and what it lacks is not forgotten for that.
+        led.turn(silently=True)
+        await eventually_async(lambda: daemon.replica.version == 4)
+        assert daemon._is_in_doubt
+        sides = [History(led.ring, now := SystemClock().now()), side]
+        healed = heal(sides[0], sides[1:], now=now, epoch=led.ring.epoch)
+        assert healed
+        led.ring, led.snapshot = healed.ring, sign_snapshot(healed.ring, led.root)
+        led.prove(silently=True)
+        await eventually_async(lambda: daemon.replica.version == 5)
+        assert not daemon._is_in_doubt
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await store.close()
 
 
 def test_an_empty_redis_is_shown_what_was_there(led: LedRing) -> None:
@@ -255,6 +347,25 @@ def test_a_kept_ring_that_cannot_be_used_is_set_aside(
         assert ring.version == 1
         eventually(file.exists)
     assert file.with_suffix(".unusable").exists()
+    assert "kept ring set aside" in caplog.text
+
+
+def test_a_kept_ring_that_was_replaced_is_set_aside_and_the_new_one_loaded(
+    led: LedRing, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator made the ring anew: no app has to be mended by hand for it."""
+    caplog.set_level(logging.INFO)
+    kept = Shown(led.snapshot, led.proof, led.sealed)
+    file = tmp_path / f"cache-{led.name}.json"
+    StateFile(tmp_path, led.name, "cache_dir")._write(kept.encode())
+    led.ring = replace(led.ring, id="another", version=1)
+    led.snapshot = sign_snapshot(led.ring, led.root)
+    led.prove(silently=True)
+    with connect(led, cache_dir=tmp_path) as ring:
+        assert held(ring).ring.id == "another"
+        assert ring.verify(ring.sign({"sub": "alice"}))["sub"] == "alice"
+        eventually(lambda: file.exists() and led.snapshot in file.read_text())
+    assert kept.snapshot in file.with_suffix(".unusable").read_text()
     assert "kept ring set aside" in caplog.text
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,14 +13,14 @@ import pytest
 
 from ringkeeper import policy
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import ClocksApart, RequestRefused, RingLed
+from ringkeeper.errors import ClocksApart, RedisUnavailable, RequestRefused, RingLed
 from ringkeeper.follower import Follower
-from ringkeeper.ring import Ring
+from ringkeeper.ring import KeyState, Ring
 from ringkeeper.tasks import first_of
-from ringkeeper.wire import Command, Request, open_event, open_proof, sign_request
+from ringkeeper.wire import Command, Event, Request, open_event, open_proof, sign_request
 from ringkeeperd.founding import found
 from ringkeeperd.leader import Leader
-from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint_aside
 from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
@@ -383,6 +383,128 @@ async def test_a_leader_that_cannot_renew_its_lease_stops_before_another_may_beg
     server.kill()
     await until(lambda: candidate.told.named("not_leading"), within=TTL.total_seconds())
     assert "could not be renewed in time" in candidate.told.named("not_leading")[0]
+
+
+def loses_replies(
+    monkeypatch: pytest.MonkeyPatch, candidate: Candidate, then: Callable[[], Any] = lambda: None
+) -> None:
+    """The next publication is made, and then its reply is lost."""
+    publish = RedisLeaderStore.publish
+
+    async def once(self: RedisLeaderStore, owner: str, expected: str, edition: Edition) -> Any:
+        monkeypatch.setattr(RedisLeaderStore, "publish", publish)
+        assert isinstance(await publish(self, owner, expected, edition), Written)
+        then()
+        raise RedisUnavailable("the reply was lost")
+
+    monkeypatch.setattr(RedisLeaderStore, "publish", once)
+
+
+def told_in_audit(led: LedRing) -> list[Event]:
+    with led.server.client() as client:
+        entries: Any = client.xrange(led.layout.events)
+    return [open_event(fields["event"], led.root.public) for _, fields in entries]
+
+
+@pytest.mark.parametrize("is_fenced", [False, True], ids=["in one term", "by the next term"])
+async def test_a_publication_whose_reply_was_lost_is_told_once_and_its_operator_not_refused(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch, is_fenced: bool
+) -> None:
+    """Promise 12, and an operator who is told no by mistake revokes another key."""
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    with led.server.client() as client:
+        if is_fenced:
+            loses_replies(monkeypatch, candidate, lambda: client.delete(led.layout.lease))
+        else:
+            loses_replies(monkeypatch, candidate)
+        await candidate.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+        await until(lambda: client.xlen(led.layout.requests) == 0)
+    await until(lambda: len(candidate.told.named("leading")) == 1 + is_fenced)
+    # And what comes next is told, too: nothing of the former is left over.
+    await candidate.store.ask(
+        request(led, Command.REVOKE, id="next", version=2, kid=led.standby.kid)
+    )
+    await until(lambda: held(candidate).version >= 3)
+    await until(lambda: len(candidate.told.named("changed")) == held(candidate).version - 1)
+    changed = [ring.version for ring in candidate.told.named("changed")]
+    assert changed == list(range(2, 2 + len(changed)))
+    assert candidate.told.named("refused") == []
+    revoked = [e.fields["request"] for e in told_in_audit(led) if e.event == "key revoked"]
+    assert revoked == ["asked", "next"]
+
+
+async def test_a_publication_that_was_lost_with_its_reply_is_made_again_and_told_once(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told of what did not happen, and the operator's request still counts."""
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    publish = RedisLeaderStore.publish
+
+    async def never_arrives(self: RedisLeaderStore, *given: Any) -> Any:
+        monkeypatch.setattr(RedisLeaderStore, "publish", publish)
+        raise RedisUnavailable("not even sent")
+
+    monkeypatch.setattr(RedisLeaderStore, "publish", never_arrives)
+    await candidate.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+    with led.server.client() as client:
+        await until(lambda: client.xlen(led.layout.requests) == 0)
+    ring = held(candidate)
+    assert candidate.told.named("changed") == [ring]
+    assert [key.kid for key in ring.in_state(KeyState.REVOKED)] == [led.signer.kid]
+    assert len(candidate.told.named("failed")) == 1
+    assert candidate.told.named("refused") == []
+
+
+async def test_a_flood_of_garbage_requests_holds_up_no_proof_and_is_told_once(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anyone who may write to Redis may write into the stream."""
+    monkeypatch.setattr(policy, "_LONGEST_PROOF_INTERVAL", timedelta(milliseconds=50))
+    monkeypatch.setattr(RedisLeaderStore, "dismiss", _slowly(RedisLeaderStore.dismiss))
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    with led.server.client() as client, client.pipeline() as pipeline:
+        for number in range(300):
+            pipeline.xadd(led.layout.requests, {"request": f"garbage {number}"})
+        pipeline.execute()
+        await until(lambda: candidate.told.named("refused"))
+        proofs = {client.hget(led.layout.keyring, "proof")}
+
+        def goes_on() -> bool:
+            proofs.add(client.hget(led.layout.keyring, "proof"))
+            return len(proofs) > 3
+
+        await until(goes_on)
+        assert client.xlen(led.layout.requests) > 100, "they are far from being answered"
+        # An operator is heard among them, and they all go in the end.
+        await candidate.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+        await until(lambda: client.xlen(led.layout.requests) == 0)
+    assert held(candidate).version >= 2
+    assert len(candidate.told.named("refused")) == 1
+    assert [e.event for e in told_in_audit(led)].count("request refused") == 1
+
+
+async def test_more_requests_than_are_answered_in_a_turn_are_all_answered_without_another_event(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RedisLeaderStore, "dismiss", _slowly(RedisLeaderStore.dismiss))
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    with led.server.client() as client, client.pipeline() as pipeline:
+        for number in range(100):
+            pipeline.xadd(led.layout.requests, {"request": f"garbage {number}"})
+        pipeline.execute()
+        await until(lambda: client.xlen(led.layout.requests) == 0, within=5)
+
+
+def _slowly(dismiss: Any) -> Any:
+    async def slowly(self: RedisLeaderStore, *given: Any) -> None:
+        await asyncio.sleep(0.002)  # a slow server
+        await dismiss(self, *given)
+
+    return slowly
 
 
 async def _make(led: LedRing, store: RedisLeaderStore, clock: SystemClock) -> Any:

@@ -272,6 +272,34 @@ def test_a_tie_is_broken_alike_whoever_merges() -> None:
     )
 
 
+def test_a_side_with_more_keys_than_there_is_room_for_is_healed_once_and_no_more() -> None:
+    """What was dropped for want of room is no loss to be mended again with every proof."""
+    ring = new_ring()
+    (static,) = ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)
+
+    def crowded(version: int) -> History:
+        fill = (
+            replace(
+                static,
+                kid=f"s-{version}-{n}",
+                state=KeyState.RETIRED,
+                retired_at=NOW,
+                remove_at=LATER + (n + 1) * HOUR,
+            )
+            for n in range(CAPACITY - 3)
+        )
+        return History(replace(ring, version=version, keys=ring.keys + tuple(fill)), LATER)
+
+    sides = [crowded(5), crowded(6), crowded(6)._replace(proved_at=LATER - HOUR)]
+    healed = heal(sides[1], sides, now=LATER, epoch=3)
+    assert healed and healed.version == 7
+    assert len(healed.keys) == CAPACITY
+    at = LATER
+    for _ in range(20):
+        at += HOUR / 4
+        assert heal(History(healed, at), sides, now=at, epoch=4) is None
+
+
 # --- healing: what Redis holds, beside all else that is known ------------------------------------
 
 

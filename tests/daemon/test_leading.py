@@ -17,7 +17,15 @@ from ringkeeper.errors import ClocksApart, RedisUnavailable, RequestRefused, Rin
 from ringkeeper.follower import Follower
 from ringkeeper.ring import KeyState, Ring
 from ringkeeper.tasks import first_of
-from ringkeeper.wire import Command, Event, Request, open_event, open_proof, sign_request
+from ringkeeper.wire import (
+    Command,
+    Event,
+    Request,
+    open_event,
+    open_proof,
+    open_snapshot,
+    sign_request,
+)
 from ringkeeperd.founding import found
 from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
@@ -507,17 +515,44 @@ def _slowly(dismiss: Any) -> Any:
     return slowly
 
 
-async def _make(led: LedRing, store: RedisLeaderStore, clock: SystemClock) -> Any:
-    return await found(
-        name="new",
-        ring_id="new",
-        policy=led.policy,
-        store=store,
-        root=led.root,
-        mint=lambda wanted: mint_aside(wanted, led.kek),
-        clock=clock,
-        owner="b",
-    )
+async def _make(led: LedRing, store: RedisLeaderStore, clock: SystemClock, **changes: Any) -> Any:
+    given: dict[str, Any] = {
+        "name": "new",
+        "ring_id": "new",
+        "policy": led.policy,
+        "store": store,
+        "root": led.root,
+        "mint": lambda wanted: mint_aside(wanted, led.kek),
+        "clock": clock,
+        "owner": "b",
+        **changes,
+    }
+    return await found(**given)
+
+
+async def test_of_two_that_make_a_ring_at_once_one_is_told_that_it_was_slower(
+    led: LedRing,
+) -> None:
+    """It was away for longer than making a ring keeps others out."""
+    clock = SystemClock()
+    store = RedisLeaderStore.connect(led.server.url, "new", clock, password=None)
+    faster: list[Ring] = []
+
+    async def mint_slowly(wanted: Any) -> Any:
+        if not faster:
+            with led.server.client() as client:
+                client.delete(store.layout.lease)
+            faster.append(await _make(led, store, clock, owner="c", ring_id="the faster one's"))
+        return await mint_aside(wanted, led.kek)
+
+    try:
+        with pytest.raises(RequestRefused, match="was made by somebody else this very moment"):
+            await _make(led, store, clock, mint=mint_slowly)
+        stored = await store.read()
+        assert open_snapshot(stored.snapshot, led.root.public) == faster[0]
+        assert await store.owner() == "", "who made it, or did not, leads it no longer"
+    finally:
+        await store.close()
 
 
 async def test_a_ring_is_not_made_by_a_clock_that_is_off_or_beside_another_maker(

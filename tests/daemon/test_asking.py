@@ -1,0 +1,160 @@
+"""What an operator is told: the answer to this very request, or what became of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from ringkeeper.clock import SystemClock
+from ringkeeper.errors import InfrastructureError, RequestRefused, RingMissing, SealBroken
+from ringkeeper.sealing import Kek
+from ringkeeper.trust import TrustRoot
+from ringkeeper.wire import Command, Request, open_request, sign_event
+from ringkeeperd.audit import REQUEST_REFUSED, ROTATION_ASKED, event
+from ringkeeperd.leader_store import Entry, RedisLeaderStore
+from ringkeeperd.operator import Operator
+from tests.plugins.rings import LedRing
+
+WAIT = timedelta(seconds=5)
+
+
+@pytest.fixture
+async def store(led: LedRing) -> AsyncIterator[RedisLeaderStore]:
+    made = RedisLeaderStore.connect(led.server.url, led.name, SystemClock(), password=None)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def operator(led: LedRing, store: RedisLeaderStore) -> Operator:
+    return Operator(store, led.root.public, SystemClock())
+
+
+def told(
+    led: LedRing, request: str, name: str, root: TrustRoot | None = None, why: str = ""
+) -> str:
+    fields = {"request": request, "why": why}
+    return sign_event(event(led.ring, SystemClock().now(), name, fields), root or led.root)
+
+
+@asynccontextmanager
+async def led_by(
+    led: LedRing, answer: Callable[[Request, Entry], Awaitable[None]]
+) -> AsyncIterator[list[Request]]:
+    """A leader that does `answer` with each request; what was asked."""
+    asked: list[Request] = []
+    store = RedisLeaderStore.connect(led.server.url, led.name, SystemClock(), password=None)
+
+    async def lead() -> None:
+        async with store.requests() as stream:
+            while True:
+                for entry in await stream.next():
+                    asked.append(open_request(entry.document, led.root.public))
+                    await answer(asked[-1], entry)
+
+    leading = asyncio.create_task(lead())
+    try:
+        yield asked
+    finally:
+        leading.cancel()
+        await asyncio.wait([leading])
+        await store.close()
+
+
+async def test_a_ring_that_moved_on_meanwhile_is_looked_at_and_asked_again(
+    led: LedRing, store: RedisLeaderStore, operator: Operator
+) -> None:
+    async def answer(request: Request, entry: Entry) -> None:
+        if request.version == 1:
+            led.turn()
+            await store.dismiss(entry, told(led, request.id, REQUEST_REFUSED, why="moved on"))
+        else:
+            await store.dismiss(entry, told(led, request.id, ROTATION_ASKED))
+
+    async with led_by(led, answer) as asked:
+        done = await operator.ask(led.root, Command.ROTATE, reason="test", wait=WAIT)
+    assert done.event == ROTATION_ASKED
+    assert [request.version for request in asked] == [1, 2]
+    assert len({request.id for request in asked}) == 2
+
+
+async def test_what_was_refused_for_good_is_asked_once(
+    led: LedRing, store: RedisLeaderStore, operator: Operator
+) -> None:
+    async def answer(request: Request, entry: Entry) -> None:
+        await store.dismiss(entry, told(led, request.id, REQUEST_REFUSED, why="the ring is full"))
+
+    async with led_by(led, answer) as asked:
+        with pytest.raises(RequestRefused, match="the ring is full"):
+            await operator.ask(led.root, Command.ROTATE, reason="test", wait=WAIT)
+    assert len(asked) == 1
+
+
+async def test_only_what_the_root_signed_about_this_request_is_its_answer(
+    led: LedRing, store: RedisLeaderStore, operator: Operator
+) -> None:
+    """Whoever may write to Redis cannot make an operator believe that a key was revoked."""
+
+    async def answer(request: Request, entry: Entry) -> None:
+        for lie in (
+            "garbage",
+            told(led, request.id, ROTATION_ASKED, TrustRoot.generate()),
+            told(led, "another request", ROTATION_ASKED),
+        ):
+            await store.dismiss(entry, lie)
+        await store.dismiss(entry, told(led, request.id, REQUEST_REFUSED, why="the truth"))
+
+    async with led_by(led, answer):
+        with pytest.raises(RequestRefused, match="the truth"):
+            await operator.ask(led.root, Command.ROTATE, reason="test", wait=WAIT)
+
+
+async def test_without_an_answer_an_operator_is_told_what_became_of_the_request(
+    led: LedRing, store: RedisLeaderStore, operator: Operator
+) -> None:
+    moment = timedelta(milliseconds=200)
+    with pytest.raises(InfrastructureError, match="was withdrawn; is a daemon"):
+        await operator.ask(led.root, Command.ROTATE, reason="test", wait=moment)
+    with led.server.client() as client:
+        assert client.xlen(led.layout.requests) == 0, "nobody carries it out later"
+
+    async def takes_it(_: Request, entry: Entry) -> None:
+        await store.dismiss(entry, None)
+
+    async with led_by(led, takes_it):
+        with pytest.raises(InfrastructureError, match="may have been carried out; look"):
+            await operator.ask(led.root, Command.ROTATE, reason="test", wait=moment)
+
+
+async def test_a_request_says_until_when_somebody_waits_for_it(
+    led: LedRing, store: RedisLeaderStore, operator: Operator
+) -> None:
+    async def answer(request: Request, entry: Entry) -> None:
+        await store.dismiss(entry, told(led, request.id, ROTATION_ASKED))
+
+    async with led_by(led, answer) as asked:
+        await operator.ask(led.root, Command.REVOKE, kid="d-1", reason="leaked", wait=WAIT)
+        with pytest.raises(RequestRefused, match="200 characters at the most"):
+            await operator.ask(led.root, Command.ROTATE, reason="x" * 201, wait=WAIT)
+    (request,) = asked
+    assert (request.ring_id, request.name) == (led.ring.id, led.name)
+    assert (request.command, request.kid, request.reason) == (Command.REVOKE, "d-1", "leaked")
+    assert request.until == request.at + WAIT
+
+
+async def test_an_operator_sees_whether_the_private_keys_open(
+    led: LedRing, operator: Operator
+) -> None:
+    await operator.inspect(led.kek)
+    await operator.inspect(None)
+    with pytest.raises(SealBroken, match="give it the right KEK"):
+        await operator.inspect(Kek.generate())
+    with led.server.client() as client:
+        client.hdel(led.layout.sealed, led.standby.kid)
+        with pytest.raises(SealBroken, match=led.standby.kid):
+            await operator.inspect(led.kek)
+        client.delete(led.layout.keyring)
+    with pytest.raises(RingMissing, match="ringkeeper init makes one"):
+        await operator.look()

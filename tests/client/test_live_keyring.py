@@ -51,6 +51,7 @@ from ringkeeper.errors import (
 from ringkeeper.follower import Follower
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create
+from ringkeeper.store import Pong, Subscribed, _RedisSubscription
 from ringkeeper.tokens import kid_in
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_snapshot
@@ -616,6 +617,41 @@ def test_a_frozen_server_is_noticed_and_an_app_works_on_until_it_is_back(
         led.turn()
         eventually(lambda: ring.version == 2, within=1)
     assert len(troubles(caplog)) == 1
+
+
+class Replies:
+    """What redis-py's PubSub gives back, one after the other and at once."""
+
+    def __init__(self, *replies: str | None) -> None:
+        self.replies = list(replies)
+
+    async def get_message(self, timeout: float) -> dict[str, str] | None:
+        reply = self.replies.pop(0)
+        return {"type": reply, "data": ""} if reply else None
+
+
+async def test_silence_that_comes_too_early_thrice_is_a_dead_connection() -> None:
+    """redis-py says of a dead peer that nothing came, again and again and without waiting."""
+    replies = Replies(None, None, "pong", None, None, None)
+    subscription = _RedisSubscription(replies, SystemClock(), "redis")  # type: ignore[arg-type]
+    heard = [await subscription.next(60) for _ in range(5)]
+    assert heard == [None, None, Pong(), None, None], "one that is heard lives"
+    with pytest.raises(RedisUnavailable, match="the connection is dead"):
+        await subscription.next(60)
+
+
+async def test_silence_that_lasts_is_no_dead_connection() -> None:
+    replies = Replies(*[None] * 10)
+    subscription = _RedisSubscription(replies, SystemClock(), "redis")  # type: ignore[arg-type]
+    assert [await subscription.next(0) for _ in range(10)] == [None] * 10
+
+
+async def test_a_ring_that_moved_to_another_node_is_looked_for_there() -> None:
+    replies = Replies("ssubscribe", "sunsubscribe")
+    subscription = _RedisSubscription(replies, SystemClock(), "redis")  # type: ignore[arg-type]
+    assert await subscription.next(60) == Subscribed()
+    with pytest.raises(RedisUnavailable, match="the ring moved to another node"):
+        await subscription.next(60)
 
 
 def test_silence_is_broken_by_a_ping_and_costs_no_connection(

@@ -646,6 +646,14 @@ async def test_silence_that_lasts_is_no_dead_connection() -> None:
     assert [await subscription.next(0) for _ in range(10)] == [None] * 10
 
 
+async def test_a_channel_that_was_joined_again_is_told_again() -> None:
+    """redis-py may restore a connection by itself: what came meanwhile was missed."""
+    replies = Replies("subscribe", "pong", "subscribe")
+    subscription = _RedisSubscription(replies, SystemClock(), "redis")  # type: ignore[arg-type]
+    heard = [await subscription.next(60) for _ in range(3)]
+    assert heard == [Subscribed(), Pong(), Subscribed()]
+
+
 async def test_a_ring_that_moved_to_another_node_is_looked_for_there() -> None:
     replies = Replies("ssubscribe", "sunsubscribe")
     subscription = _RedisSubscription(replies, SystemClock(), "redis")  # type: ignore[arg-type]

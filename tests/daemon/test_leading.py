@@ -17,6 +17,7 @@ from ringkeeper.errors import ClocksApart, RedisUnavailable, RequestRefused, Rin
 from ringkeeper.follower import Follower
 from ringkeeper.ring import KeyState, Ring
 from ringkeeper.tasks import first_of
+from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
 from ringkeeper.wire import (
     Command,
     Event,
@@ -25,11 +26,14 @@ from ringkeeper.wire import (
     open_proof,
     open_snapshot,
     sign_request,
+    sign_snapshot,
 )
+from ringkeeperd import leader
 from ringkeeperd.founding import found
 from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint_aside
+from ringkeeperd.rotation import Instance, WaitUntil
 from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
 
@@ -51,12 +55,18 @@ class Told:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
+        self.instances: tuple[Instance, ...] = ()
+        """Who was live when the leader last had to wait."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *given: self.calls.append((name, given[0] if given else None))
 
     def named(self, name: str) -> list[Any]:
         return [given for called, given in self.calls if called == name]
+
+    def waiting(self, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
+        self.calls.append(("waiting", wait))
+        self.instances = instances
 
 
 def _silent(event: str, /, **fields: object) -> None:
@@ -513,6 +523,150 @@ def _slowly(dismiss: Any) -> Any:
         await dismiss(self, *given)
 
     return slowly
+
+
+# --- what a witness knows ------------------------------------------------------------------------
+
+
+def shown(led: LedRing, **sealed: str) -> Shown:
+    """What a witness of the ring as `led` knows it has to show, with some sealed keys replaced."""
+    return Shown(led.snapshot, led.proof, {**led.sealed, **sealed})
+
+
+def lose_all(led: LedRing, testimony: Shown) -> None:
+    """Redis is empty, and a witness has spoken."""
+    with led.server.client() as client:
+        client.flushall()
+        client.set(led.layout.witness, testimony.encode())
+
+
+async def test_a_leader_that_knows_nothing_heals_from_a_witness_and_counts_on_from_its_epoch(
+    led: LedRing, candidates: Any
+) -> None:
+    """An epoch that was used before would not fence its former leader off."""
+    for _ in range(3):
+        led.turn()
+    lose_all(led, shown(led))
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    assert "counts epochs from further back" in candidate.told.named("not_leading")[0]
+    assert min(candidate.told.named("leading")) > led.ring.epoch
+    ring = held(candidate)
+    assert (ring.version, ring.keys) == (led.ring.version + 1, led.ring.keys)
+    assert ring.epoch > led.ring.epoch
+    with led.server.client() as client:
+        assert client.hgetall(led.layout.sealed) == led.sealed
+        assert not client.exists(led.layout.witness), "it was heard, and makes room for the next"
+
+
+async def test_a_running_leader_hears_a_witness_with_its_next_proof(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message that called it may be lost."""
+    monkeypatch.setattr(policy, "_LONGEST_PROOF_INTERVAL", timedelta(milliseconds=50))
+    first = (led.ring, led.snapshot, led.proof, led.sealed)
+    led.turn(silently=True)
+    testimony, known = shown(led), led.ring
+    led.ring, led.snapshot, led.proof, led.sealed = first
+    led.put_back()
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    assert held(candidate).version == 1
+    with led.server.client() as client:
+        client.set(led.layout.witness, testimony.encode())
+        await until(lambda: candidate.told.named("changed"))
+        await until(lambda: not client.exists(led.layout.witness))
+    assert held(candidate).version == known.version + 1
+    assert held(candidate).signer == known.signer
+
+
+async def test_a_witness_of_a_ring_that_was_given_up_changes_nothing_and_is_let_go(
+    led: LedRing, candidates: Any
+) -> None:
+    other = sign_snapshot(replace(led.ring, id="another", version=77), led.root)
+    with led.server.client() as client:
+        client.set(led.layout.witness, Shown(other, "", led.sealed).encode())
+        candidate = candidates("a")
+        await until(lambda: candidate.told.named("waiting"))
+        assert not client.exists(led.layout.witness)
+    assert held(candidate) == led.ring
+    assert candidate.told.named("broken") == candidate.told.named("cannot_lead") == []
+
+
+async def test_a_sealed_key_that_does_not_open_counts_as_lost_whoever_shows_it(
+    valkey: Server, make_ring: Any, candidates_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anyone may write a witness' sealed keys: they must neither go into Redis nor lock us out."""
+    monkeypatch.setattr(leader, "_RETRY_MOST", 0.1)
+    led = make_ring(valkey, poll_interval=timedelta(milliseconds=50))
+    swapped = {led.signer.kid: led.sealed[led.standby.kid]}
+    lose_all(led, shown(led, **swapped))
+    candidate = candidates_of(led)("a")
+    await until(lambda: candidate.told.named("waiting"))
+    first = candidate.told.named("cannot_lead")[0]
+    assert "waiting 150ms for a daemon or a signing app that has them" in str(first)
+    ring = held(candidate)
+    assert [key.kid for key in ring.in_state(KeyState.RETIRED)] == [led.signer.kid]
+    assert ring.signer == ring.key(led.standby.kid)
+    with led.server.client() as client:
+        assert not client.hexists(led.layout.sealed, led.signer.kid)
+
+
+async def test_a_ring_is_not_healed_by_a_clock_that_is_off(led: LedRing, candidates: Any) -> None:
+    """What is adopted retires now, and by that clock now may be any time."""
+    lose_all(led, shown(led))
+    wrong = candidates("wrong", ShiftedClock(timedelta(minutes=5)))
+    await until(lambda: wrong.told.named("cannot_lead"))
+    assert "the ring is to be healed, but this clock differs" in str(
+        wrong.told.named("cannot_lead")[0]
+    )
+    with led.server.client() as client:
+        assert not client.exists(led.layout.keyring)
+    right = candidates("right")
+    await until(lambda: right.told.named("waiting"))
+    assert held(right).version == 2
+
+
+async def test_an_audit_that_could_not_be_written_is_told_and_the_change_is_made(
+    led: LedRing, candidates: Any
+) -> None:
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    with led.server.client() as client:
+        client.delete(led.layout.events)
+        client.set(led.layout.events, "of another program")
+    await candidate.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+    await until(lambda: candidate.told.named("failed"))
+    told = str(candidate.told.named("failed")[0])
+    assert "the audit events of version 2 could not be written (WRONGTYPE" in told
+    assert len(candidate.told.named("changed")) == 1
+    assert held(candidate).version == 2
+
+
+async def test_a_version_is_told_as_propagated_once_and_not_before_the_last_one_confirmed_it(
+    led: LedRing, candidates: Any
+) -> None:
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    await candidate.store.confirm("app-9", '{"role":"sign","epoch":1,"version":1}')
+    await candidate.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+    await until(lambda: held(candidate).version == 2)
+    epoch = held(candidate).epoch
+
+    def confirmed_by() -> list[str]:
+        return [i.id for i in candidate.told.instances if (i.epoch, i.version) >= (epoch, 2)]
+
+    await until(lambda: confirmed_by() == ["a"])
+    assert candidate.told.named("propagated") == []
+    await candidate.store.confirm("app-9", f'{{"role":"sign","epoch":{epoch},"version":2}}')
+    await until(lambda: candidate.told.named("propagated"))
+    looks = len(candidate.told.named("waiting"))
+    candidate.leader.wake.set()
+    await until(lambda: len(candidate.told.named("waiting")) > looks)
+    assert len(candidate.told.named("propagated")) == 1
+
+
+# --- making a ring -------------------------------------------------------------------------------
 
 
 async def _make(led: LedRing, store: RedisLeaderStore, clock: SystemClock, **changes: Any) -> Any:

@@ -986,6 +986,18 @@ async def test_a_flood_of_unknown_kids_costs_an_asyncio_app_few_reads(led: LedRi
             assert 1 <= reads() <= allowed
 
 
+async def test_a_flood_of_unknown_kids_fills_no_memory(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_SEEK_SPACING", 0.0)
+    monkeypatch.setattr(follower, "_UNKNOWN_MOST", 3)
+    async with await connect_async(led, kek=None) as ring:
+        watched = following(ring)
+        for n in range(10):
+            assert not await watched.seek(f"d-{n}")
+        assert watched._unknown == {"d-0", "d-1", "d-2"}
+
+
 async def test_an_unknown_kid_is_refused_in_time_even_by_a_frozen_server(
     own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
 ) -> None:

@@ -45,9 +45,14 @@ class ShiftedClock(SystemClock):
 
     def __init__(self, by: timedelta = timedelta(0)) -> None:
         self.by = by
+        self.uptime = timedelta(0)
+        """How much later it is by the clock that nobody steps."""
 
     def now(self) -> datetime:
         return super().now() + self.by
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.uptime.total_seconds()
 
 
 class Told:
@@ -134,6 +139,12 @@ def candidates(led: LedRing, candidates_of: Any) -> Any:
     return candidates_of(led)
 
 
+@pytest.fixture
+def tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who could not lead comes back after a moment; nobody else is given the time."""
+    monkeypatch.setattr(leader, "_RETRY_MOST", 0.1)
+
+
 async def until(is_so: Any, within: float = 10.0) -> None:
     async with asyncio.timeout(within):
         while not is_so():
@@ -154,17 +165,42 @@ async def test_a_leader_whose_clock_is_off_gives_way_to_one_whose_is_not(
     assert right.told.named("cannot_lead") == []
 
 
+@pytest.mark.usefixtures("tries_again_soon")
 async def test_where_nobody_takes_its_place_it_goes_on_proving_but_turns_nothing(
     led: LedRing, candidates: Any
 ) -> None:
     """Redis' own clock may be the wrong one: that must not stop apps from signing."""
-    alone = candidates("alone", ShiftedClock(timedelta(minutes=-10)))
+    clock = ShiftedClock(timedelta(minutes=-10))
+    alone = candidates("alone", clock)
     await until(lambda: len(alone.told.named("leading")) >= 2)
     await until(lambda: alone.told.named("waiting"))
     assert "clock" in alone.told.named("waiting")[0].why
     assert len(alone.told.named("cannot_lead")) == 1
+    # And now and then it asks again whether there is anybody with a better clock.
+    clock.uptime += led.policy.max_staleness / 3
+    await until(lambda: len(alone.told.named("cannot_lead")) == 2)
 
 
+@pytest.mark.usefixtures("tries_again_soon")
+async def test_a_clock_that_is_stepped_back_takes_no_proof_back(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apps that start then would find a ring that is too old."""
+    monkeypatch.setattr(policy, "_LONGEST_PROOF_INTERVAL", timedelta(milliseconds=50))
+    clock = ShiftedClock()
+    candidate = candidates("a", clock)
+    await until(lambda: candidate.told.named("waiting"))
+    former = candidate.follower.replica.held.proof_at
+    clock.by = timedelta(hours=-2)
+    await until(lambda: len(candidate.told.named("leading")) >= 2)  # it gave way, to nobody
+    waits = len(candidate.told.named("waiting"))
+    await until(lambda: len(candidate.told.named("waiting")) > waits + 2)
+    with led.server.client() as client:
+        proof = open_proof(client.hget(led.layout.keyring, "proof"), led.root.public)
+    assert proof.at >= former
+
+
+@pytest.mark.usefixtures("tries_again_soon")
 async def test_a_clock_that_is_ahead_signs_no_proof_for_the_future(
     led: LedRing, candidates: Any
 ) -> None:
@@ -209,6 +245,7 @@ async def test_a_clock_that_is_stepped_between_two_looks_at_redis_removes_and_ad
     assert ring.standby.published_at < SystemClock().now() + timedelta(minutes=1)
 
 
+@pytest.mark.usefixtures("tries_again_soon")
 async def test_what_nobody_thought_of_ends_a_term_and_not_the_daemon(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -593,11 +630,11 @@ async def test_a_witness_of_a_ring_that_was_given_up_changes_nothing_and_is_let_
     assert candidate.told.named("broken") == candidate.told.named("cannot_lead") == []
 
 
+@pytest.mark.usefixtures("tries_again_soon")
 async def test_a_sealed_key_that_does_not_open_counts_as_lost_whoever_shows_it(
-    valkey: Server, make_ring: Any, candidates_of: Any, monkeypatch: pytest.MonkeyPatch
+    valkey: Server, make_ring: Any, candidates_of: Any
 ) -> None:
     """Anyone may write a witness' sealed keys: they must neither go into Redis nor lock us out."""
-    monkeypatch.setattr(leader, "_RETRY_MOST", 0.1)
     led = make_ring(valkey, poll_interval=timedelta(milliseconds=50))
     swapped = {led.signer.kid: led.sealed[led.standby.kid]}
     lose_all(led, shown(led, **swapped))

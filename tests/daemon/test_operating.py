@@ -143,7 +143,15 @@ def test_a_following_daemon_serves_and_never_leads(site: Site) -> None:
     follower = site.daemon(is_ready=False, lead=False)
     eventually(lambda: follower.answers("/readyz"))
     assert follower.metric("leader") == 0
-    assert follower.metric("keyring_version") is None
+    # What concerns the whole ring comes from its leader alone, so that sums are right.
+    for name in ("keyring_version", "keys", "instances", "instances_behind"):
+        assert follower.metric(name) is None
+    for name in ("last_rotation_timestamp_seconds", "next_rotation_timestamp_seconds"):
+        assert follower.metric(name) is None
+    assert follower.metric("rotations_total", reason="scheduled") == 0
+    assert follower.metric("redis_up") == 1
+    age = follower.metric("proof_age_seconds")
+    assert age is not None and age < 60
     assert json.loads(follower.get("/.well-known/jwks.json")[2])["keys"]
 
 

@@ -85,7 +85,7 @@ def test_a_defect_is_told_once_with_its_place_and_without_its_text(observed: Obs
     observed.by.leading(1)
     for _ in range(3):
         try:
-            {}["a secret"]
+            dict[str, str]()["a secret"]
         except LookupError as error:
             observed.by.broken(error)
     _, line = observed.lines

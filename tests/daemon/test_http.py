@@ -6,9 +6,19 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
+from ringkeeper.clock import SystemClock
+from ringkeeper.replica import Replica
+from ringkeeper.trust import TrustRoot
+from ringkeeper.wire import sign_proof, sign_snapshot
+from ringkeeperd.metrics import Metrics
+from ringkeeperd.web import Pages
+from tests.core.builders import HOUR, NOW, new_ring, policy
 from tests.plugins.daemons import Site, eventually
 
 
@@ -67,6 +77,28 @@ def test_an_unloaded_ring_is_unavailable_and_never_an_empty_set(site: Site) -> N
     eventually(lambda: "ringkeeper init" in json.loads(daemon.get("/readyz")[2])["why"])
 
 
+@pytest.mark.parametrize("hours", [23, 25])
+async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(hours: int) -> None:
+    """Whoever verifies is better off with it than without: promise 9."""
+    ring = new_ring(policy(algorithm="EdDSA"))
+    root = TrustRoot.generate()
+    snapshot = sign_snapshot(ring, root)
+    replica = Replica(ring.name, root.public).offer(
+        snapshot, sign_proof(ring, snapshot, NOW, root), NOW
+    )
+    service: Any = SimpleNamespace(
+        name=ring.name,
+        follower=SimpleNamespace(replica=replica, trouble=None),
+        clock=SimpleNamespace(now=lambda: NOW + hours * HOUR),
+    )
+    pages, asking = Pages({ring.name: service}, Metrics(), ""), make_mocked_request("GET", "/")
+    ready, jwks = await pages.readyz(asking), await pages.jwks(asking)
+    assert ready.status == (200 if hours < 24 else 503)
+    assert ("its newest proof of freshness is too old" in str(ready.text)) == (hours > 24)
+    assert jwks.status == 200
+    assert jwks.headers["Cache-Control"] == "public, max-age=0"
+
+
 def test_promtool_accepts_the_metrics(site: Site) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -94,6 +126,12 @@ def test_the_leader_reports_its_ring(site: Site) -> None:
     eventually(lambda: daemon.metric("instances_behind") == 0)
     assert daemon.metric("rotations_total", reason="scheduled") == 0
     assert daemon.metric("redis_up") == 1
+    last, then = (
+        daemon.metric(f"{which}_rotation_timestamp_seconds") for which in ("last", "next")
+    )
+    assert last and then
+    assert last == pytest.approx(SystemClock().now().timestamp(), abs=60)
+    assert then - last == pytest.approx(3600)
     age = daemon.metric("proof_age_seconds")
     assert age is not None and age < 60
     seen = json.loads(daemon.get("/v1/keyring")[2])["access-token"]

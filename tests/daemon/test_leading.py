@@ -382,6 +382,22 @@ async def test_a_leader_proves_its_version_again_and_again_and_changes_nothing_e
     assert candidate.told.named("changed") == []
 
 
+async def test_a_leader_has_its_own_word_even_if_no_message_comes_back_to_it(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages would call a ring stale that it has just proved, and its next term decide on it."""
+
+    async def is_deaf(self: Follower) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(policy, "_LONGEST_PROOF_INTERVAL", timedelta(milliseconds=50))
+    monkeypatch.setattr(Follower, "_listen", is_deaf)
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    former = candidate.follower.replica.held.proof_at
+    await until(lambda: candidate.follower.replica.held.proof_at > former)
+
+
 async def test_a_new_leader_activates_nothing_before_every_live_instance_had_time_to_be_heard(
     led: LedRing, candidates: Any
 ) -> None:

@@ -30,7 +30,7 @@ from ringkeeper.store import Published
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeperd.founding import found
-from ringkeeperd.leader_store import Edition, RedisLeaderStore
+from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint, mint_aside
 from ringkeeperd.rotation import Activate, KeyWanted, apply
 
@@ -162,6 +162,7 @@ async def _measure(server: Server, rounds: int, count: int, processes: list[Any]
     client = redis.Redis(port=server.port)
     times: dict[str, list[float]] = {"raw": [], "instances": []}
     acquired = await store.acquire("bench", timedelta(minutes=10), 0)
+    former = (await store.read()).snapshot
     for _ in range(rounds):
         wanted = KeyWanted(KeyKind.DYNAMIC, policy.algorithm)
         assert ring.standby
@@ -179,7 +180,8 @@ async def _measure(server: Server, rounds: int, count: int, processes: list[Any]
         times["raw"].append(await _said(raw) - began)
 
         began = time.monotonic()
-        await store.publish("bench", str(ring.version - 1), edition)
+        assert isinstance(await store.publish("bench", former, edition), Written)
+        former = snapshot
         times["instances"].append(max(await _said(load), await _said(real)) - began)
         await _confirmed(store, ring.version, count)
     await client.aclose()

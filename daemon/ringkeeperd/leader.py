@@ -246,7 +246,8 @@ class Leader:
 
     async def _release(self, owner: str) -> None:
         with suppress(RedisUnavailable, TimeoutError):
-            async with asyncio.timeout(1):
+            # Not for long: while this waits, nobody is told that we lead no more.
+            async with asyncio.timeout(min(1.0, self.ttl.total_seconds() / 6)):
                 await self.store.release(owner)
 
     async def rest(self, duration: timedelta) -> None:
@@ -277,6 +278,8 @@ class _Term:
         self._asked: list[Entry] = []
         self._has_told_of_garbage = False
         self._proved_at: float | None = None
+        self._vouched_at: datetime | None = None
+        """When the newest proof that Redis held was signed."""
         self._published_at: float | None = None
         """When the newest version went out, while it is not confirmed by all."""
 
@@ -314,7 +317,9 @@ class _Term:
         held = self._leader.follower.replica.held
         earlier = min(ours, ours + offset)
         earlier -= timedelta(microseconds=earlier.microsecond % 1000)
-        return max(earlier, held.proof_at) if held else earlier
+        # A follower whose clock is behind does not believe the newest proof, and Redis holds it.
+        newest = filter(None, (held.proof_at if held else None, self._vouched_at))
+        return max([earlier, *newest])
 
     def _check_lease(self) -> None:
         if self._clock.monotonic() >= self._deadline:
@@ -550,6 +555,7 @@ class _Term:
         leader.is_doubtful = False
         stored = await self._store.read()
         found = found_in(Testimony(stored.snapshot, stored.proof, {}), name, roots)
+        self._vouched_at = found.proved_at if found else None
         told = await self._store.testimony()
         known = self._known(found, told)
         editions = [side.history.ring for side in known] + ([found.ring] if found else [])

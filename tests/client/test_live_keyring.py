@@ -270,7 +270,7 @@ def test_an_app_is_ready_to_sign_though_what_signs_later_does_not_open_yet(led: 
     with connect(led, timeout=2) as ring:
         assert kid_in(ring.sign({})) == led.signer.kid
         eventually(lambda: isinstance(trouble(ring), SealBroken))
-        assert confirmed(led) == []
+        assert confirmed(led) == [0], "heard of, and waited for"
 
 
 def test_connecting_with_the_wrong_kek_says_so_and_leaves_no_trace(led: LedRing) -> None:

@@ -91,7 +91,7 @@ async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(ho
         follower=SimpleNamespace(replica=replica, trouble=None),
         clock=SimpleNamespace(now=lambda: NOW + hours * HOUR),
     )
-    pages, asking = Pages({ring.name: service}, Metrics(), ""), make_mocked_request("GET", "/")
+    pages, asking = Pages({ring.name: service}, Metrics(), "", str), make_mocked_request("GET", "/")
     ready, jwks = await pages.readyz(asking), await pages.jwks(asking)
     assert ready.status == (200 if hours < 24 else 503)
     assert ("its newest proof of freshness is too old" in str(ready.text)) == (hours > 24)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -779,3 +780,32 @@ async def test_a_ring_is_not_made_by_a_clock_that_is_off_or_beside_another_maker
             await _make(led, store, SystemClock())
     finally:
         await store.close()
+
+
+@pytest.mark.usefixtures("tries_again_soon")
+async def test_a_leader_that_starts_with_a_clock_that_is_behind_takes_no_proof_back(
+    led: LedRing, candidates: Callable[..., Candidate]
+) -> None:
+    """Its follower does not believe the newest proof; an app that starts then needs it."""
+    alone = candidates("alone", ShiftedClock(timedelta(hours=-25)))
+    await until(lambda: len(alone.told.named("leading")) >= 2)
+    await until(lambda: alone.told.named("waiting"))
+    with led.server.client() as client:
+        proof = open_proof(str(client.hget(led.layout.keyring, "proof")), led.root.public)
+    assert proof.at >= open_proof(led.proof, led.root.public).at
+
+
+async def test_a_leader_in_a_frozen_server_says_that_it_leads_no_more_before_its_lease_ends(
+    own_server: Callable[..., Server],
+    make_ring: Callable[..., LedRing],
+    candidates_of: Callable[..., Callable[..., Candidate]],
+) -> None:
+    server = own_server()
+    candidate = candidates_of(make_ring(server))("a")
+    await until(lambda: candidate.told.named("waiting"))
+    server.pause()
+    began = time.monotonic()
+    await until(lambda: candidate.told.named("not_leading"))
+    took = time.monotonic() - began
+    server.resume()
+    assert took < TTL.total_seconds()

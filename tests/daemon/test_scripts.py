@@ -187,8 +187,10 @@ async def test_a_row_of_the_far_future_is_forgotten_and_one_of_a_clock_that_is_o
         hour = 3_600_000
         client.zadd(store.layout.seen, {"never": 1e15, "in a week": now + 168 * hour})
         client.zadd(store.layout.seen, {"soon": now + hour})
+        client.hset(store.layout.instances, "never", "{}")
         assert {i.id for i in await store.instances(TTL)} == {"here", "soon"}
         assert client.zcard(store.layout.seen) == 2
+        assert not client.hexists(store.layout.instances, "never")
 
 
 async def test_a_large_fleet_is_seen_whole(store: RedisLeaderStore, any_server: Server) -> None:

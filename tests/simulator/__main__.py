@@ -119,7 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
     parser.add_argument("--seeds", type=int, help="how many (200; 500 with --protections)")
     parser.add_argument("--seed-start", type=int, default=0, help="the first seed")
-    parser.add_argument("--minutes", type=float, default=8, help="virtual minutes of each run")
+    parser.add_argument("--minutes", type=float, default=6, help="virtual minutes of each run")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--protections", action="store_true", help="take each away in turn")
     parser.add_argument("--invariants", action="store_true", help="say what happens and must hold")

@@ -156,7 +156,7 @@ class Judge:
         """An instance said that it is alive: note since when it has done so without a long break."""
         now = self.world.time
         last, since = self.audible.get(instance, (now, now))
-        self.audible[instance] = (now, since if now - last < 12 else now)
+        self.audible[instance] = (now, since if now - last < 18 else now)
 
     def _look_at_turn(self, redis: SimRedis, before: Ring, ring: Ring, *, is_healed: bool) -> None:
         now = self.world.clock.now()
@@ -195,8 +195,8 @@ class Judge:
         edition = (active.published_epoch, active.published_version)
         for process in world.living():
             last, since = self.audible.get(process.follower._instance, (world.time, world.time))
-            is_heard = world.time - last < 12 and world.time - since > 20
-            is_there = world.time - process.well_since > 20 and world.reached[process.name] is redis
+            is_heard = world.time - last < 18 and world.time - since > 30
+            is_there = world.time - process.well_since > 30 and world.reached[process.name] is redis
             is_behind = process.follower._usable < edition
             if is_heard and is_there and is_behind and not is_patient and not world.stepped:
                 what = f"{active.kid} signs, and {process.name} has not confirmed"
@@ -371,7 +371,7 @@ class Judge:
         world = self.world
         calm = timedelta(seconds=world.calm)
         now = world.clock.now()
-        if calm > 1.4 * world.policy.cryptoperiod and not any(
+        if calm > 1.6 * world.policy.cryptoperiod and not any(
             at > now - calm for at in self.activations
         ):
             self.note(Invariant.TURNS, "no key has turned in calm weather")

@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 @pytest.mark.parametrize("name", MISSED_SOON)
 def test_a_protection_that_is_switched_off_is_missed(name: str) -> None:
-    assert noticed(name, most=SOON, minutes=8)
+    assert noticed(name, most=SOON, minutes=6)
 
 
 def test_a_violation_says_what_is_broken_and_how_to_see_it_again(

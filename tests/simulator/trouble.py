@@ -61,7 +61,7 @@ async def give_wrong_kek(world: World) -> None:
     name = world.random.choice(["app0", "app1"])
     world.stop(world.processes[name])
     world.start(name, leads=False, kek=world.some_kek())
-    await asyncio.sleep(world.random.uniform(20, 60))
+    await asyncio.sleep(world.random.uniform(32, 60))
     if world.random.random() < 0.5:
         world.lose(Data())
         await asyncio.sleep(world.random.uniform(0.5, 3))

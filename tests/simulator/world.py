@@ -48,11 +48,11 @@ POLICY: Final = Policy.derive(
     access_token_validity=100 * SECOND,
     algorithm="EdDSA",
     clock_skew=2 * SECOND,
-    poll_interval=5 * SECOND,
+    poll_interval=8 * SECOND,
     confirmation_timeout=15 * SECOND,
     jwks_max_age=15 * SECOND,
 )
-"""So short that a run of eight minutes sees keys come and go: publication 25 s, kept 204 s."""
+"""So short that a run of six minutes sees keys come and go: publication 25 s, kept 204 s."""
 POLICIES: Final = (
     POLICY,
     replace(POLICY, use_dynamic=False),
@@ -60,7 +60,7 @@ POLICIES: Final = (
     replace(POLICY, cryptoperiod=150 * SECOND),
 )
 """What an operator changes to and fro."""
-TROUBLED: Final = 0.65
+TROUBLED: Final = 0.55
 """The part of a run in which things go wrong; the rest is calm."""
 
 
@@ -136,7 +136,7 @@ class World:
     """One run."""
 
     seed: int
-    minutes: float = 8
+    minutes: float = 6
     policy: Policy = POLICY
     policies: tuple[Policy, ...] = POLICIES
     lease_ttl: timedelta = LEASE_TTL
@@ -385,7 +385,7 @@ class World:
     async def _traffic(self) -> None:
         """Apps sign, and check each other's tokens."""
         while self.time < self.minutes * 60 and self.judge.broken is None:
-            await asyncio.sleep(3)
+            await asyncio.sleep(4)
             able = [p for p in self.living() if not p.leads and p.clock not in self.stepped]
             signers = [p for p in able if p.kek is self.kek]
             for process in self.random.sample(signers, min(2, len(signers))):

@@ -17,12 +17,14 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local window = tonumber(ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], now + 864e5, '+inf')  -- Redis' own clock wrote none of these
-local gone = redis.call('ZRANGE', KEYS[2], '-inf', now - 10 * window, 'BYSCORE', 'LIMIT', 0, 500)
-for _, id in ipairs(gone) do
-    redis.call('HDEL', KEYS[1], id)
-    redis.call('ZREM', KEYS[2], id)
+local function forget(from, to)
+    for _, id in ipairs(redis.call('ZRANGE', KEYS[2], from, to, 'BYSCORE', 'LIMIT', 0, 500)) do
+        redis.call('HDEL', KEYS[1], id)
+        redis.call('ZREM', KEYS[2], id)
+    end
 end
+forget('-inf', now - 10 * window)
+forget(now + 864e5, '+inf')  -- Redis' own clock wrote none of these
 local live = redis.call('ZRANGE', KEYS[2], now - window, '+inf', 'BYSCORE', 'LIMIT', 0, 20000,
     'WITHSCORES')
 local answer = {now}

@@ -46,12 +46,12 @@ demo: .venv/run ## Watch keys turn under a thousand users; ARGS=--faults kills t
 	$(BIN)/ringkeeper demo $(ARGS)
 
 test: .venv/dev provision ## Run the tests, against real servers
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: format lint types contracts coverage ## All that a change must pass
 
 coverage: .venv/dev provision ## Run the tests; the pure modules must be covered, branches too
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(PURE)' --show-missing --fail-under=100
 
 format: .venv/dev ## Check the formatting (FIX=1 mends it)

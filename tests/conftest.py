@@ -1,5 +1,7 @@
 """Fixtures live in tests/plugins, a file per subject."""
 
+import pytest
+
 pytest_plugins = [
     "tests.plugins.skips",
     "tests.plugins.servers",
@@ -7,3 +9,8 @@ pytest_plugins = [
     "tests.plugins.rings",
     "tests.plugins.daemons",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: what waits for a minute waits beside the others, not after them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -18,6 +18,7 @@ from ringkeeperd.demo import Demo, Totals
 from tests.plugins.daemons import clean_environment, eventually
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("faults", [[], ["--faults"]], ids=["calm", "faults"])
 def test_no_valid_token_is_rejected_while_keys_turn(faults: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="rk-") as folder:

@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+import pytest
+
 from ringkeeper.ring import Ring
 from ringkeeper.wire import open_event, open_snapshot
 from tests.plugins.daemons import Daemon, Site, eventually
@@ -31,6 +33,7 @@ def leaders(daemons: list[Daemon]) -> float:
     return sum(daemon.metric("leader") or 0 for daemon in daemons if daemon.is_running)
 
 
+@pytest.mark.long
 def test_three_daemons_for_a_minute(site: Site, valkey: Server) -> None:
     """Every five seconds a key: none skipped or written twice; kill -9 of the leader turns no one away."""
     settings: dict[str, Any] = {

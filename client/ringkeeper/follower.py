@@ -64,6 +64,8 @@ _SEEK_WITHIN: Final = 1.0
 _SEEK_SPACING: Final = 0.25
 _UNKNOWN_MOST: Final = 1024
 _UNHURRIED_MOST: Final = 1.0
+_DOUBT_MOST: Final = 10.0
+"""Seconds between two attempts of a witness: where nobody leads, a whole fleet goes on trying."""
 _RECALL_AFTER: Final = 1.0
 """Seconds that Redis has to answer before a start falls back on what was kept."""
 _RECALL_WITHIN: Final = 5.0
@@ -612,6 +614,7 @@ class Follower:
             await self._to_show.wait()
             self._to_show.clear()
             await asyncio.sleep(self._random.random())
+            pause = _BACKOFF_MOST
             while self._is_in_doubt and self.replica.held:
                 try:
                     await self._witness.speak(self.replica.held.testimony)
@@ -619,7 +622,8 @@ class Follower:
                     self._is_troubled("being a witness", error)
                 else:
                     self._is_well("being a witness")
-                await asyncio.sleep(self._jittered(_BACKOFF_MOST))
+                await asyncio.sleep(self._jittered(pause))
+                pause = min(2 * pause, _DOUBT_MOST)
 
     # --- telling ---------------------------------------------------------------------------------
 

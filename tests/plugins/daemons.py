@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ class Site:
     def close(self) -> None:
         for daemon in self.daemons:
             daemon.kill()
+        # A daemon that was killed leaves its embedded server to the next one, which never comes.
+        for left in self.folder.glob("*/valkey.pid"):
+            with suppress(ValueError, ProcessLookupError):
+                os.kill(int(left.read_text()), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

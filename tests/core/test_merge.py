@@ -397,3 +397,25 @@ def test_a_cure_says_what_was_found_and_what_it_is_made_of() -> None:
         cure = find_cure(at, [History(side, LATER)], now=LATER, epoch=5)
         assert cure and cure.finding == finding
         assert cure.newest.version == cure.ring.version - 1
+
+
+def test_a_key_that_was_ever_revoked_never_verifies_again_however_long_a_fork_signed_with_it() -> (
+    None
+):
+    """The tombstone had its time on one side; on the other the key went on signing past it."""
+    base = turned(new_ring(), 2)
+    signer = base.active()
+    assert signer
+    buried = revoked(base, signer.kid, 2)
+    tombstone = buried.key(signer.kid)
+    assert tombstone and tombstone.remove_at
+    gone = tombstone.remove_at + HOUR
+    forgot, _ = settle(buried, gone, epoch=2)
+    assert forgot.key(signer.kid) is None
+    sides = [History(buried, LATER), History(replace(base, epoch=3), gone)]
+    healed = heal(History(forgot, gone), sides, now=gone, epoch=4)
+    assert healed
+    found = healed.key(signer.kid)
+    assert found and found.state is KeyState.REVOKED
+    assert found.reason == "leaked"
+    assert heal(History(healed, gone), sides, now=gone, epoch=5) is None

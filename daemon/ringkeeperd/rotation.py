@@ -513,11 +513,17 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
 
 
 def revocation_wants(ring: Ring, kid: str, now: datetime) -> KeyWanted | None:
-    """The fresh key that `revoke` takes along: a standby for the one that has to sign now."""
-    active = ring.active()
-    if active is None or active.kid != kid:
+    """The fresh key that `revoke` takes along: no version is ever without the key that signs next.
+
+    Who is cut off right after the revocation knows that one, and bears the next activation.
+    """
+    key, usable = ring.key(kid), (KeyState.PUBLISHED, KeyState.ACTIVE)
+    if key is None or key.state not in usable:
         return None
-    return _wanted(ring, _successor(ring, now))
+    if key.kind is KeyKind.DYNAMIC:
+        return _wanted(ring, _successor(ring, now) if key is ring.active() else key)
+    others = [k for k in ring.keys if k.kind is KeyKind.STATIC and k.state in usable and k != key]
+    return None if others or not ring.has_room else KeyWanted(KeyKind.STATIC, ring.policy.algorithm)
 
 
 def revoke(
@@ -525,7 +531,7 @@ def revoke(
 ) -> Ring:
     """The ring in which `kid` is a tombstone. If it was signing, the standby signs at once.
 
-    `fresh` becomes the next standby; see `revocation_wants`.
+    `fresh` becomes the next standby, or static key; see `revocation_wants`.
 
     Raises:
         RequestRefused: no such key, or revoked already.

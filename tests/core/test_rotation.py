@@ -313,19 +313,40 @@ def test_an_emergency_prefers_a_standby_that_has_been_public_long_enough() -> No
     assert kid_of(after.active()) == ready
 
 
-def test_revoking_the_standby_publishes_another() -> None:
+@pytest.mark.parametrize("kind", KeyKind)
+def test_a_key_that_would_sign_next_is_replaced_by_the_very_version_that_revokes_it(
+    kind: KeyKind,
+) -> None:
+    """Who is cut off from then on knows the one that is activated next."""
     ring = new_ring()
-    gone = kid_of(ring.standby)
+    gone = kid_of(ring.standby if kind is KeyKind.DYNAMIC else ring.active(kind))
     after = revoked(ring, gone)
-    assert after.standby is None
-    assert isinstance(next_step(after, after.policy, nobody(), NOW), Publish)
-    after, _ = settle(after, NOW)
-    assert after.standby and after.standby.kid != gone
+    (coming,) = after.in_state(KeyState.PUBLISHED, kind)
+    assert coming.kid != gone
+    assert coming.published_version == after.version == ring.version + 1
+    assert coming.ready_at == NOW + 4 * HOUR
+    assert isinstance(next_step(after, after.policy, nobody(), NOW), WaitUntil)
+    assert revocation_wants(after, gone, NOW) is None
+    assert revocation_wants(after, "d-unknown", NOW) is None
+
+
+def test_a_standby_beside_another_is_revoked_without_a_third() -> None:
+    ring, _ = settle(new_ring(), NOW, policy(algorithm="ES256"))
+    former = next(
+        k for k in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC) if k.algorithm == "RS256"
+    )
+    assert revocation_wants(ring, former.kid, NOW) is None
+
+
+def bared(ring: Ring) -> Ring:
+    """Without a key that signs, or would: as if there had been no room for a fresh one."""
+    for key in (ring.standby, ring.active()):
+        ring = revoke(ring, kid_of(key), reason="leaked", now=NOW, epoch=1)
+    return ring
 
 
 def test_without_any_standby_a_revoked_signer_is_replaced_at_the_next_step() -> None:
-    ring = new_ring()
-    bare = revoked(revoked(ring, kid_of(ring.standby)), kid_of(ring.active()))
+    bare = bared(new_ring())
     assert bare.active() is None
     after, _ = settle(bare, NOW)
     assert after.active() and after.standby
@@ -377,10 +398,8 @@ def test_rotate_now_shortens_the_publication_interval_but_still_waits_for_confir
 
 
 def test_nothing_turns_by_hand_where_nothing_is_active() -> None:
-    ring = new_ring()
-    bare = revoked(revoked(ring, kid_of(ring.standby)), kid_of(ring.active()))
     with pytest.raises(RequestRefused, match="no dynamic key is active"):
-        rotate(bare, now=NOW, epoch=1)
+        rotate(bared(new_ring()), now=NOW, epoch=1)
 
 
 def full_ring() -> Ring:

@@ -271,16 +271,18 @@ class Judge:
         if deaf_for > 25:
             self.note(Invariant.LISTENS, f"{process.name} is deaf for {deaf_for:.0f} s")
 
+    def _known_for_long(self, there: SimRedis) -> int:
+        """The newest version that `there` held four polls ago."""
+        then = self.world.time - self.world.four_polls
+        return max((v for at, redis, v in self.written if at <= then and redis is there), default=0)
+
     def _look_at_currency(self, process: Process) -> None:
         then = self.world.time - self.world.four_polls
-        if process.well_since > then or process.began_at > then:
+        if max(process.well_since, process.began_at, self.world.whole_since) > then:
             return
         held = process.follower.replica.version
-        there = self.world.reached[process.name]
-        known = max(
-            (v for at, redis, v in self.written if at <= then and redis is there), default=0
-        )
-        if self.world.whole_since < then and held < known:
+        known = self._known_for_long(self.world.reached[process.name])
+        if held < known:
             self.note(Invariant.CURRENT, f"{process.name} holds {held}, Redis long {known}")
 
     # --- tokens ----------------------------------------------------------------------------------
@@ -371,20 +373,20 @@ class Judge:
         world = self.world
         calm = timedelta(seconds=world.calm)
         now = world.clock.now()
-        if calm > 1.6 * world.policy.cryptoperiod and not any(
-            at > now - calm for at in self.activations
-        ):
+        is_led = world.time - self.led_since > 60  # a new leader first listens for a window
+        is_long = calm > 1.6 * world.policy.cryptoperiod
+        if is_led and is_long and not any(at > now - calm for at in self.activations):
             self.note(Invariant.TURNS, "no key has turned in calm weather")
         data = world.redis.data
         if not data.snapshot:
             self.note(Invariant.CONVERGED, "redis holds nothing")
             return
         ring = world.ring
-        is_new = self.written and world.time - self.written[-1][0] < world.four_polls
+        known = self._known_for_long(world.redis)
         for process in world.living():
             held = process.follower.replica.held
             # A message may be lost, and a poll not be due yet.
-            if held and is_new and held.ring.version == ring.version - 1:
+            if held and known <= held.ring.version < ring.version:
                 continue
             if held is None or held.snapshot != data.snapshot:
                 version = held.ring.version if held else 0

@@ -87,12 +87,12 @@ async def cut(world: World) -> None:
     """A process cannot reach Redis, for seconds or for several activations; others go on."""
     process = _any(world)
     seconds = world.random.choice([world.random.uniform(3, 60), world.random.uniform(60, 330)])
-    end = min(world.time + seconds, world.minutes * 60 - world.calm)
+    seconds = min(seconds, world.until_calm)
 
     async def be_away() -> None:
         process.link.cuts += 1
         with process.hindered():
-            await asyncio.sleep(end - world.time)
+            await asyncio.sleep(seconds)
         process.link.cuts -= 1
 
     await _perhaps_meanwhile(world, be_away())
@@ -108,7 +108,8 @@ async def split(world: World) -> None:
         former.drop(world.processes[name].link)
     world.is_losing()
     wins = world.random.choice([former, other])
-    await asyncio.sleep(world.random.choice([5, 40, 100]) * world.random.uniform(0.5, 1.5))
+    seconds = world.random.choice([5, 40, 100]) * world.random.uniform(0.5, 1.5)
+    await asyncio.sleep(min(seconds, world.until_calm))
     world.redis = wins
     for name in world.reached:
         _lead_astray(world, name, wins)

@@ -311,6 +311,11 @@ class World:
         return self.minutes * 60 * (1 - TROUBLED)
 
     @property
+    def until_calm(self) -> float:
+        """Seconds until nothing goes wrong any more."""
+        return max(0.0, self.minutes * 60 - self.calm - self.time)
+
+    @property
     def primaries(self) -> list[SimRedis]:
         """All that somebody takes for the only one."""
         return list({id(each): each for each in self.reached.values()}.values())

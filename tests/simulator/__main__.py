@@ -144,8 +144,8 @@ def main() -> int:
     print(f"\n{table}\n{time.monotonic() - began:.0f} s")
     print(f"{counts['seeds']} passed, {len(violations)} failed")
     if given.write:
-        write("simulation", "make simulate SEEDS=20000", table)
-        write("invariants", "make simulate SEEDS=20000", what_is_simulated())
+        write("simulation", "make simulate ARGS=--write", table)
+        write("invariants", "make simulate ARGS=--write", what_is_simulated())
     return 1 if violations else 0
 
 

@@ -413,6 +413,32 @@ async def test_a_new_leader_activates_nothing_before_every_live_instance_had_tim
     assert candidate.told.named("changed") == []
 
 
+async def test_a_leader_whose_table_of_instances_is_lost_hears_of_every_live_instance_again(
+    valkey: Server, make_ring: Any, candidates_of: Any
+) -> None:
+    """In mid-term, too: whoever is missing from the table may be live, and lack the next key."""
+    led = make_ring(valkey, poll_interval=timedelta(seconds=10))
+    clock = ShiftedClock()
+    candidate = candidates_of(led)("a", clock)
+
+    def sees_an_instance() -> bool:
+        candidate.leader.wake.set()
+        return bool(candidate.told.instances)
+
+    await until(sees_an_instance)
+    clock.by = led.policy.liveness_window + timedelta(seconds=1)
+    with led.server.client() as client:
+        client.delete(led.layout.instances, led.layout.seen)
+    lost_at = clock.now()
+    await candidate.store.ask(request(led, Command.ROTATE))
+    await until(lambda: held(candidate).version > led.ring.version)
+    await until(lambda: candidate.told.calls[-1][0] == "waiting")
+    wait = candidate.told.named("waiting")[-1]
+    assert wait.why == "a new leader first hears of every live instance"
+    assert wait.when >= lost_at + led.policy.liveness_window
+    assert held(candidate).signer.kid == led.signer.kid
+
+
 async def test_a_request_that_was_answered_and_is_put_back_moves_nothing(
     valkey: Server, make_ring: Any, candidates_of: Any
 ) -> None:

@@ -268,7 +268,9 @@ class Follower:
 
     async def _receive(self, message: Published) -> None:
         try:
-            if message.snapshot:
+            if self.replica.held is None:
+                await self.refresh()  # where it is laid beside what was kept
+            elif message.snapshot:
                 self._take(self.replica.offer(message.snapshot, message.proof, self._clock.now()))
             elif self.replica.lags(message.proof):
                 await self.refresh()

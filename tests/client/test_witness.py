@@ -15,7 +15,13 @@ import pytest
 import ringkeeper.asyncio
 from ringkeeper import Keyring, follower
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import MalformedDocument, RedisUnavailable, RingkeeperError, StaleRing
+from ringkeeper.errors import (
+    MalformedDocument,
+    RedisUnavailable,
+    RingkeeperError,
+    RingMissing,
+    StaleRing,
+)
 from ringkeeper.follower import Follower
 from ringkeeper.replica import Held
 from ringkeeper.sealing import Kek
@@ -323,6 +329,44 @@ def test_an_app_that_starts_anew_does_not_go_back_behind_what_it_kept(
         assert ring.verify(token)["sub"] == "alice"
         with led.server.client() as client:
             eventually(lambda: client.exists(led.layout.witness))
+
+
+async def test_the_first_message_that_is_heard_is_laid_beside_what_was_kept(
+    led: LedRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power failed: a daemon that knows less was up first, and publishes what it knows."""
+    monkeypatch.setattr(follower, "_RECALL_AFTER", 60)
+    older = {"snapshot": led.snapshot, "proof": led.proof, "version": "1"}
+    led.turn(silently=True)
+    keeper = StateFile(tmp_path, led.name, "cache_dir")
+    keeper._write(Shown(led.snapshot, led.proof, led.sealed).encode())
+    with led.server.client() as client:
+        client.delete(led.layout.keyring)
+    store = RedisStore(connection_for(led.server.url), led.name)
+    app = Follower(
+        name=led.name,
+        roots=led.root.public,
+        store=store,
+        clock=SystemClock(),
+        random=Random(),
+        instance="app",
+        role="verify",
+        notice=lambda event, /, **fields: None,
+        keeper=keeper,
+    )
+    running = asyncio.create_task(app.run())
+    try:
+        await eventually_async(lambda: isinstance(app.trouble, RingMissing))
+        with led.server.client() as client:
+            client.hset(led.layout.keyring, mapping=older)
+        led.say(f"{older['snapshot']}\n{older['proof']}")
+        await eventually_async(lambda: app.replica.held)
+        assert app.replica.version == 2
+        await eventually_async(lambda: shown(led))
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await store.close()
 
 
 def test_a_kept_ring_whose_proof_is_too_old_starts_nobody(led: LedRing, tmp_path: Path) -> None:

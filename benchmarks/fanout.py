@@ -15,7 +15,6 @@ import resource
 import statistics
 import time
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import redis.asyncio as redis
@@ -140,7 +139,8 @@ async def _measure(server: Server, rounds: int, count: int, processes: list[Any]
         policy=policy,
         store=store,
         root=root,
-        mint=partial(mint_aside, kek=kek),
+        kek=kek,
+        mint=mint_aside,
         clock=clock,
         owner="bench",
     )

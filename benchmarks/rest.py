@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ async def _apps(server: Server, seconds: float) -> dict[str, Any]:
     policy = Policy.derive(algorithm="ES256")
     await found(
         name="bench", ring_id="bench", policy=policy, store=store, root=root,
-        mint=partial(mint_aside, kek=kek), clock=clock, owner="bench",
+        kek=kek, mint=mint_aside, clock=clock, owner="bench",
     )  # fmt: skip
     rings = [
         await Keyring.connect(server.url, name="bench", trust_root=root.public, kek=kek)

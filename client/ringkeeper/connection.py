@@ -15,8 +15,7 @@ from ringkeeper.clock import SystemClock
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
 from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
-from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import read_kek, read_pinned_roots
+from ringkeeper.secret_files import Holdings, SecretFiles, read_kek, read_pinned_roots
 from ringkeeper.state_file import StateFile
 from ringkeeper.store import RedisStore
 from ringkeeper.topology import connection_for
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.replica import Replica
+    from ringkeeper.sealing import Kek
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ class Connection:
     kek: Kek | None
     password: str | None = field(default=None, repr=False)
     cache_dir: Path | None = None
+    roots_file: Path | None = None
+    """Where `roots` were read, and are read again when that changes; so is `kek_file`."""
+    kek_file: Path | None = None
     clock: Clock = field(default_factory=SystemClock)
 
     @classmethod
@@ -61,15 +64,19 @@ class Connection:
         if not is_ring_name(str(name)):
             why = "use up to 64 of a-z, 0-9, dot, dash and underscore, no mark at either end"
             raise ConfigurationError([f"name: {str(name)[:60]!r} is not a ring's name; {why}"])
-        roots = trust_root if isinstance(trust_root, PinnedRoots) else None
-        opener = kek if isinstance(kek, Kek) or kek is None else read_kek(Path(kek))
+        roots_file = None if isinstance(trust_root, PinnedRoots) else Path(trust_root)
+        kek_file = Path(kek) if isinstance(kek, str | Path) else None
         return cls(
             url=url,
             name=name,
-            roots=roots or read_pinned_roots(Path(str(trust_root))),
-            kek=opener,
+            roots=trust_root
+            if isinstance(trust_root, PinnedRoots)
+            else read_pinned_roots(Path(trust_root)),
+            kek=read_kek(Path(kek)) if isinstance(kek, str | Path) else kek,
             password=password,
             cache_dir=Path(cache_dir) if cache_dir else None,
+            roots_file=roots_file,
+            kek_file=kek_file,
         )
 
     @classmethod
@@ -122,6 +129,7 @@ class Connection:
             notice=notices.log,
             replica=replica,
             keeper=StateFile(self.cache_dir, self.name, "cache_dir") if self.cache_dir else None,
+            source=SecretFiles(self.roots_file, self.kek_file, Holdings(self.roots, self.kek)),
         )
         return follower, store
 

@@ -19,6 +19,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.durations import format_duration
@@ -31,18 +32,20 @@ from ringkeeper.errors import (
     RingMissing,
     RolledBack,
     SealBroken,
+    SecretError,
     StaleRing,
     StateUnusable,
     WrongRing,
 )
 from ringkeeper.replica import Replica
+from ringkeeper.sealing import kek_of
 from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.witness import Loses, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
     from random import Random
 
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from ringkeeper.clock import Clock
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
+    from ringkeeper.secret_files import Holdings
     from ringkeeper.store import Heard, Store, Stored, Subscription
     from ringkeeper.trust import PinnedRoots
 
@@ -70,6 +74,10 @@ _RECALL_AFTER: Final = 1.0
 """Seconds that Redis has to answer before a start falls back on what was kept."""
 _RECALL_WITHIN: Final = 5.0
 """Seconds that a disk has to answer: one that hangs must not keep an app from starting."""
+_LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at where the secrets come from."""
+_TOLD_MOST: Final = 4
+"""KEKs, and roots, that an instance tells of: while they are changed there are two."""
 _PROOFS_MISSED: Final = 3
 """So many proofs missed in a row: perhaps this Redis is not the one that is led any more."""
 
@@ -98,6 +106,14 @@ class Keeper(Protocol):
         ...
 
 
+class SecretSource(Protocol):
+    """Where the pinned roots and the KEK come from; see `secret_files`."""
+
+    async def renewed(self) -> Holdings | None:
+        """What is there now, if that changed since it was looked at; raises SecretError."""
+        ...
+
+
 OnChange = Callable[[Replica], None]
 
 
@@ -122,6 +138,8 @@ class Follower:
         replica: Replica | None = None,
         keeper: Keeper | None = None,
         loses: Loses | None = None,
+        able: Collection[str] | None = None,
+        source: SecretSource | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -132,6 +150,8 @@ class Follower:
         `keeper` keeps the ring for the next start.
         `loses` makes this one of the processes that a lost ring can be healed from: they hold
         every sealed key, and what a newer version unduly lacks.
+        `able` are the roots that this process could follow, where those are not all it pins.
+        `source` is where `roots` and `kek` come from: it is looked at again and again.
         """
         self.replica = replica or Replica(name, roots)
         self._troubles: dict[str, RingkeeperError] = {}
@@ -144,6 +164,8 @@ class Follower:
         self._instance = instance
         self._role = role
         self._kek = kek
+        self._able = roots.kids if able is None else able
+        self._source = source
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -177,6 +199,7 @@ class Follower:
                 self._kept_up("polling", self._poll),
                 self._kept_up("preparing", self._prepare_when_wanted),
                 self._kept_up("keeping", self._keep_when_changed),
+                self._kept_up("taking up secrets", self._take_up_secrets),
                 self._kept_up("being a witness", self._show_when_doubted),
                 self._kept_up("starting on what was kept", self._fall_back),
             )
@@ -438,6 +461,35 @@ class Follower:
             self._unknown.add(kid)
         return False
 
+    # --- other secrets, while we run --------------------------------------------------------------
+
+    async def _take_up_secrets(self) -> None:
+        """Look at where the secrets come from, again and again; bad ones change nothing."""
+        while self._source:
+            await asyncio.sleep(self._jittered(_LOOK_EVERY))
+            try:
+                found = await self._source.renewed()
+            except SecretError as error:
+                self._is_troubled("taking up secrets", error)
+                continue
+            if found:
+                self._notice("secrets taken up", ring=self.replica.name)
+                await self.change_secrets(found.roots, found.kek)
+            self._is_well("taking up secrets")
+        await asyncio.Event().wait()
+
+    async def change_secrets(
+        self, roots: PinnedRoots, kek: Kek | None, able: Collection[str] | None = None
+    ) -> None:
+        """From now on trust `roots`, and open private halves with `kek`."""
+        self.replica = replace(self.replica, roots=roots)
+        self._witness.roots = roots
+        self._able = roots.kids if able is None else able
+        self._kek = kek
+        self._confirmed = None
+        await self.refresh()  # what was refused may be good now
+        self._wanted.set()
+
     # --- making ready: private halves, then the confirmation -------------------------------------
 
     async def _prepare_when_wanted(self) -> None:
@@ -502,20 +554,26 @@ class Follower:
         if edition == self._confirmed:
             return
         epoch, version = edition
-        record = {"role": self._role, "epoch": epoch, "version": version}
+        record: dict[str, object] = {"role": self._role, "epoch": epoch, "version": version}
+        record["roots"] = list(self._able)[:_TOLD_MOST]
+        if self._kek:
+            record["keks"] = self._kek.kids[:_TOLD_MOST]
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
 
     async def _fetch(self, held: Held) -> list[SealBroken]:
         """Fetch and open the private halves to hold; why some did not open: they spoil no other."""
-        opening = held.lacks if self._kek else ()
+        sealed_by, signers = held.ring.kek, {key.kid for key in held.ring.may_sign_next}
+        # What is held may have been sealed anew since, by another KEK: then Redis' is the one, and
+        # to open it once more, though it is open, shows that this process has that KEK.
+        outdated = {k for k, blob in held.sealed.items() if sealed_by not in ("", kek_of(blob))}
+        opening = {*held.lacks, *(outdated & signers)} if self._kek else set()
         every = [key.kid for key in held.ring.keys if key.may_verify] if self._loses else []
-        # What was kept may have been sealed anew since, by another KEK: then Redis' is the one.
-        opened, _ = await self._unsealed(held, opening, held.sealed)
-        wanted = {kid for kid in opening if kid not in opened}
+        opened, _ = await self._unsealed(held, opening - outdated, held.sealed)
+        wanted = {kid for kid in opening if kid not in opened} | outdated
         wanted |= {kid for kid in every if kid not in held.sealed}
         sealed = await self._store.sealed(sorted(wanted))
-        still = [kid for kid in opening if kid not in opened]
+        still = sorted(kid for kid in opening if kid not in opened)
         more, broken = await self._unsealed(held, still, sealed)
         good = {kid: blob for kid, blob in sealed.items() if kid in more or kid not in still}
         if good or opened:

@@ -143,6 +143,8 @@ class Ring:
     keys: tuple[Key, ...]
     caches_until: datetime | None = None
     """Caches filled under an earlier, longer `jwks_max_age` may live until then."""
+    kek: str = ""
+    """The id of the KEK that seals its private keys."""
 
     def __post_init__(self) -> None:
         """Refuse a ring that would break promise 3: one key signs per kind."""

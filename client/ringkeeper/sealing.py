@@ -33,7 +33,11 @@ _BITS: Final = 256
 
 
 class Kek:
-    """The key-encryption keys of a process: the first one seals, all of them open."""
+    """The key-encryption keys of a process: one seals, all of them open.
+
+    In a file the first one is the newest. A ring stays with the one that it is sealed by until an
+    operator says otherwise (`ringkeeper rewrap`), so that files may be changed in any order.
+    """
 
     __slots__ = ("_keys",)
 
@@ -66,10 +70,33 @@ class Kek:
         """The id of the key that seals."""
         return next(iter(self._keys))
 
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """The ids of all of them, the one that seals first."""
+        return tuple(self._keys)
+
+    def using(self, kid: str) -> Kek:
+        """The same keys, sealing with `kid` where that is one of them."""
+        if kid not in self._keys:
+            return self
+        return Kek({kid: self._keys[kid]} | self._keys)
+
+    def only(self, kid: str) -> Kek:
+        """This with `kid` alone."""
+        return Kek({kid: self._keys[kid]})
+
+    def joined(self, other: Kek) -> Kek:
+        """These keys, and those of `other` behind them."""
+        return Kek(self._keys | {k: v for k, v in other._keys.items() if k not in self._keys})
+
     def secret_jwk(self) -> dict[str, Any]:
-        """The sealing key's JWK in the clear, for `kek.jwk` alone."""
-        members = self._keys[self.kid].as_dict(private=True)
-        return {"kty": "oct", "k": members["k"], "kid": self.kid, "alg": "A256GCM", "use": "enc"}
+        """Their JWK, or JWK Set, in the clear, for `kek.jwk` alone."""
+        members = [
+            {"kty": "oct", "k": key.as_dict(private=True)["k"], "kid": kid}
+            | {"alg": "A256GCM", "use": "enc"}
+            for kid, key in self._keys.items()
+        ]
+        return members[0] if len(members) == 1 else {"keys": members}
 
     def seal(self, private: PrivateKey) -> str:
         """`private` as a compact JWE."""
@@ -110,7 +137,9 @@ class Kek:
         """The KEK that sealed it."""
         if len(sealed) > MAX_SEALED or not sealed.isascii():
             raise SealBroken(f"what is stored under {kid} is no sealed key; restore it")
-        by = self._sealed_by(sealed, kid)
+        by = kek_of(sealed)
+        if by is None:
+            raise SealBroken(f"what is stored under {kid} is no sealed key; restore it")
         if by not in self._keys:
             raise SealBroken(
                 f"{kid} was sealed by the KEK {by[:64]!r}; this process has "
@@ -118,24 +147,23 @@ class Kek:
             )
         return self._keys[by]
 
-    @staticmethod
-    def _sealed_by(sealed: str, kid: str) -> str:
-        try:
-            header = json.loads(urlsafe_b64decode(sealed.split(".", 1)[0].encode()))
-            by = header.pop("kid")
-            known = header == _HEADER
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            known, by = False, None
-        # Exactly what `seal` writes: what else may stand in a header is none of ours to judge.
-        if not known or not isinstance(by, str):
-            raise SealBroken(f"what is stored under {kid} is no sealed key; restore it")
-        return by
-
     def __repr__(self) -> str:
         return f"<Kek {', '.join(self._keys)}, secret>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a KEK is neither pickled nor copied")
+
+
+def kek_of(sealed: str) -> str | None:
+    """The id of the KEK that a sealed key says it was sealed by; None if that is no sealed key."""
+    try:
+        header = json.loads(urlsafe_b64decode(sealed.split(".", 1)[0].encode()))
+        by = header.pop("kid")
+        known = header == _HEADER
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    # Exactly what `seal` writes: what else may stand in a header is none of ours to judge.
+    return by if known and isinstance(by, str) else None
 
 
 def _import(jwk: object) -> tuple[str, OctKey]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
 import stat
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ringkeeper.errors import SecretError
 from ringkeeper.sealing import Kek
 from ringkeeper.trust import PinnedRoots, TrustRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import TypeVar
 
@@ -44,10 +45,93 @@ def read_kek(path: Path) -> Kek:
     return _read(path, "KEK", Kek.from_secret_jwk, is_secret=True)
 
 
+class Holdings(NamedTuple):
+    """What a process that follows a ring holds."""
+
+    roots: PinnedRoots
+    kek: Kek | None
+
+
+class SecretFiles:
+    """The files that the pinned roots and the KEK come from, read anew when they change."""
+
+    def __init__(self, roots: Path | None, kek: Path | None, held: Holdings) -> None:
+        """Look at these; where there is no file, what is `held` stays."""
+        self._paths = (roots, kek)
+        self._held = held
+        self._seen = self._signatures()
+
+    async def renewed(self) -> Holdings | None:
+        """What the files hold now; None where none was changed, or replaced, since the last look.
+
+        Raises:
+            SecretError: naming the one that cannot be used; it is looked at again the next time.
+        """
+        return await asyncio.to_thread(self._renewed)
+
+    def _renewed(self) -> Holdings | None:
+        signatures = self._signatures()
+        if signatures == self._seen:
+            return None
+        roots, kek = self._paths
+        self._held = Holdings(
+            read_pinned_roots(roots) if roots else self._held.roots,
+            read_kek(kek) if kek else self._held.kek,
+        )
+        self._seen = signatures
+        return self._held
+
+    def _signatures(self) -> tuple[tuple[int, int, int], ...]:
+        return tuple(signature(path) for path in self._paths)
+
+
+def signature(path: Path | None) -> tuple[int, int, int]:
+    """What changes when a file does, or is replaced as Kubernetes does it."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        status = None
+    return (status.st_mtime_ns, status.st_ino, status.st_size) if status else (0, 0, 0)
+
+
 def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
     """Write `jwk` to `path` unless something is there; whether this call wrote it.
 
     Complete or absent, even if the power fails or another process does the same.
+
+    Raises:
+        SecretError: the directory cannot be written to.
+    """
+    try:
+        with _written_aside(path, jwk, mode) as temporary:
+            # A link, not a rename: it fails where something is, instead of replacing it.
+            path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    return True
+
+
+def amend(path: Path, jwk: Mapping[str, Any]) -> None:
+    """Put `jwk`, what the file holds and a key more or less, in its place; its mode stays.
+
+    Whole or not at all, even if the power fails.
+
+    Raises:
+        SecretError: it cannot be replaced; what was there stays.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _not_written(path, error) from None
+    with _written_aside(path, jwk, stat.S_IMODE(status.st_mode)) as temporary:
+        with suppress(PermissionError):  # who is not root keeps its own group
+            os.chown(temporary, status.st_uid, status.st_gid)
+        temporary.rename(path)
+
+
+@contextmanager
+def _written_aside(path: Path, jwk: Mapping[str, Any], mode: int) -> Iterator[Path]:
+    """A file beside `path` that holds `jwk`, safe on the disk; it is gone afterwards.
 
     Raises:
         SecretError: the directory cannot be written to.
@@ -62,20 +146,22 @@ def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
             file.write("\n")
             file.flush()
             os.fsync(descriptor)
-        # A link, not a rename: it fails where something is, instead of replacing it.
-        path.hardlink_to(temporary)
+        yield temporary
         sync(path.parent)
     except FileExistsError:
-        return False
+        raise
     except OSError as error:
-        raise SecretError(
-            f"{path}: cannot be written ({error.strerror}); "
-            "let this user write there, or choose another path"
-        ) from None
+        raise _not_written(path, error) from None
     finally:
         with suppress(OSError):
             temporary.unlink()
-    return True
+
+
+def _not_written(path: Path, error: OSError) -> SecretError:
+    return SecretError(
+        f"{path}: cannot be written ({error.strerror}); "
+        "let this user write there, or choose another path"
+    )
 
 
 def _make_directory(directory: Path) -> None:

@@ -42,7 +42,7 @@ class StateFile:
         self.path = directory / f"{setting.removesuffix('_dir')}-{ring}.json"
         self._ring = ring
         self._setting = setting
-        self._roots = roots
+        self.roots = roots
 
     async def read(self) -> Testimony | None:
         """What was kept, unverified; None where nothing was.
@@ -89,7 +89,7 @@ class StateFile:
 
     def _check_root(self, testimony: Testimony) -> None:
         root = _root_of(testimony.snapshot)
-        if self._roots and root and root not in self._roots.kids:
+        if self.roots and root and root not in self.roots.kids:
             raise StateUnusable(
                 f"{self.path}: holds a ring of the trust root {root[:64]!r}, which is not pinned "
                 f"here; it is left alone, and nothing is kept; {self._remedy}"
@@ -97,11 +97,11 @@ class StateFile:
 
     def _check_ring(self, ours: Testimony) -> None:
         """Not another ring's place? Redis may hold one that was made anew, or be the wrong one."""
-        if self._roots is None:
+        if self.roots is None:
             return
         try:
             kept = self._read()
-            rings = [open_testimony(t, self._ring, self._roots).ring for t in (kept, ours) if t]
+            rings = [open_testimony(t, self._ring, self.roots).ring for t in (kept, ours) if t]
         except DocumentError:
             return  # nobody's, whatever it is
         if len({ring.id for ring in rings}) > 1:

@@ -40,13 +40,16 @@ _TRIAL: Final = DocumentType("ringkeeper-trial+json", 1024)
 
 
 class TrustRoot:
-    """The private half: only on daemons that may lead, and with operators."""
+    """The private half: only on daemons that may lead, and with operators.
 
-    __slots__ = ("_key", "kid")
+    Two of them, the newer one first, while the root is being changed: one signs. A ring stays with
+    the one that signed it until an operator says otherwise (`ringkeeper rewrap`).
+    """
 
-    def __init__(self, key: OKPKey) -> None:
-        self._key = key
-        self.kid = _kid(key)
+    __slots__ = ("_keys",)
+
+    def __init__(self, *keys: OKPKey) -> None:
+        self._keys = {_kid(key): key for key in keys}
 
     @classmethod
     def generate(cls) -> TrustRoot:
@@ -55,20 +58,39 @@ class TrustRoot:
 
     @classmethod
     def from_secret_jwk(cls, jwk: Mapping[str, Any]) -> TrustRoot:
-        """The root in a private JWK.
+        """The root in a private JWK, or several in a JWK Set.
 
         Raises:
-            SecretError: not an Ed25519 private key.
+            SecretError: not Ed25519 private keys.
         """
-        key = _import(jwk)
-        if not key.is_private:
-            raise SecretError("holds only the public half of a trust root; the private is needed")
-        root = cls(key)
-        try:
-            root.public.open(_TRIAL, root.sign(_TRIAL, {}))
-        except ForgedDocument:
-            raise SecretError("a trust root whose two halves do not fit; restore it") from None
-        return root
+        members = jwk.get("keys", [jwk])
+        if not isinstance(members, list) or not members:
+            raise SecretError("a JWK Set without a key in it")
+        return cls(*(_import_private(member) for member in members))
+
+    @property
+    def kid(self) -> str:
+        """The thumbprint of the one that signs."""
+        return next(iter(self._keys))
+
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """The thumbprints of all of them, the one that signs first."""
+        return tuple(self._keys)
+
+    def using(self, kid: str) -> TrustRoot:
+        """The same keys, signing with `kid` where that is one of them."""
+        if kid not in self._keys:
+            return self
+        return TrustRoot(self._keys[kid], *self._keys.values())
+
+    def only(self, kid: str) -> TrustRoot:
+        """This with `kid` alone."""
+        return TrustRoot(self._keys[kid])
+
+    def joined(self, other: TrustRoot) -> TrustRoot:
+        """These keys, and those of `other` behind them."""
+        return TrustRoot(*self._keys.values(), *other._keys.values())
 
     @property
     def public(self) -> PinnedRoots:
@@ -76,24 +98,29 @@ class TrustRoot:
         return PinnedRoots.from_jwk(self.public_jwk())
 
     def public_jwk(self) -> dict[str, Any]:
-        """Its public JWK, for `root.pub.jwk`."""
-        return {**_members(self._key), "kid": self.kid, "use": "sig", "alg": _ALG}
+        """Its public JWK, or JWK Set, for `root.pub.jwk`."""
+        return _public_jwk(self._keys)
 
     def secret_jwk(self) -> dict[str, Any]:
-        """Its private JWK in the clear, for `root.jwk` alone."""
-        return {**self._key.as_dict(private=True), "kid": self.kid, "use": "sig", "alg": _ALG}
+        """Its private JWK, or JWK Set, in the clear, for `root.jwk` alone."""
+        members = [
+            {**key.as_dict(private=True), "kid": kid, "use": "sig", "alg": _ALG}
+            for kid, key in self._keys.items()
+        ]
+        return members[0] if len(members) == 1 else {"keys": members}
 
     def sign(self, kind: DocumentType, payload: Mapping[str, Any]) -> str:
         """`payload` as a compact JWS of that kind; the same payload gives the same bytes."""
         body = json.dumps(payload, separators=(",", ":"), sort_keys=True, allow_nan=False)
         header = {"alg": _ALG, "kid": self.kid, "typ": kind.typ}
-        document = jws.serialize_compact(header, body.encode(), self._key, registry=_REGISTRY)
+        key = self._keys[self.kid]
+        document = jws.serialize_compact(header, body.encode(), key, registry=_REGISTRY)
         if len(document) > kind.limit:
             raise MalformedDocument(f"{kind.typ} of {len(document)} bytes; {kind.limit} at most")
         return document
 
     def __repr__(self) -> str:
-        return f"<TrustRoot {self.kid}, secret>"
+        return f"<TrustRoot {', '.join(self._keys)}, secret>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a trust root is neither pickled nor copied")
@@ -124,6 +151,18 @@ class PinnedRoots:
         """The thumbprints of the pinned roots."""
         return tuple(self._keys)
 
+    def joined(self, other: PinnedRoots) -> PinnedRoots:
+        """These, and `other` besides."""
+        return PinnedRoots((*self._keys.values(), *other._keys.values()))
+
+    def only(self, kid: str) -> PinnedRoots:
+        """This with `kid` alone."""
+        return PinnedRoots((self._keys[kid],))
+
+    def as_jwk(self) -> dict[str, Any]:
+        """Their public JWK, or JWK Set, for `root.pub.jwk`."""
+        return _public_jwk(self._keys)
+
     def open(self, kind: DocumentType, document: str) -> dict[str, Any]:
         """The payload of `document`, which is of that kind and signed by a pinned root.
 
@@ -148,6 +187,15 @@ class PinnedRoots:
 
     def __repr__(self) -> str:
         return f"<PinnedRoots {', '.join(self.kids)}>"
+
+
+def root_of(document: str) -> str:
+    """The thumbprint of the root that a document says it is signed by; empty if it is none."""
+    try:
+        kid = json.loads(urlsafe_b64decode(document.split(".", 1)[0].encode()))["kid"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return kid if isinstance(kid, str) else ""
 
 
 def _header(document: str, kind: DocumentType) -> dict[str, str]:
@@ -188,6 +236,25 @@ def _import(jwk: Mapping[str, Any]) -> OKPKey:
     except (JoseError, ValueError, TypeError, KeyError):
         raise SecretError("not a usable Ed25519 JWK; is the file complete?") from None
     return key
+
+
+def _import_private(jwk: Mapping[str, Any]) -> OKPKey:
+    key = _import(jwk)
+    if not key.is_private:
+        raise SecretError("holds only the public half of a trust root; the private is needed")
+    root = TrustRoot(key)
+    try:
+        root.public.open(_TRIAL, root.sign(_TRIAL, {}))
+    except ForgedDocument:
+        raise SecretError("a trust root whose two halves do not fit; restore it") from None
+    return key
+
+
+def _public_jwk(keys: Mapping[str, OKPKey]) -> dict[str, Any]:
+    members = [
+        {**_members(key), "kid": kid, "use": "sig", "alg": _ALG} for kid, key in keys.items()
+    ]
+    return members[0] if len(members) == 1 else {"keys": members}
 
 
 def _members(key: OKPKey) -> dict[str, str]:

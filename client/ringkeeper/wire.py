@@ -49,6 +49,9 @@ class Proof:
     digest: str
     """Of the snapshot, see `digest_of`."""
     at: datetime
+    events: int = 0
+    """The number of the newest audit event at that time: whoever reads the audit can tell whether
+    its end is missing."""
 
 
 class Command(StrEnum):
@@ -57,6 +60,9 @@ class Command(StrEnum):
     ROTATE = "rotate"
     ROTATE_NOW = "rotate-now"
     REVOKE = "revoke"
+    REWRAP = "rewrap"
+    REWRAP_NOW = "rewrap-now"
+    """Even if a live instance does not have the secrets for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,8 @@ class Event:
     at: datetime
     event: str
     fields: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    number: int = 0
+    """Of the ring's events the how-manieth it is, from 1 on; 0 before it is told."""
 
 
 def digest_of(snapshot: str) -> str:
@@ -114,6 +122,7 @@ def sign_snapshot(ring: Ring, root: TrustRoot) -> str:
             "epoch": ring.epoch,
             "policy": _policy_members(ring.policy),
             "caches_until_ms": _ms_or_none(ring.caches_until),
+            "kek": ring.kek,
             "keys": [_key_members(key) for key in ring.keys],
         },
     )
@@ -122,7 +131,7 @@ def sign_snapshot(ring: Ring, root: TrustRoot) -> str:
     return document
 
 
-def sign_proof(ring: Ring, snapshot: str, at: datetime, root: TrustRoot) -> str:
+def sign_proof(ring: Ring, snapshot: str, at: datetime, root: TrustRoot, *, events: int = 0) -> str:
     """The proof that at `at` nothing newer than `snapshot`, which holds `ring`, exists."""
     return root.sign(
         PROOF,
@@ -134,6 +143,7 @@ def sign_proof(ring: Ring, snapshot: str, at: datetime, root: TrustRoot) -> str:
             "epoch": ring.epoch,
             "digest": digest_of(snapshot),
             "at_ms": to_ms(at),
+            "events": events,
         },
     )
 
@@ -169,6 +179,7 @@ def sign_event(event: Event, root: TrustRoot) -> str:
             "version": event.version,
             "epoch": event.epoch,
             "at_ms": to_ms(event.at),
+            "number": event.number,
             "event": event.event,
             "fields": dict(event.fields),
         },
@@ -239,6 +250,7 @@ def open_snapshot(document: str, roots: PinnedRoots) -> Ring:
             policy=_policy(members.inner("policy")),
             keys=keys,
             caches_until=members.maybe("caches_until_ms", members.instant),
+            kek=members.maybe("kek", members.text) or "",
         )
     except ValueError as error:
         raise MalformedDocument(f"{SNAPSHOT.typ}: {error}") from None
@@ -254,6 +266,7 @@ def open_proof(document: str, roots: PinnedRoots) -> Proof:
         epoch=members.count("epoch"),
         digest=members.text("digest"),
         at=members.instant("at_ms"),
+        events=members.maybe("events", members.count) or 0,
     )
 
 
@@ -283,6 +296,7 @@ def open_event(document: str, roots: PinnedRoots) -> Event:
         version=members.count("version"),
         epoch=members.count("epoch"),
         at=members.instant("at_ms"),
+        number=members.maybe("number", members.count) or 0,
         event=members.text("event"),
         fields=members.take("fields", dict),
     )

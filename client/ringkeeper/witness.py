@@ -36,7 +36,7 @@ class Witness:
         self.contested: Testimony | None = None
         """What a newer version unduly lacks; None once there is one that has it."""
         self._name = name
-        self._roots = roots
+        self.roots = roots
         self._store = store
         self._loses = loses
 
@@ -47,7 +47,7 @@ class Witness:
         return self.contested is not None
 
     def _is_lost(self, testimony: Testimony, ring: Ring, now: datetime) -> bool:
-        history = open_testimony(testimony, self._name, self._roots)
+        history = open_testimony(testimony, self._name, self.roots)
         return bool(self._loses and self._loses(ring, history, now))
 
     async def speak(self, known: Testimony) -> None:
@@ -64,10 +64,10 @@ class Witness:
         """What the witness in Redis and this one know together; None if that one knows it all."""
         try:
             shown = Testimony.decode(text)
-            theirs = open_testimony(shown, self._name, self._roots).ring
+            theirs = open_testimony(shown, self._name, self.roots).ring
         except DocumentError:
             return ours
-        ring = open_testimony(ours, self._name, self._roots).ring
+        ring = open_testimony(ours, self._name, self.roots).ring
         if theirs.id != ring.id:
             return ours
         is_newer = (ring.version, ring.epoch) > (theirs.version, theirs.epoch)

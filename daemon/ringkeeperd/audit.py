@@ -6,13 +6,14 @@ so the three can never tell different stories.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.ring import KeyState, RotationReason
 from ringkeeper.wire import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from ringkeeper.ring import Key, Ring
@@ -29,6 +30,7 @@ KEY_RETIRED: Final = "key retired"
 KEY_REVOKED: Final = "key revoked"
 KEY_REMOVED: Final = "key removed"
 RING_HEALED: Final = "ring healed"
+RING_REWRAPPED: Final = "ring rewrapped"
 
 _MOVED: Final = {
     KeyState.PUBLISHED: KEY_PUBLISHED,
@@ -45,6 +47,13 @@ def event(
     return Event(ring.id, ring.name, ring.version, ring.epoch, at, name, dict(fields))
 
 
+def ring_rewrapped(
+    ring: Ring, at: datetime, fields: Mapping[str, str | int | float | bool]
+) -> Event:
+    """That from this version on the ring is sealed, or signed, by another secret."""
+    return event(ring, at, RING_REWRAPPED, {"kek": ring.kek, **fields})
+
+
 def events_between(
     before: Ring | None, after: Ring, at: datetime, context: Mapping[str, str | int | float | bool]
 ) -> tuple[Event, ...]:
@@ -52,6 +61,11 @@ def events_between(
     return tuple(
         event(after, at, name, {**fields, **context}) for name, fields in _changes(before, after)
     )
+
+
+def numbered(events: Iterable[Event], *, after: int) -> tuple[Event, ...]:
+    """`events`, numbered on from the one numbered `after`: whoever reads them can see a gap."""
+    return tuple(replace(each, number=n) for n, each in enumerate(events, after + 1))
 
 
 def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:

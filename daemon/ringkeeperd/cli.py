@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
 _LOAD_WITHIN = 3.0
 _LONGEST_KID = 64
+_MOST_EVENTS = 20_000
 _BAD_CONFIGURATION = 2
 _WORTH_WAITING = timedelta(minutes=2)
 _SOON = timedelta(seconds=1)
@@ -112,7 +114,19 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     text = "Run the daemon: turn keys, serve JWKS, metrics and health."
     command("run", _run_daemon, text, default_ring="")
     text = "Make all rings and their secrets, once; what exists is never touched."
-    command("init", _init, text, default_ring="")
+    making = command("init", _init, text, default_ring="")
+    another = making.add_mutually_exclusive_group()
+    another.add_argument(
+        "--new-root",
+        action="store_true",
+        help="put a fresh trust root in front of the present one, into both files; nothing uses it "
+        "before ringkeeper rewrap",
+    )
+    another.add_argument(
+        "--new-kek",
+        action="store_true",
+        help="put a fresh KEK in front of the present one; nothing uses it before rewrap",
+    )
     command(
         "check",
         _check,
@@ -129,7 +143,46 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         default_ring="all; with --json the one at the top level, which names the others",
     )
     command("jwks", _jwks, "Print the ring's JWK Set.")
+    command(
+        "doctor",
+        _doctor,
+        "Look at everything that bites one day: this host's files, Redis, each ring. A line each: "
+        "ok, warn or fail, and the remedy. Exit 1 on a fail. It changes nothing.",
+        as_json=True,
+        default_ring="all",
+    )
 
+    _add_requests(command)
+    _add_secrets_and_audit(command)
+
+    text = "Watch keys turn under a thousand users, on this machine alone."
+    demo = commands.add_parser("demo", help=text, description=text)
+    if is_demo:  # it draws a live view: nobody else pays for loading that
+        from ringkeeperd import demo as module  # noqa: PLC0415
+
+        module.add_arguments(demo)
+        demo.set_defaults(run=module.main)
+
+    text = "Sign or verify a token by hand."
+    token = commands.add_parser("token", help=text, description=text)
+    actions = token.add_subparsers(metavar="ACTION", required=True)
+    commands = actions
+    signing = command("sign", _token_sign, "Print a token with these claims, signed by the ring.")
+    signing.add_argument(
+        "--claims", default="{}", metavar="JSON", help="""e.g. '{"sub":"alice"}'"""
+    )
+    signing.add_argument(
+        "--lifetime", type=positive, metavar="SECONDS", help="default: access_token_validity"
+    )
+    verifying = command("verify", _token_verify, "Print the claims of a good token; exit 1 if bad.")
+    verifying.add_argument("token", metavar="TOKEN", help="the token, or - to read it from stdin")
+    verifying.add_argument("--audience", help="must be named in aud")
+    verifying.add_argument("--issuer", help="must be iss")
+
+    return parser
+
+
+def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
     rotating = command("rotate", _rotate, "Let the next key sign, at the earliest safe moment.")
     rotating.add_argument(
         "--now",
@@ -160,37 +213,67 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
 
     _add_patience(revoking)
 
-    text = "Watch keys turn under a thousand users, on this machine alone."
-    demo = commands.add_parser("demo", help=text, description=text)
-    if is_demo:  # it draws a live view: nobody else pays for loading that
-        from ringkeeperd import demo as module  # noqa: PLC0415
 
-        module.add_arguments(demo)
-        demo.set_defaults(run=module.main)
-
-    text = "Sign or verify a token by hand."
-    token = commands.add_parser("token", help=text, description=text)
-    actions = token.add_subparsers(metavar="ACTION", required=True)
-    commands = actions
-    signing = command("sign", _token_sign, "Print a token with these claims, signed by the ring.")
-    signing.add_argument(
-        "--claims", default="{}", metavar="JSON", help="""e.g. '{"sub":"alice"}'"""
+def _add_secrets_and_audit(command: Callable[..., argparse.ArgumentParser]) -> None:
+    rewrapping = command(
+        "rewrap",
+        _rewrap,
+        "Let the leader seal all private keys by the first KEK of its file, and sign by the first "
+        "root. It refuses while a live instance does not have them.",
+        default_ring="all",
     )
-    signing.add_argument(
-        "--lifetime", type=positive, metavar="SECONDS", help="default: access_token_validity"
+    how = rewrapping.add_mutually_exclusive_group()
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing; exit 1 if anything still needs a former KEK or root",
     )
-    verifying = command("verify", _token_verify, "Print the claims of a good token; exit 1 if bad.")
-    verifying.add_argument("token", metavar="TOKEN", help="the token, or - to read it from stdin")
-    verifying.add_argument("--audience", help="must be named in aud")
-    verifying.add_argument("--issuer", help="must be iss")
+    how.add_argument(
+        "--drop-former",
+        action="store_true",
+        help="take the former KEK and root out of the files of this host, once --check is content",
+    )
+    how.add_argument(
+        "--now",
+        action="store_true",
+        help="even though a live instance lacks the new secrets: it signs, or learns of new "
+        "keys, no more until it has them",
+    )
+    rewrapping.add_argument("--reason", default="", help="for the audit")
+    _add_patience(rewrapping)
 
-    return parser
+    watching = command(
+        "watch",
+        _watch,
+        "Print what happens to a ring as it happens, and whether its audit is whole: each event is "
+        "signed and numbered, and a gap, a repetition or a forgery is pointed out.",
+    )
+    watching.add_argument("--json", action="store_true", help="for programs: one object a line")
+    watching.add_argument(
+        "--last",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="begin with the newest N that are there (default: 10)",
+    )
+    watching.add_argument(
+        "--no-follow",
+        action="store_true",
+        help="do not wait for more; exit 1 if something was wrong",
+    )
 
 
 def positive(text: str) -> float:
     """A number above 0, for argparse."""
     number = float(text)
     if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= _MOST_EVENTS:
         raise ValueError(text)
     return number
 
@@ -246,6 +329,8 @@ def _init(parsed: argparse.Namespace) -> int:
     from ringkeeperd.daemon import any_ring, found_ring, make_secrets  # noqa: PLC0415
 
     configuration = _configuration(parsed)
+    if parsed.new_root or parsed.new_kek:
+        return _add_secret(parsed, configuration)
 
     async def make() -> int:
         async with _server_of(configuration):
@@ -277,6 +362,23 @@ def _init(parsed: argparse.Namespace) -> int:
     return asyncio.run(make())
 
 
+def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    from ringkeeperd import changing  # noqa: PLC0415
+
+    add = changing.add_root if parsed.new_root else changing.add_kek
+    for path in add(configuration):
+        print(f"added to {path}, in front of what was there")
+    if parsed.new_root:
+        print(f"next: copy {configuration.trust_root_public} to every app and sidecar, and")
+        print(f"{configuration.trust_root} to every daemon that leads; then ringkeeper rewrap")
+    else:
+        print(
+            f"next: copy {configuration.kek} to every daemon that leads and every app that signs;"
+        )
+        print("then ringkeeper rewrap")
+    return 0
+
+
 def _check(parsed: argparse.Namespace) -> int:
     from ringkeeperd.check import Findings, look_over  # noqa: PLC0415
 
@@ -300,6 +402,25 @@ def _check(parsed: argparse.Namespace) -> int:
     for remark in found.remarks:
         print(f"yet: {remark}")
     return 0 if is_ok else 1
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from ringkeeperd.doctor import Level  # noqa: PLC0415
+    from ringkeeperd.examining import examine  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    found = []
+    for subject, finding in examine(configuration, _rings(parsed, configuration)):
+        found.append((subject, finding))
+        if not parsed.json:
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            line = f"{subject}, {finding.about}: {finding.what}{remedy}"
+            print(f"{finding.level:<4}  {line}", flush=True)
+    is_bad = any(finding.level is Level.FAIL for _, finding in found)
+    if parsed.json:
+        members = [{"subject": subject, **asdict(finding)} for subject, finding in found]
+        print(json.dumps({"ok": not is_bad, "findings": members}, indent=2))
+    return 1 if is_bad else 0
 
 
 # --- looking, and asking the leader --------------------------------------------------------------
@@ -436,6 +557,57 @@ def _revoke(parsed: argparse.Namespace) -> int:
 
     code: int = _with_operator(parsed, refuse)
     return code
+
+
+# --- other secrets, and the audit ---------------------------------------------------------------
+
+
+def _rewrap(parsed: argparse.Namespace) -> int:
+    from ringkeeperd import changing  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    rings = _rings(parsed, configuration)
+    if parsed.drop_former:
+        for path in changing.drop_former(configuration, configuration.rings):
+            print(f"dropped the former one from {path}")
+        print("this host holds what the rings use, and nothing else")
+        return 0
+    if parsed.check:
+        found = changing.look(configuration, rings)
+    else:
+        found = changing.rewrap(
+            configuration,
+            rings,
+            reason=parsed.reason,
+            wait=timedelta(seconds=parsed.answer_within),
+            is_forced=parsed.now,
+        )
+    for wrapping in found:
+        ring = wrapping.ring
+        print(
+            f"ring {ring.name}: version {ring.version}, {len(wrapping.sealed)} private keys sealed"
+        )
+        print(f"  by the KEK {ring.kek}, signed by the root {wrapping.seen.signed_by}")
+    problems = [problem for wrapping in found for problem in wrapping.problems]
+    if not problems:
+        print("nothing needs another KEK or root than these")
+        if max(len(holder.kids) for holder in changing.held(configuration)) > 1:
+            print("next: ringkeeper rewrap --drop-former takes the former one out of the files")
+        return 0
+    for problem in problems:
+        if parsed.check:
+            _complain(problem)
+        else:
+            print(f"yet: {problem}")
+    return 1 if parsed.check else 0
+
+
+def _watch(parsed: argparse.Namespace) -> int:
+    from ringkeeperd.watch import Watch  # noqa: PLC0415
+
+    watch = Watch(last=parsed.last, is_followed=not parsed.no_follow, as_json=parsed.json)
+    _with_operator(parsed, watch.run)
+    return 1 if watch.flaws else 0
 
 
 # --- tokens by hand ------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 from contextlib import AsyncExitStack, contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import ringkeeperd.lean  # noqa: F401  # isort: skip - before what it loads
@@ -25,7 +24,7 @@ from ringkeeper.errors import (
     SecretError,
 )
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
+from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root, signature
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
@@ -66,7 +65,8 @@ class Daemon:
         self.rejected = ""
         """Why the edited configuration is not the one in force."""
         self._reload_asked = asyncio.Event()
-        self._file_seen = _signature(configuration.path)
+        self._file_seen = signature(configuration.path)
+        self._secrets_seen = _secret_signatures(configuration)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -139,11 +139,31 @@ class Daemon:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY):
                     await self._reload_asked.wait()
-            found = _signature(self.configuration.path)
+            await self._renew_secrets()
+            found = signature(self.configuration.path)
             if self._reload_asked.is_set() or found != self._file_seen:
                 self._reload_asked.clear()
                 self._file_seen = found
                 self.reload()
+
+    async def _renew_secrets(self) -> None:
+        """Take up secret files that were changed or replaced; bad ones are told, and not used."""
+        found = await asyncio.to_thread(_secret_signatures, self.configuration)
+        if found == self._secrets_seen:
+            return
+        self._secrets_seen = found
+        try:
+            own = await asyncio.to_thread(read_secrets, self.configuration)
+        except SecretError as error:
+            self.metrics.config_reloads.labels("failure").inc()
+            self.log.error("secrets rejected", error=str(error))  # noqa: TRY400 - it says it all
+            return
+        self.metrics.config_reloads.labels("success").inc()
+        for service in self.services.values():
+            await service.change_secrets(own)
+        self.log.info(
+            "secrets taken up", roots=own.roots.kids, keks=own.kek.kids if own.kek else ()
+        )
 
     async def _found_embedded(self, directory: Path) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""
@@ -247,7 +267,7 @@ def read_secrets(configuration: Configuration) -> Secrets:
     if not configuration.lead:
         return Secrets(roots, None, None)
     root = read_root(configuration.trust_root)
-    if root.kid not in roots.kids:
+    if not set(root.kids) <= set(roots.kids):
         raise SecretError(
             f"{configuration.trust_root}: is not the private half of "
             f"{configuration.trust_root_public}; give the daemon the pair that belongs together"
@@ -290,7 +310,8 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
             policy=ring.policy,
             store=store,
             root=own.root,
-            mint=partial(mint_aside, kek=own.kek),
+            kek=own.kek,
+            mint=mint_aside,
             clock=clock,
             owner=secrets.token_urlsafe(16),
         )
@@ -357,13 +378,10 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _signature(path: Path | None) -> tuple[int, int, int]:
-    """What changes when a file does."""
-    try:
-        status = path.stat() if path else None
-    except OSError:
-        status = None
-    return (status.st_mtime_ns, status.st_ino, status.st_size) if status else (0, 0, 0)
+def _secret_signatures(configuration: Configuration) -> tuple[tuple[int, int, int], ...]:
+    """What changes when a secret file does that this daemon holds."""
+    public, private = configuration.trust_root_public, (configuration.trust_root, configuration.kek)
+    return tuple(signature(path) for path in (public, *(private if configuration.lead else ())))
 
 
 async def _until(stop: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ClocksApart, RequestRefused, RingLed
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
-from ringkeeperd.audit import events_between
+from ringkeeperd.audit import events_between, numbered
 from ringkeeperd.leader_store import Acquired, Edition, Written
 from ringkeeperd.rotation import first_keys_wanted, first_ring
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ringkeeper.clock import Clock
     from ringkeeper.policy import Policy
     from ringkeeper.ring import Ring
+    from ringkeeper.sealing import Kek
     from ringkeeper.trust import TrustRoot
     from ringkeeperd.leader import Mint
     from ringkeeperd.leader_store import LeaderStore
@@ -31,6 +32,7 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
     policy: Policy,
     store: LeaderStore,
     root: TrustRoot,
+    kek: Kek,
     mint: Mint,
     clock: Clock,
     owner: str,
@@ -57,25 +59,27 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
                 f"ring {name!r} is not made: this clock differs from Redis' by "
                 f"{format_duration(apart)}, more than clock_skew; set both right"
             )
-        minted = [await mint(wanted) for wanted in first_keys_wanted(policy)]
+        minted = [await mint(wanted, kek) for wanted in first_keys_wanted(policy)]
         now = clock.now()
         ring = first_ring(
             ring_id=ring_id,
             name=name,
             policy=policy,
             fresh=tuple(each.fresh for each in minted),
+            kek=kek.kid,
             now=now,
             epoch=taken.epoch,
         )
         snapshot = sign_snapshot(ring, root)
+        told = numbered(events_between(None, ring, now, {}), after=0)
         edition = Edition(
             version=ring.version,
             epoch=taken.epoch,
             snapshot=snapshot,
-            proof=sign_proof(ring, snapshot, now, root),
+            proof=sign_proof(ring, snapshot, now, root, events=len(told)),
             put={each.fresh.kid: each.sealed for each in minted},
             kept=frozenset(each.fresh.kid for each in minted),
-            events=tuple(sign_event(e, root) for e in events_between(None, ring, now, {})),
+            events=tuple(sign_event(each, root) for each in told),
         )
         outcome = await store.publish(owner, "", edition)
         if not isinstance(outcome, Written):

@@ -41,6 +41,10 @@ _UNANSWERED_MOST: Final = 200
 _LAST_ID: Final = f"{2**64 - 1}-{2**64 - 1}"
 
 
+class LeaseLost(Exception):
+    """Stop leading at once. An expected race, not an error."""
+
+
 @dataclass(frozen=True, slots=True)
 class Acquired:
     """The lease is ours, in this epoch."""
@@ -155,8 +159,12 @@ class LeaderStore(Store, Protocol):
         """Listen for operators' requests."""
         ...
 
-    async def dismiss(self, asked: Entry, event: str | None) -> None:
+    async def answer(self, owner: str, asked: Entry, event: str) -> Outcome:
         """Take a request off the stream; `event` is the answer where no publication told it."""
+        ...
+
+    async def recent_events(self, most: int) -> tuple[Entry, ...]:
+        """The newest audit events, the newest first."""
         ...
 
 
@@ -173,6 +181,7 @@ class RedisLeaderStore(RedisStore):
         self._publish = register(script("ringkeeperd", "publish.lua"))
         self._prove = register(script("ringkeeperd", "prove.lua"))
         self._hear = register(script("ringkeeperd", "hear.lua"))
+        self._answer = register(script("ringkeeperd", "answer.lua"))
         self._instances = register(script("ringkeeperd", "instances.lua"))
 
     @classmethod
@@ -310,16 +319,26 @@ class RedisLeaderStore(RedisStore):
         with speaking(self.where, "reading the lease"):
             return str(await self._client.get(self.layout.lease) or "")
 
-    async def dismiss(self, asked: Entry, event: str | None) -> None:
+    async def answer(self, owner: str, asked: Entry, event: str) -> Outcome:
         """Take a request off the stream; `event` is the answer where no publication told it."""
+        layout = self.layout
         with speaking(self.where, "answering a request"):
+            reply = await self._answer(
+                keys=[layout.lease, layout.requests, layout.events],
+                args=[owner, asked.id, event, EVENTS_KEPT],
+            )
+        return _outcome(reply) or Written(untold=str(reply[1]))
+
+    async def recent_events(self, most: int) -> tuple[Entry, ...]:
+        """The newest audit events, the newest first."""
+        with speaking(self.where, "reading events"):
             try:
-                if event:
-                    await self._client.xadd(
-                        self.layout.events, {"event": event}, maxlen=EVENTS_KEPT, approximate=True
-                    )
-            finally:
-                await self._client.xdel(self.layout.requests, asked.id)
+                found: Any = await self._client.xrevrange(self.layout.events, count=most)
+            except exceptions.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                return ()  # no stream: what is told next says so
+        return tuple(Entry(str(entry), str(fields.get("event", ""))) for entry, fields in found)
 
 
 class _Tail:
@@ -421,7 +440,9 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         fields = json.loads(record)
         edition = int(fields["epoch"]), int(fields["version"])
         role = str(fields["role"])[:20]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        keks, roots = (frozenset(map(str, fields.get(name, ()))) for name in ("keks", "roots"))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         edition, role = (0, 0), "unknown"
+        keks = roots = frozenset()
     seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
-    return Instance(str(instance)[:80], role, *edition, seen_at)
+    return Instance(str(instance)[:80], role, *edition, seen_at, keks, roots)

@@ -21,6 +21,11 @@ class Minted:
     fresh: FreshKey
     sealed: str
 
+    @property
+    def put(self) -> dict[str, str]:
+        """What goes beside the snapshot that shows it: kid to sealed private key."""
+        return {self.fresh.kid: self.sealed}
+
 
 def mint(wanted: KeyWanted, kek: Kek) -> Minted:
     """A fresh key pair. RSA takes a tenth of a second or more."""

@@ -19,6 +19,7 @@ from ringkeeper.clock import SystemClock
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import DocumentError, InfrastructureError, RequestRefused, RingMissing
 from ringkeeper.secret_files import read_pinned_roots
+from ringkeeper.trust import root_of
 from ringkeeper.wire import (
     MAX_TEXT,
     Command,
@@ -35,6 +36,7 @@ from ringkeeperd.rotation import Confirmations, activation_at
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
     from typing import TypeVar
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeper.wire import Event
+    from ringkeeperd.leader_store import Entry, EntryStream
     from ringkeeperd.rotation import Instance
 
     _T = TypeVar("_T")
@@ -61,6 +64,14 @@ class Seen:
     leader: str
     """Who holds the lease, as far as the owner token tells; empty if nobody does."""
     instances: tuple[Instance, ...]
+    signed_by: str = ""
+    """The thumbprint of the root that signed it."""
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The live instances that have not confirmed this version."""
+        edition = (self.ring.epoch, self.ring.version)
+        return tuple(sorted(i.id for i in self.instances if (i.epoch, i.version) < edition))
 
     @property
     def awaited(self) -> tuple[str, ...]:
@@ -105,7 +116,25 @@ class Operator:
             proof,
             harmless(owner.partition("/")[0]),
             tuple(replace(i, id=harmless(i.id), role=harmless(i.role)) for i in instances),
+            root_of(stored.snapshot),
         )
+
+    @property
+    def roots(self) -> PinnedRoots:
+        """The pinned roots, by which everything is verified."""
+        return self._roots
+
+    async def recent_events(self, most: int) -> tuple[Entry, ...]:
+        """The newest entries of the audit, the newest first."""
+        return await self._store.recent_events(most)
+
+    def events(self, after: str) -> AbstractAsyncContextManager[EntryStream]:
+        """Listen for what comes into the audit behind the entry `after`."""
+        return self._store.events(after)
+
+    async def sealed(self, ring: Ring) -> dict[str, str]:
+        """The sealed private keys of `ring` that Redis holds."""
+        return await self._store.sealed([key.kid for key in ring.keys if key.may_verify])
 
     async def inspect(self, kek: Kek | None) -> Seen:
         """The ring as it is now, with every private key that may sign opened; raises as `look`.
@@ -133,7 +162,8 @@ class Operator:
         if len(reason) > MAX_TEXT:
             raise RequestRefused(f"a reason has {MAX_TEXT} characters at the most; shorten it")
         for _ in range(_TRIES):
-            ring, now = (await self.look()).ring, self._clock.now()
+            seen, now = await self.look(), self._clock.now()
+            ring = seen.ring
             request = Request(
                 id=secrets.token_urlsafe(12),
                 ring_id=ring.id,
@@ -146,7 +176,8 @@ class Operator:
                 at=now,
                 until=now + wait,
             )
-            answer = await self._exchange(sign_request(request, root), request.id, wait)
+            document = sign_request(request, root.using(seen.signed_by))
+            answer = await self._exchange(document, request.id, wait)
             if answer.event != REQUEST_REFUSED:
                 return answer
             if ring.version == (await self.look()).ring.version:
@@ -218,9 +249,9 @@ def caller() -> str:
     return f"{user}@{socket.gethostname()}"[:MAX_TEXT]
 
 
-def harmless(text: str) -> str:
+def harmless(text: str, most: int = 100) -> str:
     """`text` for a terminal. Whoever writes in Redis chose it: it could move the cursor, too."""
-    return "".join(char if char.isprintable() else "?" for char in text[:100])
+    return "".join(char if char.isprintable() else "?" for char in text[:most])
 
 
 def some(names: Sequence[str]) -> str:

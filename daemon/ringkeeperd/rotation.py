@@ -92,6 +92,10 @@ class Instance:
     epoch: int
     version: int
     seen_at: datetime
+    keks: frozenset[str] = frozenset()
+    """The ids of the KEKs that it has."""
+    roots: frozenset[str] = frozenset()
+    """The thumbprints of the roots that it pins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +369,7 @@ def first_ring(
     name: str,
     policy: Policy,
     fresh: tuple[FreshKey, ...],
+    kek: str,
     now: datetime,
     epoch: int,
 ) -> Ring:
@@ -373,7 +378,7 @@ def first_ring(
     `fresh` holds two dynamic keys and a static one. No cache can lack any of them yet, so none
     of them has to wait.
     """
-    empty = Ring(id=ring_id, name=name, version=0, epoch=epoch, policy=policy, keys=())
+    empty = Ring(id=ring_id, name=name, version=0, epoch=epoch, policy=policy, keys=(), kek=kek)
     active, standby, static = (_published(empty, key, now, epoch) for key in fresh)
     keys = (
         _activated(replace(active, ready_at=now), empty, now),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.connection import instance_id
@@ -47,6 +46,11 @@ class Secrets:
     root: TrustRoot | None
     kek: Kek | None
 
+    @property
+    def able(self) -> tuple[str, ...]:
+        """The roots under which it could go on: a daemon that may lead has to sign, too."""
+        return tuple(k for k in self.roots.kids if self.root is None or k in self.root.kids)
+
 
 @dataclass(slots=True)
 class LeadingState:
@@ -79,6 +83,7 @@ class RingService:
             configuration.redis_url, ring.name, clock, password=configuration.redis_password
         )
         instance = instance_id()
+        self._keeper = StateFile(configuration.state_dir, ring.name, "state_dir", own.roots)
         observer = _Telling(ring.name, log, metrics, self.state)
         self.leader: Leader | None = None
         self.follower = Follower(
@@ -93,8 +98,9 @@ class RingService:
             notice=observer.noticed,
             on_release=self._lease_is_free,
             on_doubt=self._doubt,
-            keeper=StateFile(configuration.state_dir, ring.name, "state_dir", own.roots),
+            keeper=self._keeper,
             loses=lacks,
+            able=own.able,
         )
         if own.root and own.kek:
             self.leader = Leader(
@@ -105,7 +111,7 @@ class RingService:
                 kek=own.kek,
                 clock=clock,
                 owner=lambda: f"{instance}/{secrets.token_urlsafe(16)}",
-                mint=partial(mint_aside, kek=own.kek),
+                mint=mint_aside,
                 lease_ttl=configuration.lease_ttl,
                 observer=observer,
             )
@@ -121,6 +127,13 @@ class RingService:
         finally:
             self.state.is_leading = False
             await self.store.close()
+
+    async def change_secrets(self, own: Secrets) -> None:
+        """From now on hold these; whether this daemon may lead does not change while it runs."""
+        self._keeper.roots = own.roots
+        await self.follower.change_secrets(own.roots, own.kek, own.able)
+        if self.leader and own.root and own.kek:
+            self.leader.change_secrets(own.root, own.kek)
 
     def _doubt(self) -> None:
         if self.leader:

@@ -38,7 +38,7 @@ def real_ring(now: datetime = NOW, **rules: Any) -> Ring:
     chosen = policy(**{"algorithm": "ES256", **rules})
     keys = tuple(fresh(wanted, n) for n, wanted in enumerate(first_keys_wanted(chosen)))
     return first_ring(
-        ring_id="r1", name="access-token", policy=chosen, fresh=keys, now=now, epoch=1
+        ring_id="r1", name="access-token", policy=chosen, fresh=keys, kek="", now=now, epoch=1
     )
 
 

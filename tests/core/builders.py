@@ -51,7 +51,9 @@ def policy(**changes: Any) -> Policy:
 def new_ring(rules: Policy | None = None, now: datetime = NOW) -> Ring:
     rules = rules or policy()
     keys = tuple(fresh(wanted) for wanted in first_keys_wanted(rules))
-    return first_ring(ring_id="r1", name="access-token", policy=rules, fresh=keys, now=now, epoch=1)
+    return first_ring(
+        ring_id="r1", name="access-token", policy=rules, fresh=keys, kek="kek-1", now=now, epoch=1
+    )
 
 
 def nobody(trusted_from: datetime = NOW) -> Confirmations:

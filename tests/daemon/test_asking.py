@@ -15,7 +15,7 @@ from ringkeeper.wire import Command, Request, open_request, sign_event
 from ringkeeperd.audit import REQUEST_REFUSED, ROTATION_ASKED, event
 from ringkeeperd.leader_store import Entry, RedisLeaderStore
 from ringkeeperd.operator import Operator
-from tests.plugins.rings import LedRing
+from tests.plugins.rings import LedRing, answered
 
 WAIT = timedelta(seconds=5)
 
@@ -69,9 +69,9 @@ async def test_a_ring_that_moved_on_meanwhile_is_looked_at_and_asked_again(
     async def answer(request: Request, entry: Entry) -> None:
         if request.version == 1:
             led.turn()
-            await store.dismiss(entry, told(led, request.id, REQUEST_REFUSED, why="moved on"))
+            await answered(store, entry, told(led, request.id, REQUEST_REFUSED, why="moved on"))
         else:
-            await store.dismiss(entry, told(led, request.id, ROTATION_ASKED))
+            await answered(store, entry, told(led, request.id, ROTATION_ASKED))
 
     async with led_by(led, answer) as asked:
         done = await operator.ask(led.root, Command.ROTATE, reason="test", wait=WAIT)
@@ -84,7 +84,7 @@ async def test_what_was_refused_for_good_is_asked_once(
     led: LedRing, store: RedisLeaderStore, operator: Operator
 ) -> None:
     async def answer(request: Request, entry: Entry) -> None:
-        await store.dismiss(entry, told(led, request.id, REQUEST_REFUSED, why="the ring is full"))
+        await answered(store, entry, told(led, request.id, REQUEST_REFUSED, why="the ring is full"))
 
     async with led_by(led, answer) as asked:
         with pytest.raises(RequestRefused, match="the ring is full"):
@@ -103,8 +103,8 @@ async def test_only_what_the_root_signed_about_this_request_is_its_answer(
             told(led, request.id, ROTATION_ASKED, TrustRoot.generate()),
             told(led, "another request", ROTATION_ASKED),
         ):
-            await store.dismiss(entry, lie)
-        await store.dismiss(entry, told(led, request.id, REQUEST_REFUSED, why="the truth"))
+            await answered(store, entry, lie)
+        await answered(store, entry, told(led, request.id, REQUEST_REFUSED, why="the truth"))
 
     async with led_by(led, answer):
         with pytest.raises(RequestRefused, match="the truth"):
@@ -125,7 +125,7 @@ async def test_without_an_answer_an_operator_is_told_what_became_of_the_request(
 
     async def is_taken(request: str) -> str:
         entry = await ask(request)
-        await store.dismiss(Entry(entry, request), None)  # by a leader that then dies
+        await answered(store, Entry(entry, request))  # by a leader that then dies
         return entry
 
     monkeypatch.setattr(store, "ask", is_taken)
@@ -137,7 +137,7 @@ async def test_a_request_says_until_when_somebody_waits_for_it(
     led: LedRing, store: RedisLeaderStore, operator: Operator
 ) -> None:
     async def answer(request: Request, entry: Entry) -> None:
-        await store.dismiss(entry, told(led, request.id, ROTATION_ASKED))
+        await answered(store, entry, told(led, request.id, ROTATION_ASKED))
 
     async with led_by(led, answer) as asked:
         await operator.ask(led.root, Command.REVOKE, kid="d-1", reason="leaked", wait=WAIT)

@@ -147,7 +147,7 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["i1", "i2"]), version=SMALL)
     def confirm(self, name: str, version: int) -> None:
-        record = f'{{"role":"sign","epoch":1,"version":{version}}}'
+        record = f'{{"role":"sign","epoch":1,"version":{version},"keks":["k"],"roots":["r"]}}'
         self.model.confirm(name, record)
         self.do(self.store.confirm(name, record))
         self.compare()
@@ -164,16 +164,27 @@ class Agreement(RuleBasedStateMachine):
         self.entries.append((self.do(self.store.ask(text)), str(self.model.serial)))
         self.compare()
 
-    @rule(which=st.integers(0, 5), is_withdrawn=st.booleans())
-    def take_a_request(self, which: int, is_withdrawn: bool) -> None:
+    @rule(which=st.integers(0, 5))
+    def withdraw(self, which: int) -> None:
         if which < len(self.entries):
             real, told = self.entries[which]
             there = self.model.data.requests.pop(told, None) is not None
-            if is_withdrawn:
-                assert self.do(self.store.withdraw(real)) == there
-            else:
-                self.do(self.store.dismiss(Entry(real, ""), None))
+            assert self.do(self.store.withdraw(real)) == there
         self.compare()
+
+    @rule(which=st.integers(0, 5), is_owner=MOSTLY, event=st.sampled_from(["", "r1", "r2"]))
+    def answer(self, which: int, is_owner: bool, event: str) -> None:
+        if which < len(self.entries):
+            (real, told), owner = self.entries[which], self.owner(is_owner)
+            given = self.do(self.store.answer(owner, Entry(real, ""), event))
+            assert given == self.model.answer(owner, told, event)
+        self.compare()
+
+    @rule()
+    def look_at_events(self) -> None:
+        newest = tuple(reversed(self.model.data.events[-20:]))
+        found = self.do(self.store.recent_events(20))
+        assert tuple(entry.document for entry in found) == newest
 
     @rule(text=st.sampled_from(["w1", "w2"]))
     def testify(self, text: str) -> None:

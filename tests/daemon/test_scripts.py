@@ -22,6 +22,7 @@ from ringkeeperd.leader_store import (
     Written,
 )
 from tests.client.waiting import eventually_async
+from tests.plugins.rings import answered
 from tests.plugins.servers import Server
 
 TTL = timedelta(seconds=5)
@@ -219,7 +220,7 @@ async def test_requests_are_read_from_the_oldest_and_dismissed(
             client.xadd(store.layout.requests, {"request": "r2"})
             (later,) = await stream.next()
         assert later.document == "r2"
-        await store.dismiss(asked, "answer")
+        await answered(store, asked, "answer")
         assert client.xlen(store.layout.requests) == 1
         assert client.xlen(store.layout.events) == 1
 
@@ -234,7 +235,7 @@ async def test_a_stream_of_requests_that_began_anew_makes_no_leader_deaf(
             client.xadd(stream, {"request": "x"}, id="99999999999999-0")
             (high,) = await requests.next()
             assert high.document == "x"
-            await store.dismiss(high, None)
+            await answered(store, high)
             client.delete(stream)
             await store.ask("r1")
             (asked,) = await requests.next()
@@ -252,7 +253,7 @@ async def test_a_request_is_handed_out_once_however_long_its_answer_takes(
         assert [entry.document for entry in asked] == [f"r{number}" for number in range(50)]
         assert await requests.next() == ()
         for entry in asked[:49]:
-            await store.dismiss(entry, None)
+            await answered(store, entry)
         assert await requests.next() == ()
         await store.ask("later")
         assert [entry.document for entry in await requests.next()] == ["later"]
@@ -271,12 +272,12 @@ async def test_a_flood_of_requests_is_handed_out_only_as_fast_as_it_is_answered(
             asked += await requests.next()
         assert len(asked) == 40
         for entry in asked:
-            await store.dismiss(entry, None)
+            await answered(store, entry)
         while len(asked) < 100:
             more = await requests.next()
             asked += more
             for entry in more:
-                await store.dismiss(entry, None)
+                await answered(store, entry)
     assert [entry.document for entry in asked] == [f"r{number}" for number in range(100)]
 
 
@@ -292,7 +293,7 @@ async def test_a_stream_of_requests_that_takes_no_more_is_renewed_once_it_is_ans
         async with store.requests() as requests:
             (asked,) = await requests.next()
             assert await requests.next() == ()
-            await store.dismiss(asked, None)
+            await answered(store, asked)
             assert await requests.next() == ()
             reading = asyncio.create_task(requests.next())
             await eventually_async(lambda: not client.exists(store.layout.requests))
@@ -338,8 +339,9 @@ async def test_a_request_is_dismissed_although_the_audit_takes_no_answer(
         await store.ask("r1")
         async with store.requests() as requests:
             (asked,) = await requests.next()
-            with pytest.raises(RedisUnavailable):
-                await store.dismiss(asked, "refused")
+            outcome = await answered(store, asked, "refused")
+            assert isinstance(outcome, Written)
+            assert outcome.untold
         assert client.xlen(store.layout.requests) == 0
 
 

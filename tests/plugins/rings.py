@@ -16,7 +16,14 @@ from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeperd.founding import found
-from ringkeeperd.leader_store import Acquired, Edition, RedisLeaderStore, Written
+from ringkeeperd.leader_store import (
+    Acquired,
+    Edition,
+    Entry,
+    Outcome,
+    RedisLeaderStore,
+    Written,
+)
 from ringkeeperd.minting import Minted, mint, mint_aside
 from ringkeeperd.rotation import (
     Activate,
@@ -62,7 +69,8 @@ class LedRing:
             policy=self.policy,
             store=store,
             root=self.root,
-            mint=lambda wanted: mint_aside(wanted, self.kek),
+            kek=self.kek,
+            mint=mint_aside,
             clock=_CLOCK,
             owner=_OWNER,
         )
@@ -193,6 +201,16 @@ class LedRing:
 
         with ThreadPoolExecutor(1) as aside:
             return aside.submit(lambda: asyncio.run(main())).result()
+
+
+async def answered(store: RedisLeaderStore, entry: Entry, event: str = "") -> Outcome:
+    """What answering a request comes to, by a leader that leads for just that long."""
+    acquired = await store.acquire(_OWNER, timedelta(seconds=30), 0)
+    assert isinstance(acquired, Acquired)
+    try:
+        return await store.answer(_OWNER, entry, event)
+    finally:
+        await store.release(_OWNER)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ringkeeper.follower import Follower
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Key, KeyState
 from ringkeeper.witness import Witness
-from ringkeeperd import leader, merge, rotation
+from ringkeeperd import merge, rotation, term
 from ringkeeperd.leader import Leader
 from ringkeeperd.rotation import Confirmations
 from tests.simulator.redis_model import SimDisk, SimRedis
@@ -107,7 +107,7 @@ PROTECTIONS = (
     Protection(
         "liveness window",
         "a new leader trusts the table of instances at once",
-        _replaced(leader._Term, "_trusts_from", lambda self: self._now()),
+        _replaced(term.Term, "trusts_from", lambda self: self.now()),
     ),
     Protection(
         "fencing",
@@ -188,6 +188,6 @@ PROTECTIONS = (
     Protection(
         "comparison of clocks",
         "a leader believes its clock, whatever Redis' says",
-        _replaced(leader._Term, "_offset", property(lambda _: timedelta(0))),
+        _replaced(term.Term, "offset", property(lambda _: timedelta(0))),
     ),
 )

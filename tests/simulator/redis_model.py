@@ -153,7 +153,9 @@ class SimRedis:
 
     def is_fenced(self, epoch: int) -> bool:
         """Whether a later leadership than `epoch` began."""
-        return bool(re.fullmatch(r"[0-9]+", self.data.epoch)) and int(self.data.epoch) > epoch
+        # Lua has no integers: beyond 2^53 two numbers may be one to it.
+        is_count = re.fullmatch(r"[0-9]+", self.data.epoch)
+        return bool(is_count) and float(self.data.epoch) > float(epoch)
 
     def is_expected(self, snapshot: str) -> bool:
         """Whether the keyring is `snapshot`."""
@@ -175,6 +177,15 @@ class SimRedis:
         self.say(Published("", proof))
         return Written(has_witness=bool(data.witness))
 
+    def answer(self, owner: str, entry: str, event: str) -> Outcome:
+        """answer.lua."""
+        if not self.is_owner(owner):
+            return Fenced("the lease is not ours any more")
+        self.data.requests.pop(entry, None)
+        if event and self.data.events[-1:] != [event]:
+            self.data.events.append(event)
+        return Written()
+
     def heard(self, owner: str, testimony: str) -> None:
         """hear.lua."""
         if self.is_owner(owner) and self.data.witness == testimony:
@@ -189,7 +200,15 @@ class SimRedis:
         """instances.lua."""
         now = self.clock.now()
         return tuple(
-            Instance(name, fields["role"], fields["epoch"], fields["version"], seen)
+            Instance(
+                name,
+                fields["role"],
+                fields["epoch"],
+                fields["version"],
+                seen,
+                frozenset(fields.get("keks", ())),
+                frozenset(fields.get("roots", ())),
+            )
             for name, (record, seen) in self.data.instances.items()
             if now - seen <= window and (fields := json.loads(record))
         )
@@ -426,9 +445,14 @@ class SimStore:
         waiting = await self.link.call(lambda: dict(self.redis.data.requests))
         return tuple(Entry(entry, document) for entry, document in waiting.items())
 
-    async def dismiss(self, asked: Entry, event: str | None) -> None:
-        """As `LeaderStore.dismiss`."""
-        await self.link.call(lambda: self.redis.data.requests.pop(asked.id, None))
+    async def answer(self, owner: str, asked: Entry, event: str) -> Outcome:
+        """As `LeaderStore.answer`."""
+        return await self.link.call(lambda: self.redis.answer(owner, asked.id, event))
+
+    async def recent_events(self, most: int) -> tuple[Entry, ...]:
+        """As `LeaderStore.recent_events`."""
+        newest = await self.link.call(lambda: self.redis.data.events[-most:])
+        return tuple(Entry("", document) for document in reversed(newest))
 
 
 @dataclass

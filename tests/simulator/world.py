@@ -194,6 +194,7 @@ class World:
             policy=self.policy,
             store=SimStore(lambda: self.reached["founder"], Link(self.random, loss=0)),
             root=self.root,
+            kek=self.kek,
             mint=self._mint,
             clock=self.clock,
             owner="founder",
@@ -276,11 +277,11 @@ class World:
             process.took_at = self.time
             self.judge.changed(process)
 
-    async def _mint(self, wanted: KeyWanted) -> Minted:
+    async def _mint(self, wanted: KeyWanted, kek: Kek) -> Minted:
         await asyncio.sleep(self.random.uniform(0.05, 0.5))
         private = PrivateKey.from_secret_jwk(self._ed25519(), "EdDSA")
         return Minted(
-            FreshKey(wanted.kind, wanted.algorithm, private.public_jwk), self.kek.seal(private)
+            FreshKey(wanted.kind, wanted.algorithm, private.public_jwk), kek.seal(private)
         )
 
     def some_kek(self) -> Kek:

@@ -42,10 +42,16 @@ def vector(algorithm: str) -> dict[str, Any]:
         for w, key in zip(wanted, private, strict=True)
     )
     ring = first_ring(
-        ring_id="vector-ring", name="access-token", policy=policy, fresh=fresh, now=NOW, epoch=1
+        ring_id="vector-ring",
+        name="access-token",
+        policy=policy,
+        fresh=fresh,
+        kek=kek.kid,
+        now=NOW,
+        epoch=1,
     )
     snapshot = sign_snapshot(ring, root)
-    proof = sign_proof(ring, snapshot, NOW + timedelta(seconds=1), root)
+    proof = sign_proof(ring, snapshot, NOW + timedelta(seconds=1), root, events=4)
     opened = {key.kid: half for key, half in zip(fresh, private, strict=True)}
     held = Replica("access-token", root.public).offer(snapshot, proof, NOW).with_keys({}, opened)
     request = Request(
@@ -68,6 +74,7 @@ def vector(algorithm: str) -> dict[str, Any]:
         at=NOW,
         event="ring made",
         fields={"kid": fresh[0].kid},
+        number=1,
     )
     return {
         "note": "made for tests; the private keys are public knowledge",

@@ -1,0 +1,24 @@
+-- Take an operator's request off the stream, and say why nothing came of it. Promise 12.
+--
+-- KEYS[1] lease (string)
+-- KEYS[2] requests (stream)
+-- KEYS[3] events (stream)
+-- ARGV[1] owner token
+-- ARGV[2] the id of the request's entry
+-- ARGV[3] audit event; empty where a publication told it
+-- ARGV[4] most events to keep, about
+-- Returns {'ok', why the event could not be written, else ''}, or {'fenced', '...'}. Idempotent.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+    return {'fenced', 'the lease is not ours any more'}
+end
+redis.pcall('XDEL', KEYS[2], ARGV[2])
+if ARGV[3] == '' then
+    return {'ok', ''}
+end
+local newest = redis.pcall('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+if not newest['err'] and newest[1] and newest[1][2][2] == ARGV[3] then
+    return {'ok', ''}
+end
+local told = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], '*', 'event', ARGV[3])
+return {'ok', type(told) == 'table' and told['err'] or ''}

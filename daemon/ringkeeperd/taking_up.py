@@ -1,0 +1,213 @@
+"""How a term comes to hold the ring. Promises 6 and 7 live here, `healing` decides.
+
+What Redis holds is laid beside what is known of the ring by this process, by its former self (a
+file), by a witness. What Redis lost is put back; what cannot be read is not overwritten, and who
+cannot open or sign what the ring needs does not lead it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.durations import format_duration
+from ringkeeper.errors import ClocksApart, DocumentError, RingMissing, SealBroken, SecretError
+from ringkeeper.testimony import Testimony
+from ringkeeper.trust import root_of
+from ringkeeper.wire import open_event, open_proof
+from ringkeeperd.audit import ring_rewrapped
+from ringkeeperd.healing import check_identity, diagnose, evidence_of, found_in
+from ringkeeperd.leader_store import LeaseLost
+from ringkeeperd.rewrapping import lacking, rewrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import timedelta
+
+    from ringkeeper.ring import Ring
+    from ringkeeper.testimony import History
+    from ringkeeperd.audit import Fields
+    from ringkeeperd.healing import Diagnosis, Evidence
+    from ringkeeperd.term import Term
+
+_AGAIN_AFTER: Final = 0.2
+_RECENT: Final = 20
+"""Audit events that are looked at to know how far they were counted."""
+
+
+class TakingUp:
+    """Reads, judges and, where it lacks something, heals the ring of one term."""
+
+    def __init__(self, term: Term) -> None:
+        self._term = term
+        self._leader = term.leader
+        self._store = term.store
+
+    async def load(self) -> None:
+        """Take up the ring that Redis holds; heal it first where it lacks what is known.
+
+        Raises:
+            DocumentError, SealBroken, SecretError, ClocksApart: it must not be led from here;
+                nothing changed.
+        """
+        while not await self._is_taken_up():
+            await asyncio.sleep(_AGAIN_AFTER)
+            self._term.check_lease()
+
+    async def _is_taken_up(self) -> bool:
+        """Whether the ring is ours to lead now; False if Redis changed meanwhile: look again."""
+        term, leader, began = self._term, self._leader, self._term.clock.monotonic()
+        name, roots = leader.follower.replica.name, leader.follower.replica.roots
+        leader.is_doubtful = False
+        stored = await self._store.read()
+        found = found_in(Testimony(stored.snapshot, stored.proof, {}), name, roots)
+        term.vouched_at = found.proved_at if found else None
+        told = await self._store.testimony()
+        shown = [*leader.follower.testimonies(), *_decoded(told)]
+        known = self._known(found, told)
+        editions = [side.history.ring for side in known] + ([found.ring] if found else [])
+        kids = {key.kid for ring in editions for key in ring.keys if key.may_verify}
+        there = await self._store.sealed(sorted(kids))
+        now = term.now()
+        diagnosis = diagnose(found, known, there, stored.version, now=now, epoch=term.epoch)
+        if diagnosis is None:
+            raise RingMissing(
+                f"redis holds no ring {name!r}, and nobody here knows it; if it is new, run "
+                "ringkeeper init; else start a daemon or an app that knew it, or restore Redis"
+            )
+        leader.seen_epoch = max(leader.seen_epoch, *(ring.epoch for ring in editions))
+        if leader.seen_epoch > term.epoch:
+            raise LeaseLost("redis counts epochs from further back; leading anew, above the ring's")
+        self._wait_for_lost(diagnosis)
+        self._check_seals(diagnosis, there)
+        signed_by = next(
+            map(root_of, filter(None, [stored.snapshot, *(t.snapshot for t in shown)]))
+        )
+        takes_over = await self._takes_over(signed_by, diagnosis.ring)
+        proofs = [stored.proof, *(testimony.proof for testimony in shown)]
+        await self._count_events(diagnosis.ring.id, proofs)
+        term.tell_of_pending(stored.snapshot)
+        if not diagnosis.finding and not takes_over:
+            term.ring, term.snapshot = diagnosis.ring, stored.snapshot
+        else:
+            self._check_clocks(diagnosis.ring.policy.clock_skew)
+            if diagnosis.finding:
+                ring, events = diagnosis.cure(now, term.epoch)
+            else:
+                ring = rewrapped(diagnosis.ring, kek=diagnosis.ring.kek, epoch=term.epoch)
+                lost = f"the private half of {signed_by} is gone"
+                about: Fields = {"root": term.root.kid, "resealed": 0, "reason": lost}
+                events = (ring_rewrapped(ring, now, about),)
+            if not await term.publish(ring, stored.snapshot, diagnosis.put, events, began):
+                return False
+        if told:
+            await self._store.heard(term.owner, told)
+        return True
+
+    def _known(self, found: History | None, told: str) -> list[Evidence]:
+        """What else is known of this ring: by this process first, then by who `told` it."""
+        replica = self._leader.follower.replica
+        known = self._leader.known()
+        ring_id = check_identity(found, known)
+        with suppress(DocumentError):
+            testimony = Testimony.decode(told)
+            witness = evidence_of(testimony, replica.name, replica.roots)
+            # What was signed for a ring of before is nobody's loss.
+            if ring_id in (None, witness.history.ring.id):
+                known.append(self._tried(witness))
+        return known
+
+    def _tried(self, witness: Evidence) -> Evidence:
+        """`witness` without sealed keys that do not open: anyone may have written them there."""
+        opening: dict[str, str] = {}
+        for kid, blob in witness.sealed.items():
+            key = witness.history.ring.key(kid)
+            with suppress(SealBroken):
+                if key:
+                    self._leader.kek.unseal(blob, key)
+                    opening[kid] = blob
+        return witness._replace(sealed=opening)
+
+    # --- what may keep us from leading -----------------------------------------------------------
+
+    def _wait_for_lost(self, diagnosis: Diagnosis) -> None:
+        """Give others the time to show private halves that seem to be gone for good.
+
+        Raises:
+            SealBroken: they still have it.
+        """
+        leader, now = self._leader, self._term.clock.monotonic()
+        if not diagnosis.lost:
+            leader.bereft_since = None
+            return
+        if leader.bereft_since is None:
+            leader.bereft_since = now
+        window = diagnosis.ring.policy.liveness_window
+        if now - leader.bereft_since < window.total_seconds():
+            raise SealBroken(
+                f"the private halves of {', '.join(sorted(diagnosis.lost))} are not in Redis; "
+                f"waiting {format_duration(window)} for a daemon or a signing app that has them"
+            )
+
+    def _check_seals(self, diagnosis: Diagnosis, there: Mapping[str, str]) -> None:
+        """Promise 7: who cannot open the private keys must not lead."""
+        held = self._leader.follower.replica.held
+        opened = held.signing if held else {}
+        blobs = {**diagnosis.put, **there}
+        for key in diagnosis.ring.may_sign_next:
+            if key.kid not in opened and key.kid not in diagnosis.lost:
+                self._leader.kek.unseal(blobs[key.kid], key)
+
+    async def _takes_over(self, signed_by: str, ring: Ring) -> bool:
+        """Sign by the root that signed the ring; whether another has to, for that one is gone.
+
+        Raises:
+            SecretError: its private half is not here, and not everybody would follow another one.
+        """
+        leader, now = self._leader, self._term.clock.monotonic()
+        self._term.root = leader.root.using(signed_by)
+        if signed_by in leader.root.kids:
+            leader.rootless_since = None
+            return False
+        if leader.rootless_since is None:
+            leader.rootless_since = now
+        window = ring.policy.liveness_window
+        instances = await self._store.instances(window)
+        behind = lacking(instances, kek="", root=self._term.root.kid)
+        if behind or not instances or now - leader.rootless_since < window.total_seconds():
+            named = f"; {min(behind)} does not pin {self._term.root.kid}" if behind else ""
+            raise SecretError(
+                f"the ring is signed by the root {signed_by}, whose private half this daemon does "
+                f"not have{named}; put that back into trust_root, behind the present one, and "
+                "let ringkeeper rewrap do the change"
+            )
+        return True
+
+    def _check_clocks(self, skew: timedelta) -> None:
+        if abs(self._term.offset) > skew:
+            raise ClocksApart(
+                "the ring is to be healed, but this clock differs from Redis' by "
+                f"{format_duration(abs(self._term.offset))}; set both right, and it goes on by "
+                "itself"
+            )
+
+    async def _count_events(self, ring_id: str, proofs: Iterable[str]) -> None:
+        """Count audit events on from the highest number that anything signed shows."""
+        roots = self._leader.follower.replica.roots
+        for proof in proofs:
+            with suppress(DocumentError):
+                opened = open_proof(proof, roots)
+                if opened.ring_id == ring_id:
+                    self._leader.told = max(self._leader.told, opened.events)
+        for entry in await self._store.recent_events(_RECENT):
+            with suppress(DocumentError):
+                event = open_event(entry.document, roots)
+                if event.ring_id == ring_id:
+                    self._leader.told = max(self._leader.told, event.number)
+
+
+def _decoded(text: str) -> list[Testimony]:
+    with suppress(DocumentError):
+        return [Testimony.decode(text)]
+    return []

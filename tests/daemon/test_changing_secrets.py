@@ -1,0 +1,272 @@
+"""KEK and trust root are changed while daemons and apps run, and nobody notices. Promises 1, 4, 8."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringkeeper
+from ringkeeper.errors import TokenError
+from ringkeeper.layout import Layout
+from ringkeeper.sealing import kek_of
+from ringkeeper.secret_files import read_kek, read_pinned_roots, read_root
+from ringkeeper.trust import root_of
+from tests.plugins.daemons import Site, eventually
+from tests.plugins.servers import Server
+
+LAYOUT = Layout("access-token")
+
+
+def connected(site: Site, kek: Any = "kek.jwk", root: Any = "root.pub.jwk") -> ringkeeper.Keyring:
+    return ringkeeper.Keyring.connect(
+        site.redis_url,
+        trust_root=site.folder / root if isinstance(root, str) else root,
+        kek=site.folder / kek if isinstance(kek, str) else kek,
+    )
+
+
+class Traffic:
+    """Two apps sign for one another, a third one only verifies, from here until it is stopped."""
+
+    def __init__(self, site: Site) -> None:
+        self.apps = [connected(site), connected(site), connected(site, kek=None)]
+        self.verified = 0
+        self.rejected: list[str] = []
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        tokens: list[str] = []
+        while not self._is_over.wait(0.01):
+            tokens = [*tokens[-200:], *(app.sign({"sub": "alice"}) for app in self.apps[:2])]
+            for app in self.apps:
+                for token in (tokens[0], tokens[-1], tokens[-2]):
+                    try:
+                        app.verify(token)
+                        self.verified += 1
+                    except TokenError as error:
+                        self.rejected.append(str(error))
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+        for app in self.apps:
+            app.close()
+
+
+@contextmanager
+def traffic(site: Site) -> Iterator[Traffic]:
+    made = Traffic(site)
+    try:
+        yield made
+        verified = made.verified
+        eventually(lambda: made.verified > verified + 20)
+    finally:
+        made.stop()
+    assert made.rejected == []
+
+
+def rewrapped(site: Site, *options: str) -> None:
+    """`ringkeeper rewrap`, again until everybody has taken up the new files."""
+
+    def is_done() -> bool:
+        result = site.run("rewrap", "--reason", "test", *options)
+        assert result.returncode == 0 or "live instance" in result.stderr, result.stderr
+        return result.returncode == 0
+
+    eventually(is_done, within=20)
+    eventually(lambda: site.run("rewrap", "--check").returncode == 0, within=20)
+
+
+def blobs(server: Server) -> dict[str, str]:
+    with server.client() as client:
+        found: dict[str, str] = client.hgetall(LAYOUT.sealed)
+    return found
+
+
+def keks_on_disk(site: Site) -> set[str | None]:
+    kept = [json.loads(path.read_text()) for path in site.folder.glob("state*/state-*.json")]
+    return {kek_of(blob) for state in kept for blob in state["sealed"].values()}
+
+
+def test_a_kek_is_changed_under_traffic(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    site = make_site(any_server.url)
+    site.daemon(init=True)
+    site.daemon()
+    former = read_kek(site.folder / "kek.jwk").kid
+    with traffic(site) as going:
+        said = site.done("init", "--new-kek")
+        assert "in front of what was there" in said
+        fresh, still = read_kek(site.folder / "kek.jwk").kids
+        assert still == former
+        assert "holds 2 already" in site.refused("init", "--new-kek")
+        assert "is sealed by the KEK" in site.refused("rewrap", "--check")
+        site.done("rotate", "--now", "--reason", "between two steps all goes on")
+        assert {kek_of(blob) for blob in blobs(any_server).values()} == {former}
+        rewrapped(site)
+        assert {kek_of(blob) for blob in blobs(any_server).values()} == {fresh}
+        eventually(lambda: keks_on_disk(site) == {fresh})
+        assert "dropped the former one from" in site.done("rewrap", "--drop-former")
+        assert read_kek(site.folder / "kek.jwk").kids == (fresh,)
+        site.leader().kill()
+        site.leader()
+        site.done("rotate", "--now", "--reason", "by the other daemon")
+        assert {kek_of(blob) for blob in blobs(any_server).values()} == {fresh}
+        eventually(lambda: all(app.version == going.apps[0].version for app in going.apps))
+        with connected(site) as late:
+            assert late.verify(late.sign({"sub": "bob"}))["sub"] == "bob"
+    told = json.loads(site.done("watch", "--no-follow", "--json", "--last", "100").splitlines()[-1])
+    assert told["flaw"] is None
+
+
+def test_a_trust_root_is_changed_under_traffic(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    site = make_site(any_server.url)
+    site.daemon(init=True)
+    site.daemon()
+    follower = site.daemon(lead=False, trust_root=None, kek=None)
+    former = read_root(site.folder / "root.jwk").kid
+    with traffic(site) as going:
+        site.done("init", "--new-root")
+        fresh, still = read_root(site.folder / "root.jwk").kids
+        assert still == former
+        assert set(read_pinned_roots(site.folder / "root.pub.jwk").kids) == {former, fresh}
+        rewrapped(site)
+        with any_server.client() as client:
+            assert root_of(client.hget(LAYOUT.keyring, "snapshot")) == fresh
+        site.done("rewrap", "--drop-former")
+        assert read_pinned_roots(site.folder / "root.pub.jwk").kids == (fresh,)
+        eventually(lambda: len(site.leader().events("secrets taken up")) == 2)
+        site.leader().kill()
+        site.leader()
+        site.done("rotate", "--now", "--reason", "by the other daemon")
+        version = site.status()["version"]
+        eventually(lambda: all(app.version == version for app in going.apps))
+        eventually(lambda: follower.answers("/readyz"))
+        with connected(site) as late:
+            assert late.verify(late.sign({"sub": "bob"}))["sub"] == "bob"
+    assert not site.leader().events("cannot lead")
+
+
+def test_the_ring_does_not_move_while_a_live_instance_could_not_follow(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    site = make_site(any_server.url)
+    site.daemon(init=True)
+    behind = connected(site, kek=read_kek(site.folder / "kek.jwk"))
+    without = connected(site, kek=None, root=read_pinned_roots(site.folder / "root.pub.jwk"))
+    with behind, without:
+        site.done("init", "--new-kek")
+        version = site.status()["version"]
+        eventually(lambda: site.leader().events("secrets taken up"))
+
+        def refusal() -> str:
+            return site.refused("rewrap")
+
+        eventually(lambda: "1 of 3 live instances" in refusal())
+        assert "does not have the KEK" in refusal()
+        assert site.status()["version"] == version
+        site.done("init", "--new-root")
+        eventually(lambda: "2 of 3 live instances" in refusal())
+        assert "does not have the root" in refusal()
+
+        site.done("rewrap", "--now", "--reason", "they are lost anyway")
+        token = behind.sign({"sub": "alice"})
+        with connected(site) as fresh:
+            assert fresh.verify(token)["sub"] == "alice", "what they hold is still good"
+        assert "did not confirm" in site.refused("rewrap", "--check")
+        assert "nothing is dropped" in site.refused("rewrap", "--drop-former")
+
+
+def test_a_leader_without_the_private_half_of_the_rings_root_changes_nothing(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    """Half rotated: the former root was taken out too early, while an app pins nothing else."""
+    site = make_site(any_server.url)
+    site.daemon(init=True).stop()
+    with any_server.client() as client:
+        before = client.hget(LAYOUT.keyring, "snapshot")
+    pinned = read_pinned_roots(site.folder / "root.pub.jwk")
+    site.done("init", "--new-root")
+    root = read_root(site.folder / "root.jwk")
+    (site.folder / "root.jwk").write_text(json.dumps(root.only(root.kid).secret_jwk()))
+    with connected(site, root=pinned) as app:
+        daemon = site.daemon()
+        (told, *_) = eventually(lambda: daemon.events("cannot lead"))
+        assert f"signed by the root {root.kids[1]}" in told["error"]
+        assert "put that back into trust_root" in told["error"]
+        with any_server.client() as client:
+            assert client.hget(LAYOUT.keyring, "snapshot") == before
+        app.close()
+    # Once nobody is left who could not follow, the ring is taken over: that root may be lost.
+    eventually(daemon.leads, within=20)
+    with any_server.client() as client:
+        assert root_of(client.hget(LAYOUT.keyring, "snapshot")) == root.kid
+
+
+def test_secrets_that_cannot_be_used_are_told_and_the_former_stay_in_use(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    site = make_site(any_server.url)
+    daemon = site.daemon(init=True)
+    kek = site.folder / "kek.jwk"
+    shutil.copy(kek, site.folder / "kept.jwk")
+    with connected(site) as app:
+        kek.write_text('{"kty":"oct","k":"c2hvcnQ"}')
+        (told,) = eventually(lambda: daemon.events("secrets rejected"))
+        assert told["error"] == f"{kek}: KEK: a KEK of 40 bits; it must have 256"
+        site.folder.joinpath("config.yaml")
+        site.done("rotate", "--now", "--reason", "it goes on")
+        eventually(lambda: app.version == site.status()["version"])
+        assert app.sign({"sub": "alice"})
+        shutil.copy(site.folder / "kept.jwk", kek)
+        eventually(lambda: daemon.events("secrets taken up"))
+
+
+def test_kubernetes_swaps_a_secret_by_a_link(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    """A mounted Secret: `..data` is a link to a folder, and is replaced whole."""
+    site = make_site(any_server.url)
+    mounted = site.folder / "mounted"
+    for number, name in enumerate(("..one", "..two")):
+        (mounted / name).mkdir(parents=True)
+        shutil.copy(site.folder / "kek.jwk", mounted / name / "kek.jwk")
+        if number:
+            kek = read_kek(site.folder / "kek.jwk")
+            other = type(kek).generate().joined(kek)
+            (mounted / name / "kek.jwk").write_text(json.dumps(other.secret_jwk()))
+    (mounted / "..data").symlink_to("..one")
+    (mounted / "kek.jwk").symlink_to(Path("..data") / "kek.jwk")
+    daemon = site.daemon(init=True, kek="mounted/kek.jwk")
+    with connected(site, kek="mounted/kek.jwk") as app:
+        (mounted / "..new").symlink_to("..two")
+        (mounted / "..new").rename(mounted / "..data")
+        eventually(lambda: daemon.events("secrets taken up"))
+        rewrapped(site)
+        assert {kek_of(blob) for blob in blobs(any_server).values()} == {other.kid}
+        eventually(lambda: app.version == 2)
+
+
+@pytest.mark.parametrize("name", ["kek.jwk", "root.jwk", "root.pub.jwk"])
+def test_adding_a_secret_leaves_mode_and_the_present_one(
+    make_site: Callable[[str], Site], valkey: Server, name: str
+) -> None:
+    site = make_site(valkey.url)
+    site.configure()
+    path = site.folder / name
+    path.chmod(0o640)
+    before = json.loads(path.read_text())
+    site.done("init", "--new-kek" if name == "kek.jwk" else "--new-root")
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert before in json.loads(path.read_text())["keys"]
+    assert not list(site.folder.glob(".*jwk.*"))

@@ -151,8 +151,9 @@ class Answering:
         is_signed_so = root.kid == term.root.kid
         if is_signed_so and kek.kid == ring.kek and not sealed_otherwise(ring, blobs, kek.kid):
             raise RequestRefused(
-                f"everything is sealed by {kek.kid} and signed by {root.kid} already; put the new "
-                "KEK, or root, first into the leader's file"
+                f"the leader's files have {kek.kid} and the root {root.kid} first, which seal and "
+                "sign already; give it files that have the new ones first: it reads them within "
+                "seconds"
             )
         if request.command is Command.REWRAP:
             await self._check_followed(kek, root)

@@ -2,7 +2,8 @@
 
 Everything is real: the daemon, its embedded server, four app processes. Users' tokens are issued
 by one app and checked by the others. With `--faults` an app, then the daemon, are killed (kill -9)
-and started again, over and over. It ends with the count that matters: valid tokens rejected.
+and started again, over and over; with `--secrets` the KEK and the trust root are changed meanwhile.
+It ends with the count that matters: valid tokens rejected.
 
 However it ends, also when interrupted, it takes every process that it started along.
 """
@@ -50,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `ringkeeper demo` takes."""
     parser.add_argument("--faults", action="store_true", help="kill -9 apps and the daemon, 120 s")
     parser.add_argument(
+        "--secrets", action="store_true", help="change the KEK and the trust root meanwhile"
+    )
+    parser.add_argument(
         "--seconds",
         type=positive,
         metavar="SECONDS",
@@ -78,7 +82,13 @@ def _interval(text: str) -> float:
 def main(parsed: argparse.Namespace) -> int:
     """Run the demo; 0 if no valid token was rejected, and enough keys turned to tell."""
     seconds = parsed.seconds or (2 * _FULL_LENGTH if parsed.faults else _FULL_LENGTH)
-    demo = Demo(seconds, parsed.interval, has_faults=parsed.faults, is_quiet=parsed.json)
+    demo = Demo(
+        seconds,
+        parsed.interval,
+        has_faults=parsed.faults,
+        has_new_secrets=parsed.secrets,
+        is_quiet=parsed.json,
+    )
     try:
         asyncio.run(demo.run())
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -115,7 +125,13 @@ class Demo:
     """One run."""
 
     def __init__(
-        self, seconds: float, interval: float, *, has_faults: bool, is_quiet: bool
+        self,
+        seconds: float,
+        interval: float,
+        *,
+        has_faults: bool,
+        has_new_secrets: bool,
+        is_quiet: bool,
     ) -> None:
         """Last `seconds`, with keys that sign for `interval` seconds."""
         self.folder = Path(tempfile.mkdtemp(prefix="ringkeeper-demo-"))
@@ -123,6 +139,9 @@ class Demo:
         self._seconds = seconds
         self._interval = interval
         self._has_faults = has_faults
+        self._has_new_secrets = has_new_secrets
+        self._changed: list[str] = []
+        """What was changed, and is not needed any more."""
         self._is_quiet = is_quiet
         self._daemon: Process | None = None
         self._apps: dict[int, Process] = {}
@@ -152,7 +171,10 @@ class Demo:
                 await self._start_app(number)
             await self._apps_ready()
             self._began = asyncio.get_running_loop().time()
-            await first_of(self._watch(ring), *([self._break_things()] if self._has_faults else []))
+            work = [self._watch(ring)]
+            work += [self._break_things()] if self._has_faults else []
+            work += [self._change_secrets()] if self._has_new_secrets else []
+            await first_of(*work)
 
     def _heed_signals(self) -> None:
         """End in order on the first signal; an impatient second one must not cut that short."""
@@ -286,6 +308,27 @@ class Demo:
             await asyncio.sleep(1)
             await self._start_daemon()
 
+    async def _change_secrets(self) -> None:
+        """A fresh KEK and a fresh root, in the order of docs/secrets.md, as often as fits."""
+        while True:
+            await asyncio.sleep(self._interval / 2)
+            await self._command("init", "--new-kek")
+            await self._command("init", "--new-root")
+            while not await self._command("rewrap", "--reason", "demo"):
+                await asyncio.sleep(0.5)
+            while not await self._command("rewrap", "--drop-former"):
+                await asyncio.sleep(0.5)
+            self._changed += ["KEK", "root"]
+
+    async def _command(self, *arguments: str) -> bool:
+        """Whether a `ringkeeper` command did what it was to do."""
+        process = await self._start("ringkeeperd", *arguments, "--config", str(self.config))
+        try:
+            return await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+
     # --- watching --------------------------------------------------------------------------------
 
     async def _watch(self, ring: Keyring) -> None:
@@ -335,6 +378,8 @@ class Demo:
             table.add_row("propagation", f"{max(last)} ms from the decision to the last app")
         if self._faults:
             table.add_row("killed", ", ".join(self._faults[-4:]))
+        if self._has_new_secrets:
+            table.add_row("changed", ", ".join(self._changed[-4:]) or "nothing yet")
         return table
 
     @property
@@ -356,6 +401,7 @@ class Demo:
             "paused": totals.paused,
             "overdue": totals.overdue,
             "killed": len(self._faults),
+            "secrets_changed": len(self._changed),
             "propagation_ms_median": round(statistics.median(spread)),
             "propagation_ms_max": max(spread),
         }
@@ -364,6 +410,8 @@ class Demo:
         )
         if totals.rejected:
             verdict = f"it failed: valid tokens were refused, {len(totals.rejected)} of them"
+        elif self._has_new_secrets and not self._changed:
+            verdict = "it proves nothing: neither KEK nor root was changed in that time"
         elif too_few or not totals.verified:
             verdict = "it proves nothing: too few keys turned, or nothing was verified"
         else:
@@ -392,6 +440,7 @@ _MEANING = {
     "paused": "asked of an app without Redis: nothing judged",
     "overdue": "expired on the way, and refused for that",
     "killed": "apps and daemons, with kill -9",
+    "secrets_changed": "KEKs and roots of before, out of every file",
     "propagation_ms_max": "from a decision to the last app that has it",
 }
 

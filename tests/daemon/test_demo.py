@@ -19,13 +19,15 @@ from tests.plugins.daemons import clean_environment, eventually
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("faults", [[], ["--faults"]], ids=["calm", "faults"])
-def test_no_valid_token_is_rejected_while_keys_turn(faults: list[str]) -> None:
+@pytest.mark.parametrize("what", ["calm", "faults", "secrets"])
+def test_no_valid_token_is_rejected_while_keys_turn(what: str) -> None:
+    seconds = {"calm": "20", "faults": "32", "secrets": "32"}[what]
+    options = [] if what == "calm" else [f"--{what}"]
     with tempfile.TemporaryDirectory(prefix="rk-") as folder:
         result = subprocess.run(
             [
                 sys.executable, "-m", "ringkeeperd", "demo", "--json",
-                "--interval", "3", "--seconds", "32" if faults else "20", *faults,
+                "--interval", "3", "--seconds", seconds, *options,
             ],
             capture_output=True,
             text=True,
@@ -40,12 +42,13 @@ def test_no_valid_token_is_rejected_while_keys_turn(faults: list[str]) -> None:
     assert summary["rotations"] >= 5
     assert summary["removed"] >= 1
     assert summary["verified"] > 1000
-    assert bool(summary["killed"]) == bool(faults)
+    assert bool(summary["killed"]) == (what == "faults")
+    assert bool(summary["secrets_changed"]) == (what == "secrets")
     assert left == []
 
 
 def summary_of(capsys: Any, totals: Totals, *, rotations: int = 6) -> tuple[int, list[str]]:
-    demo = Demo(60, 10, has_faults=False, is_quiet=False)
+    demo = Demo(60, 10, has_faults=False, has_new_secrets=False, is_quiet=False)
     demo.folder.rmdir()
     demo._signers = [f"d-{n}" for n in range(rotations + 1)]
     demo._removed = {"d-0"}

@@ -569,7 +569,7 @@ class Follower:
         outdated = {k for k, blob in held.sealed.items() if sealed_by not in ("", kek_of(blob))}
         opening = {*held.lacks, *(outdated & signers)} if self._kek else set()
         every = [key.kid for key in held.ring.keys if key.may_verify] if self._loses else []
-        opened, _ = await self._unsealed(held, opening - outdated, held.sealed)
+        opened, _ = await self._unsealed(held, sorted(opening - outdated), held.sealed)
         wanted = {kid for kid in opening if kid not in opened} | outdated
         wanted |= {kid for kid in every if kid not in held.sealed}
         sealed = await self._store.sealed(sorted(wanted))

@@ -152,6 +152,12 @@ class TakingUp:
 
     def _check_seals(self, diagnosis: Diagnosis, there: Mapping[str, str]) -> None:
         """Promise 7: who cannot open the private keys must not lead."""
+        kek = diagnosis.ring.kek
+        if kek and kek not in self._leader.kek.kids:
+            raise SealBroken(
+                f"the ring is sealed by the KEK {kek}, which this daemon does not have; put it "
+                "back into kek, behind the present one, and let ringkeeper rewrap do the change"
+            )
         held = self._leader.follower.replica.held
         opened = held.signing if held else {}
         blobs = {**diagnosis.put, **there}

@@ -214,6 +214,27 @@ def test_a_leader_without_the_private_half_of_the_rings_root_changes_nothing(
         assert root_of(client.hget(LAYOUT.keyring, "snapshot")) == root.kid
 
 
+def test_a_kek_that_was_swapped_instead_of_added_stops_the_leader_and_nothing_else(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    site = make_site(any_server.url)
+    daemon = site.daemon(init=True)
+    kek = site.folder / "kek.jwk"
+    former = read_kek(kek)
+    with connected(site, kek=former) as app, any_server.client() as client:
+        eventually(daemon.leads)
+        before = client.hgetall(LAYOUT.sealed)
+        kek.write_text(json.dumps(type(former).generate().secret_jwk()))
+        (told, *_) = eventually(lambda: daemon.events("cannot lead"))
+        assert f"sealed by the KEK {former.kid}, which this daemon does not have" in told["error"]
+        assert client.hgetall(LAYOUT.sealed) == before
+        assert app.verify(app.sign({"sub": "alice"}))
+        both = type(former).generate().joined(former)
+        kek.write_text(json.dumps(both.secret_jwk()))
+        eventually(daemon.leads, within=20)
+        assert client.hgetall(LAYOUT.sealed) == before
+
+
 def test_secrets_that_cannot_be_used_are_told_and_the_former_stay_in_use(
     make_site: Callable[[str], Site], any_server: Server
 ) -> None:

@@ -57,13 +57,20 @@ class Kek:
         Raises:
             SecretError: not symmetric keys of 256 bits.
         """
-        members = jwk.get("keys", [jwk])
-        if not isinstance(members, list) or not members:
-            raise SecretError("a JWK Set without a key in it")
-        keys = [_import(member) for member in members]
-        if len(dict(keys)) < len(keys):
-            raise SecretError("a JWK Set with two KEKs of one kid; tell them apart")
-        return cls(dict(keys))
+        made = cls._made_of(jwk)
+        # Raised where the JWK is no local any more: error reporters ship those of all frames.
+        del jwk
+        if isinstance(made, SecretError):
+            raise made
+        return made
+
+    @classmethod
+    def _made_of(cls, jwk: Mapping[str, Any]) -> Kek | SecretError:
+        """The KEK in `jwk`, or why there is none; no frame with its bytes in it is left."""
+        try:
+            return cls(dict(_members_of(jwk)))
+        except SecretError as error:
+            return SecretError(str(error))
 
     @property
     def kid(self) -> str:
@@ -99,10 +106,25 @@ class Kek:
         return members[0] if len(members) == 1 else {"keys": members}
 
     def seal(self, private: PrivateKey) -> str:
-        """`private` as a compact JWE."""
-        header = {**_HEADER, "kid": self.kid}
-        body = json.dumps(private.secret_jwk(), separators=(",", ":")).encode()
-        return jwe.encrypt_compact(header, body, self._keys[self.kid], algorithms=_ALGORITHMS)
+        """`private` as a compact JWE.
+
+        Raises:
+            SealBroken: it cannot be encrypted, for no reason that anybody thought of.
+        """
+        sealed = self._sealed(private)
+        if isinstance(sealed, SealBroken):
+            # Raised where the plaintext is no local: error reporters ship those of all frames.
+            raise sealed
+        return sealed
+
+    def _sealed(self, private: PrivateKey) -> str | SealBroken:
+        """`private` as a compact JWE, or why not; no plaintext leaves this frame."""
+        try:
+            header = {**_HEADER, "kid": self.kid}
+            body = json.dumps(private.secret_jwk(), separators=(",", ":")).encode()
+            return jwe.encrypt_compact(header, body, self._keys[self.kid], algorithms=_ALGORITHMS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its traceback holds the plaintext
+            return SealBroken(f"a fresh key cannot be sealed: {type(error).__name__}; try again")
 
     def unseal(self, sealed: str, key: Key) -> PrivateKey:
         """The private half of `key`, opened, matched and tried once.
@@ -164,6 +186,16 @@ def kek_of(sealed: str) -> str | None:
         return None
     # Exactly what `seal` writes: what else may stand in a header is none of ours to judge.
     return by if known and isinstance(by, str) else None
+
+
+def _members_of(jwk: Mapping[str, Any]) -> list[tuple[str, OctKey]]:
+    members = jwk.get("keys", [jwk])
+    if not isinstance(members, list) or not members:
+        raise SecretError("a JWK Set without a key in it")
+    keys = [_import(member) for member in members]
+    if len(dict(keys)) < len(keys):
+        raise SecretError("a JWK Set with two KEKs of one kid; tell them apart")
+    return keys
 
 
 def _import(jwk: object) -> tuple[str, OctKey]:

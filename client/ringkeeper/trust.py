@@ -63,10 +63,23 @@ class TrustRoot:
         Raises:
             SecretError: not Ed25519 private keys.
         """
+        made = cls._made_of(jwk)
+        # Raised where the JWK is no local any more: error reporters ship those of all frames.
+        del jwk
+        if isinstance(made, SecretError):
+            raise made
+        return made
+
+    @classmethod
+    def _made_of(cls, jwk: Mapping[str, Any]) -> TrustRoot | SecretError:
+        """The root in `jwk`, or why there is none; no frame with its numbers in it is left."""
         members = jwk.get("keys", [jwk])
         if not isinstance(members, list) or not members:
-            raise SecretError("a JWK Set without a key in it")
-        return cls(*(_import_private(member) for member in members))
+            return SecretError("a JWK Set without a key in it")
+        try:
+            return cls(*(_import_private(member) for member in members))
+        except SecretError as error:
+            return SecretError(str(error))
 
     @property
     def kid(self) -> str:

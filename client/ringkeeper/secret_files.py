@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ringkeeper.errors import SecretError
@@ -15,7 +15,7 @@ from ringkeeper.sealing import Kek
 from ringkeeper.trust import PinnedRoots, TrustRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import TypeVar
 
@@ -102,13 +102,13 @@ def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
     Raises:
         SecretError: the directory cannot be written to.
     """
-    try:
-        with _written_aside(path, jwk, mode) as temporary:
-            # A link, not a rename: it fails where something is, instead of replacing it.
-            path.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    return True
+    # A link, not a rename: it fails where something is, instead of replacing it.
+    written = _written(path, jwk, mode, path.hardlink_to)
+    # Raised where the JWK is no local any more: error reporters ship those of all frames.
+    del jwk
+    if isinstance(written, SecretError):
+        raise written
+    return written
 
 
 def amend(path: Path, jwk: Mapping[str, Any]) -> None:
@@ -119,23 +119,30 @@ def amend(path: Path, jwk: Mapping[str, Any]) -> None:
     Raises:
         SecretError: it cannot be replaced; what was there stays.
     """
+    amended = _amended(path, jwk)
+    del jwk
+    if isinstance(amended, SecretError):
+        raise amended
+
+
+def _amended(path: Path, jwk: Mapping[str, Any]) -> bool | SecretError:
     try:
         status = path.stat()
     except OSError as error:
-        raise _not_written(path, error) from None
-    with _written_aside(path, jwk, stat.S_IMODE(status.st_mode)) as temporary:
+        return _not_written(path, error)
+
+    def replace(temporary: Path) -> None:
         with suppress(PermissionError):  # who is not root keeps its own group
             os.chown(temporary, status.st_uid, status.st_gid)
         temporary.rename(path)
 
+    return _written(path, jwk, stat.S_IMODE(status.st_mode), replace)
 
-@contextmanager
-def _written_aside(path: Path, jwk: Mapping[str, Any], mode: int) -> Iterator[Path]:
-    """A file beside `path` that holds `jwk`, safe on the disk; it is gone afterwards.
 
-    Raises:
-        SecretError: the directory cannot be written to.
-    """
+def _written(
+    path: Path, jwk: Mapping[str, Any], mode: int, put_in_place: Callable[[Path], None]
+) -> bool | SecretError:
+    """Whether it was written, safe on the disk, or why it cannot be; False: something is there."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         _make_directory(path.parent)
@@ -146,15 +153,16 @@ def _written_aside(path: Path, jwk: Mapping[str, Any], mode: int) -> Iterator[Pa
             file.write("\n")
             file.flush()
             os.fsync(descriptor)
-        yield temporary
+        put_in_place(temporary)
         sync(path.parent)
     except FileExistsError:
-        raise
+        return False
     except OSError as error:
-        raise _not_written(path, error) from None
+        return _not_written(path, error)
     finally:
         with suppress(OSError):
             temporary.unlink()
+    return True
 
 
 def _not_written(path: Path, error: OSError) -> SecretError:

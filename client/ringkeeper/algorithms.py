@@ -164,10 +164,12 @@ class PrivateKey:
             SealBroken: not a private key of that algorithm. The message never quotes it.
         """
         chosen = algorithm_named(algorithm)
-        key = _import(dict(jwk), chosen, SealBroken)
-        if not key.is_private:
-            raise SealBroken(f"not the private half of a {algorithm} key; seal it anew")
-        return cls(key, chosen)
+        loaded = _loaded(jwk, chosen)
+        # Raised where the JWK is no local any more: error reporters ship those of all frames.
+        del jwk
+        if isinstance(loaded, SealBroken):
+            raise loaded
+        return cls(loaded, chosen)
 
     @property
     def public(self) -> PublicKey:
@@ -232,6 +234,17 @@ def kid_of(jwk: PublicJwk, *, prefix: str) -> str:
 def _public_members(key: JoseKey, algorithm: Algorithm) -> PublicJwk:
     jwk = key.as_dict(private=False)
     return tuple((name, str(jwk[name])) for name in algorithm.members)
+
+
+def _loaded(jwk: Mapping[str, Any], algorithm: Algorithm) -> JoseKey | SealBroken:
+    """The private key that `jwk` holds, or why there is none; its numbers stay in this frame."""
+    try:
+        key = _import(dict(jwk), algorithm, SealBroken)
+    except SealBroken as error:
+        return SealBroken(str(error))
+    if key.is_private:
+        return key
+    return SealBroken(f"not the private half of a {algorithm.name} key; seal it anew")
 
 
 def _import(

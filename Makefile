@@ -14,7 +14,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts coverage bench simulate chaos outage lock docs clean provision
+.PHONY: help run demo test check format lint types contracts coverage bench simulate chaos outage scan lock docs clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,10 @@ chaos: .venv/dev provision ## Break a running fleet in every way (root; 15 minut
 MINUTES ?= 10
 outage: .venv/dev ## Take Redis away from a hundred apps for MINUTES
 	$(BIN)/python -m tests.chaos.outage --minutes $(MINUTES) $(or $(ARGS),$(if $(filter 10,$(MINUTES)),--write))
+
+scan: MINUTES = 60
+scan: .venv/dev ## Turn keys for MINUTES (60) and search everything for private numbers
+	$(BIN)/python -m tests.secrets --minutes $(MINUTES) $(ARGS)
 
 docs: .venv/dev ## Write the generated parts of docs/ anew
 	$(BIN)/python docs/generate.py

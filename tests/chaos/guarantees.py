@@ -1,13 +1,13 @@
-"""Where the long suites keep what they measured: docs/guarantees.md."""
+"""Where the long suites keep what they measured: docs/guarantees.md, unless told otherwise."""
 
 from pathlib import Path
 
 GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
 
 
-def write(part: str, command: str, text: str) -> None:
-    """Put `text` in place of what `command` wrote as `part` before."""
+def write(part: str, command: str, text: str, page: Path = GUARANTEES) -> None:
+    """Put `text` in place of what `command` wrote as `part` of `page` before."""
     begin, end = f"<!-- {part}: written by {command} -->", f"<!-- /{part} -->"
-    whole = GUARANTEES.read_text("utf-8")
+    whole = page.read_text("utf-8")
     head, rest = whole.split(begin)
-    GUARANTEES.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}", "utf-8")
+    page.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}", "utf-8")

@@ -1,0 +1,98 @@
+"""`python -m tests.secrets`: turn keys for a long time, and find no private number anywhere.
+
+Searched are Redis' dumps, its append-only file, what MONITOR shows and DUMP of each key; every
+page over HTTP; what daemon, apps and commands wrote at DEBUG; `state_dir` and `cache_dir`. Exit 1
+on any finding. With `--write` the result goes into docs/threat-model.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.guarantees import write
+from tests.plugins.servers import VALKEY, Server
+from tests.secrets.fleet import RINGS, SERVER, Fleet
+from tests.secrets.scanner import FORMS, WINDOW, Finding
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "threat-model.md"
+PERIOD: Final = 10.0
+"""Seconds that a key signs."""
+LOOK_EVERY: Final = 5.0
+TROUBLE_EVERY: Final = 300.0
+
+
+def run(fleet: Fleet, minutes: float) -> int:
+    """Let it work for so long, with trouble now and then; how many rotations there were."""
+    fleet.start()
+    begun = time.monotonic()
+    troubled, rotations = begun, 0
+    while (now := time.monotonic()) < begun + 60 * minutes:
+        if now - troubled > min(TROUBLE_EVERY, 20 * minutes):
+            troubled = now
+            rotations = trouble(fleet, rotations)
+        fleet.work()
+        time.sleep(LOOK_EVERY)
+    rotations = trouble(fleet, rotations)
+    return rotations + fleet.rotations
+
+
+def trouble(fleet: Fleet, rotations: int) -> int:
+    """Revoke a key, err, be asked for nonsense, dump, and let the leader be killed."""
+    for name in fleet.rings:
+        fleet.revoke(name)
+    fleet.err()
+    fleet.bad_requests()
+    fleet.save()
+    rotations += fleet.rotations
+    fleet.restart()
+    print(f"{rotations} rotations, {len(fleet.scanner.numbers)} private numbers", flush=True)
+    return rotations
+
+
+def table(fleet: Fleet, minutes: float, rotations: int, found: list[Finding]) -> str:
+    """What came of it."""
+    rows = {
+        "minutes": f"{minutes:g}",
+        "rings, one for each of": ", ".join(fleet.rings.values()),
+        "rotations": f"{rotations:,}",
+        "private keys that ever lived, KEK and trust root included": f"{len(fleet.vault.kids) + 2}",
+        "private numbers known": f"{len(fleet.scanner.numbers):,}",
+        "forms of each that were looked for": ", ".join(form.name for form in FORMS),
+        "bytes in a row that count": f"{WINDOW}",
+        "bytes searched": f"{fleet.scanner.scanned:,}",
+        "keys that were public and not opened here": f"{len(fleet.unopened())}",
+        "private numbers found": f"{len(found)}",
+    }
+    return "\n".join(["| | |", "|---|--:|", *(f"| {k} | {v} |" for k, v in rows.items())])
+
+
+def main() -> int:
+    """Run, tell, and perhaps write it down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--write", action="store_true", help=f"keep the result in {PAGE.name}")
+    given = parser.parse_args()
+    server = Server(VALKEY, *SERVER)
+    fleet = Fleet(server, period=PERIOD, rings=RINGS)
+    try:
+        rotations = run(fleet, given.minutes)
+        fleet.stop()
+        found, missing = fleet.findings(), fleet.unopened()
+        told = table(fleet, given.minutes, rotations, found)
+    finally:
+        fleet.close()
+        server.stop()
+    print(told)
+    for finding in found[:100]:
+        print(finding)
+    if given.write:
+        write("scan", "make scan", told, PAGE)
+    return 1 if found or missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

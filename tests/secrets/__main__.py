@@ -8,12 +8,17 @@ on any finding. With `--write` the result goes into docs/threat-model.md.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tests.chaos.guarantees import write
+from tests.plugins.daemons import eventually
 from tests.plugins.servers import VALKEY, Server
 from tests.secrets.fleet import RINGS, SERVER, Fleet
 from tests.secrets.scanner import FORMS, WINDOW, Finding
@@ -33,24 +38,38 @@ def run(fleet: Fleet, minutes: float) -> int:
     while (now := time.monotonic()) < begun + 60 * minutes:
         if now - troubled > min(TROUBLE_EVERY, 20 * minutes):
             troubled = now
-            rotations = trouble(fleet, rotations)
+            trouble(fleet)
+            rotations += counted(fleet)
+            fleet.restart()
+            print(
+                f"{rotations} rotations, {len(fleet.scanner.numbers)} private numbers", flush=True
+            )
         fleet.work()
         time.sleep(LOOK_EVERY)
-    rotations = trouble(fleet, rotations)
-    return rotations + fleet.rotations
+    trouble(fleet)
+    return rotations + counted(fleet)
 
 
-def trouble(fleet: Fleet, rotations: int) -> int:
-    """Revoke a key, err, be asked for nonsense, dump, and let the leader be killed."""
-    for name in fleet.rings:
-        fleet.revoke(name)
-    fleet.err()
-    fleet.bad_requests()
-    fleet.save()
-    rotations += fleet.rotations
-    fleet.restart()
-    print(f"{rotations} rotations, {len(fleet.scanner.numbers)} private numbers", flush=True)
-    return rotations
+def trouble(fleet: Fleet) -> None:
+    """Revoke keys, err, be asked for nonsense, and dump; on a busy machine, as much as goes."""
+    revocations: list[Callable[[], None]] = [partial(fleet.revoke, name) for name in fleet.rings]
+    for doing in (*revocations, fleet.err, fleet.bad_requests, fleet.save):
+        try:
+            doing()
+        except (AssertionError, OSError) as error:
+            print(f"on the way: {type(error).__name__}: {str(error)[:200]}", flush=True)
+
+
+def counted(fleet: Fleet) -> int:
+    """Rotations of the daemon that runs now."""
+    found: int = eventually(partial(_asked, fleet), within=60)[0]
+    return found
+
+
+def _asked(fleet: Fleet) -> list[int]:
+    with suppress(OSError):
+        return [fleet.rotations]
+    return []
 
 
 def table(fleet: Fleet, minutes: float, rotations: int, found: list[Finding]) -> str:
@@ -76,6 +95,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--write", action="store_true", help=f"keep the result in {PAGE.name}")
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(1))  # and so leave nothing running
     server = Server(VALKEY, *SERVER)
     fleet = Fleet(server, period=PERIOD, rings=RINGS)
     try:
@@ -91,7 +112,9 @@ def main() -> int:
         print(finding)
     if given.write:
         write("scan", "make scan", told, PAGE)
-    return 1 if found or missing else 0
+    is_enough = rotations >= len(RINGS) * 60 * given.minutes / PERIOD / 2
+    print("" if is_enough else "too few rotations: was the machine too busy?")
+    return 1 if found or missing or not is_enough else 0
 
 
 if __name__ == "__main__":

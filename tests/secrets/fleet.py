@@ -154,7 +154,10 @@ class Fleet:
                 app.stdin.write("\n")
                 app.stdin.flush()
         for path in PATHS:
-            status, headers, body = self.daemon.get(path)
+            try:
+                status, headers, body = self.daemon.get(path)
+            except OSError:  # a busy machine: the next round will do
+                continue
             self.keep("http", f"{path} {status} {headers}\n".encode() + body)
 
     def keep(self, name: str, what: bytes) -> None:
@@ -277,7 +280,7 @@ class Fleet:
     def command(self, *words: str, config: str = "config.yaml", expect: int | None) -> None:
         """One command, and whatever it says kept; one that would not end by itself is ended."""
         done = subprocess.run(
-            ["timeout", "15" if "token" in words else "5", sys.executable, "-m", "ringkeeperd", *words, "--config", config],
+            ["timeout", "5" if "run" in words else "60", sys.executable, "-m", "ringkeeperd", *words, "--config", config],
             cwd=self.folder, capture_output=True, check=False, env=clean_environment(),
         )  # fmt: skip
         self.keep("commands", " ".join(words).encode() + b"\n" + done.stdout + done.stderr)

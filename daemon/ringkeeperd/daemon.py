@@ -16,6 +16,7 @@ from ringkeeper.clock import SystemClock
 from ringkeeper.configuration import difference, load
 from ringkeeper.errors import (
     ConfigurationError,
+    Defect,
     DocumentError,
     InfrastructureError,
     MalformedDocument,
@@ -33,6 +34,7 @@ from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import FOUNDING_TTL, found
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.lean import web
+from ringkeeperd.limits import Runner
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.minting import mint_aside
 from ringkeeperd.service import RingService, Secrets
@@ -205,16 +207,21 @@ class Daemon:
     def _serving(self) -> _Serving:
         issuer = self.configuration.issuer
         pages = Pages(self.services, self.metrics, issuer, lambda: self.rejected)
-        return _Serving(pages.application(), self.configuration.host, self.configuration.port)
+        runner = Runner(pages.application(), self._count_refusal, self._tell_defect)
+        return _Serving(runner, self.configuration.host, self.configuration.port)
+
+    def _count_refusal(self, reason: str) -> None:
+        self.metrics.http_refused.labels(reason).inc()
+
+    def _tell_defect(self, error: BaseException) -> None:
+        self.log.error("page failed", error=str(Defect.of(error)), exc_info=error)
 
 
 class _Serving:
     """The HTTP server, as a context."""
 
-    def __init__(self, application: web.Application, host: str, port: int) -> None:
-        self._runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=0.5
-        )
+    def __init__(self, runner: Runner, host: str, port: int) -> None:
+        self._runner = runner
         self._where = host, port
 
     async def __aenter__(self) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _FAILURES = ("redis", "clock")
+HTTP_REASONS = ("crowded", "slow", "size", "malformed", "rate", "failed")
+"""Why a request or a connection was refused, or cut off."""
 _OPERATIONS = ("listening", "reading", "preparing", "leading")
 
 
@@ -79,6 +81,11 @@ class Metrics:
         )
         for result in ("success", "failure"):
             self.config_reloads.labels(result)
+        self.http_refused = self._counter(
+            "http_refused", "Requests and connections over HTTP refused or cut off.", "reason"
+        )
+        for reason in HTTP_REASONS:
+            self.http_refused.labels(reason)
         self.registry.register(LOST)
         build = Gauge(
             "ringkeeper_build_info",

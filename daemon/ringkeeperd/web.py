@@ -1,4 +1,8 @@
-"""HTTP: the JWKS for every verifier, health for orchestrators, metrics for Prometheus."""
+"""HTTP: the JWKS for every verifier, health for orchestrators, metrics for Prometheus.
+
+Who may read them is not known here. So they name no host, no file and no library, and quote no
+error: `ringkeeper check`, `ringkeeper status` and the log do that.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,43 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from ringkeeper.clock import ZERO
+from ringkeeper.errors import (
+    ClocksApart,
+    DocumentError,
+    RedisUnavailable,
+    RingkeeperError,
+    RingMissing,
+    RingNotLoaded,
+    RolledBack,
+    SecretError,
+    StaleRing,
+    StateUnusable,
+)
 from ringkeeper.wire import SNAPSHOT
 from ringkeeperd.lean import web
+from ringkeeperd.limits import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from ringkeeper.replica import Held
     from ringkeeper.ring import Key
     from ringkeeperd.metrics import Metrics
     from ringkeeperd.service import RingService
 
-_SECURITY: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_SEE: Final = "the log and ringkeeper check tell more"
+# Constant words: an error's own text may name hosts, files or what somebody wrote to Redis.
+_IN_WORDS: Final[tuple[tuple[type[RingkeeperError], str], ...]] = (
+    (RingMissing, "Redis holds no such ring: it was lost, or ringkeeper init was never run"),
+    (RolledBack, "Redis holds an older ring than is known here, or another of its version"),
+    (DocumentError, "what Redis holds is not this ring as the trust root signed it"),
+    (RedisUnavailable, "Redis does not answer as it should"),
+    (StaleRing, "the newest proof of freshness is too old: perhaps nobody leads"),
+    (ClocksApart, "this host's clock and another one's differ by too much"),
+    (StateUnusable, "the file that keeps the ring for the next start cannot be used"),
+    (SecretError, "a secret cannot be used, or does not open what it should"),
+    (RingNotLoaded, "the ring is not loaded yet"),
+)
 
 
 class Pages:
@@ -59,9 +84,8 @@ class Pages:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        application = web.Application(middlewares=[_explained], client_max_size=64 * 1024)
+        application = web.Application()
         application.add_routes([web.get(path, page) for path, page in self._places.items()])
-        application.on_response_prepare.append(_secured)
         return application
 
     async def index(self, _: web.Request) -> web.Response:
@@ -113,7 +137,7 @@ class Pages:
         rings = {
             name: {
                 "leading": service.state.is_leading,
-                "trouble": service.state.trouble or str(service.follower.trouble or ""),
+                "trouble": _trouble(service),
             }
             for name, service in self._services.items()
         }
@@ -125,7 +149,7 @@ class Pages:
         """Whether every ring here is loaded and fresh enough to rely on."""
         problems = [problem for s in self._services.values() for problem in _not_ready(s)]
         if problems:
-            return _unavailable("; ".join(problems))
+            return _unavailable("; ".join([*problems, _SEE]))
         return web.json_response({"status": "ready"})
 
     async def keyring(self, _: web.Request) -> web.Response:
@@ -153,10 +177,7 @@ def described(service: RingService) -> dict[str, Any]:
     """One ring's public state: what `status` draws."""
     held = service.follower.replica.held
     state = service.state
-    answer: dict[str, Any] = {
-        "leading": state.is_leading,
-        "trouble": state.trouble or str(service.follower.trouble or ""),
-    }
+    answer: dict[str, Any] = {"leading": state.is_leading, "trouble": _trouble(service)}
     if held is None:
         return answer
     ring = held.ring
@@ -170,9 +191,9 @@ def described(service: RingService) -> dict[str, Any]:
         "keys": [_key(key) for key in ring.keys],
     }
     if state.is_leading:
+        # Without their ids, which name hosts: ringkeeper status shows those to who may read Redis.
         answer["instances"] = [
-            {"id": i.id, "role": i.role, "version": i.version, "epoch": i.epoch}
-            for i in state.instances
+            {"role": i.role, "version": i.version, "epoch": i.epoch} for i in state.instances
         ]
         at = state.wait.activation_at if state.wait else None
         answer["next_activation_at"] = at.isoformat() if at else None
@@ -196,48 +217,33 @@ def _key(key: Key) -> dict[str, Any]:
 def _not_ready(service: RingService) -> list[str]:
     held = service.follower.replica.held
     if held is None:
-        return [f"ring {service.name}: {service.follower.trouble or 'not loaded yet'}"]
+        why = _in_words(service.follower.trouble) or "the ring is not loaded yet"
+        return [f"ring {service.name}: {why}"]
     if not held.may_sign(service.clock.now()):
         return [f"ring {service.name}: its newest proof of freshness is too old"]
     return []
 
 
+def _trouble(service: RingService) -> str:
+    """What is wrong with the ring here, in constant words; empty if all is well."""
+    what = _in_words(service.follower.trouble)
+    if service.state.trouble:
+        what = f"{what}; it is kept from leading" if what else "it is kept from leading"
+    return f"{what}; {_SEE}" if what else ""
+
+
+def _in_words(trouble: RingkeeperError | None) -> str:
+    if trouble is None:
+        return ""
+    known = (words for kind, words in _IN_WORDS if isinstance(trouble, kind))
+    return next(known, "something went wrong that nobody thought of")
+
+
 def _unavailable(why: str) -> web.Response:
-    return web.json_response(
-        {"status": "unavailable", "why": why}, status=503, headers={"Cache-Control": "no-store"}
-    )
+    return refused(503, "unavailable", why)
 
 
 def _cacheable(service: RingService, held: Held) -> dict[str, str]:
     """For as long as `jwks_max_age` says, less what the proof is old."""
     left = held.ring.policy.jwks_max_age - held.staleness(service.clock.now())
     return {"Cache-Control": f"public, max-age={int(max(ZERO, left).total_seconds())}"}
-
-
-@web.middleware
-async def _explained(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """As JSON, too, why there is no answer."""
-    try:
-        return await handler(request)
-    except web.HTTPMethodNotAllowed as refusal:
-        others = ", ".join(sorted(refusal.allowed_methods))
-        why = f"{request.method} is not for this place; use {others}"
-        return _refused(refusal, why, Allow=refusal.headers["Allow"])
-    except web.HTTPNotFound as refusal:
-        is_ours = request.match_info.http_exception is None
-        return _refused(refusal, str(refusal.text) if is_ours else "nothing is here; see /")
-
-
-def _refused(refusal: web.HTTPException, why: str, **headers: str) -> web.Response:
-    return web.json_response(
-        {"status": refusal.reason.lower(), "why": why},
-        status=refusal.status,
-        headers={"Cache-Control": "no-store", **headers},
-    )
-
-
-async def _secured(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_SECURITY)
-    response.headers.popall("Server", None)  # it would name versions

@@ -11,6 +11,7 @@ from ringkeeper.sealing import Kek
 from tests.plugins.daemons import Daemon, Site, eventually
 from tests.plugins.servers import Server
 
+TROUBLES = ("ring troubled", "cannot lead", "leading is troubled")
 KEYRING = "ringkeeper:{access-token}:keyring"
 
 
@@ -24,13 +25,18 @@ def failure(daemon: Daemon, code: int = 1) -> str:
 
 
 def trouble(daemon: Daemon) -> str:
-    """What a running daemon says of its ring, once it is in trouble."""
+    """What the log of a running daemon says of its ring, once /healthz says that it is in trouble.
+
+    Over HTTP there are constant words alone, and where to look.
+    """
     eventually(lambda: daemon.answers("/healthz"))
 
     def told() -> Any:
         return json.loads(daemon.get("/healthz")[2])["rings"]["access-token"]["trouble"]
 
-    return str(eventually(told, within=15))
+    assert "the log and ringkeeper check tell more" in eventually(told, within=15)
+    lines = [line for name in TROUBLES for line in daemon.events(name)]
+    return " ".join(str(line["error"]) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """What verifiers, orchestrators and Prometheus read."""
 
 import json
+import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +24,7 @@ from ringkeeperd.metrics import Metrics
 from ringkeeperd.web import Pages
 from tests.core.builders import HOUR, NOW, new_ring, policy
 from tests.plugins.daemons import Site, eventually
+from tests.plugins.servers import Server
 
 
 def test_the_jwks_is_cacheable_for_what_is_left_of_its_proof(site: Site) -> None:
@@ -174,6 +179,68 @@ def test_every_answer_is_secured_and_names_no_versions(site: Site) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "GET" in answer.headers["Allow"]
         assert "use GET, HEAD" in json.loads(answer.read())["why"]
+
+
+def test_head_works_wherever_get_does(site: Site) -> None:
+    daemon = site.daemon(init=True, issuer="https://auth.example.com")
+    for path in (*json.loads(daemon.get("/")[2])["places"], "/nowhere"):
+        place = path.replace("{ring}", "access-token")
+        status, got, body = daemon.get(place)
+        request = urllib.request.Request(f"http://127.0.0.1:{daemon.port}{place}", method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own
+                assert answer.read() == b""
+                headers, code = dict(answer.headers), answer.status
+        except urllib.error.HTTPError as error:
+            with error:
+                headers, code = dict(error.headers), error.code
+        assert code == status, place
+        assert headers.keys() == got.keys()
+        if place not in ("/metrics", "/v1/keyring", "/healthz"):  # these change meanwhile
+            assert headers["Content-Length"] == str(len(body)), place
+
+
+def test_nothing_over_http_names_a_host_a_file_an_address_or_a_library(
+    make_site: Callable[[str], Site], own_server: Callable[..., Server]
+) -> None:
+    """While all is well, while Redis is gone, and while what lies there is damaged."""
+    server = own_server()
+    site = make_site(server.tcp_url)
+    daemon = site.daemon(init=True, issuer="https://auth.example.com")
+    eventually(daemon.leads)
+    eventually(lambda: daemon.metric("instances") == 1)
+    names = [socket.gethostname(), str(server.port), "aiohttp", "redis-py", "Python", "Traceback"]
+    names += [str(site.folder), site.folder.name, "kek.jwk", "root.jwk", "state0", str(os.getpid())]
+    names += [str(daemon.process.pid), "Error"]
+
+    def shown() -> str:
+        places = [
+            *json.loads(daemon.get("/")[2])["places"],
+            "/nowhere",
+            "/rings/a/.well-known/jwks.json",
+        ]
+        got = [daemon.get(place.replace("{ring}", "access-token")) for place in places]
+        return "\n".join(f"{status} {headers} {body.decode()}" for status, headers, body in got)
+
+    def assert_names_nothing() -> None:
+        text = shown()
+        # Times and counts have digits of their own.
+        found = [
+            name for name in names if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)
+        ]
+        assert found == [], text
+
+    instances = json.loads(daemon.get("/v1/keyring")[2])["access-token"]["instances"]
+    assert [sorted(instance) for instance in instances] == [["epoch", "role", "version"]]
+    assert_names_nothing()
+    with server.client() as client:
+        client.hset("ringkeeper:{access-token}:keyring", "snapshot", "file:///etc/passwd aiohttp")
+    eventually(lambda: "not this ring as the trust root signed it" in shown())
+    assert_names_nothing()
+    server.kill()
+    eventually(lambda: "Redis does not answer as it should" in shown())
+    assert_names_nothing()
+    assert str(server.port) in daemon.log, "there it is told"
 
 
 def test_the_first_page_lists_the_others(site: Site) -> None:

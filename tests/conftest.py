@@ -5,6 +5,7 @@ import pytest
 pytest_plugins = [
     "tests.plugins.skips",
     "tests.plugins.servers",
+    "tests.plugins.certificates",
     "tests.plugins.fleets",
     "tests.plugins.rings",
     "tests.plugins.daemons",

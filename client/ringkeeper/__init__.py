@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from ringkeeper.errors import InfrastructureError, RingkeeperError, TokenError
 from ringkeeper.keyring import Keyring
+from ringkeeper.tls import Tls
 
-__all__ = ["InfrastructureError", "Keyring", "RingkeeperError", "TokenError", "__version__"]
+__all__ = ["InfrastructureError", "Keyring", "RingkeeperError", "Tls", "TokenError", "__version__"]
 
 __version__ = "0.1.0"

@@ -10,15 +10,18 @@ from ringkeeper import tokens
 from ringkeeper.connection import Connection
 from ringkeeper.errors import RingClosed, RingNotLoaded, UnknownKid
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import timedelta
     from pathlib import Path
 
+    from ringkeeper.follower import Follower
     from ringkeeper.replica import Held
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
+    from ringkeeper.tls import Tls
     from ringkeeper.trust import PinnedRoots
 
 __all__ = ["Keyring"]
@@ -38,20 +41,23 @@ class Keyring:
         self._is_closed = False
 
     @classmethod
-    async def connect(
+    async def connect(  # noqa: PLR0913 - all but one by name
         cls,
-        url: str,
+        url: str | Secret,
         *,
         name: str = DEFAULT_NAME,
         trust_root: str | Path | PinnedRoots,
         kek: str | Path | Kek | None = None,
-        password: str | None = None,
+        password: str | Secret | None = None,
+        tls: Tls | None = None,
         cache_dir: str | Path | None = None,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
 
         `trust_root`: the path of the public root. `kek`: the path of the KEK, for apps that sign.
+        `tls`: the files for a `rediss://` URL, if the system's CAs do not know Redis' certificate,
+        or Redis asks for one: `ringkeeper.Tls(ca_file="ca.pem")`.
         `cache_dir`: a directory to keep the ring in (signed and sealed), so that this app also
         starts while Redis is away, for as long as the ring is fresh enough to sign with.
 
@@ -60,12 +66,15 @@ class Keyring:
             DocumentError: what Redis holds is missing, forged or of another ring.
             SecretError: a file that cannot be used.
         """
+        # Hidden at once: error reporters ship the locals of all frames.
+        url, password = Secret.of(url), None if password is None else Secret.of(password)
         connection = Connection.of(
             url,
             name=name,
             trust_root=trust_root,
             kek=kek,
             password=password,
+            tls=tls,
             cache_dir=cache_dir,
         )
         return await cls(connection).start(timeout)
@@ -181,7 +190,8 @@ class Keyring:
         await self.close()
 
     def __repr__(self) -> str:
-        held = self._follower.replica.held
+        follower: Follower | None = getattr(self, "_follower", None)  # none where it did not start
+        held = follower.replica.held if follower else None
         return f"<Keyring {self._connection.name} version {held.ring.version if held else '-'}>"
 
     async def _seek(self, kid: str) -> bool:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import difflib
 import os.path
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ringkeeper.durations import format_duration
-from ringkeeper.errors import ConfigurationError
+from ringkeeper.errors import ConfigurationError, SecretError
+from ringkeeper.kek_variable import ENV, KekVariable, kek_source
 from ringkeeper.policy import Policy
-from ringkeeper.redis_url import REDIS_WANTED, has_password, shown
+from ringkeeper.redis_url import REDIS_WANTED, has_password, has_tls, shown
+from ringkeeper.secret import Secret
 from ringkeeper.settings import (
     BY_KEY,
     BY_VARIABLE,
@@ -31,6 +33,7 @@ from ringkeeper.settings import (
     quoted,
     ring_name,
 )
+from ringkeeper.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -54,6 +57,7 @@ _SECRETS: Final = {
     "trust_root_public": "root.pub.jwk",
     "kek": "kek.jwk",
 }
+_TLS: Final = ("redis.tls.ca_file", "redis.tls.cert_file", "redis.tls.key_file")
 # Variables with our prefix that are no settings: where the file is, what tests set, and what
 # Kubernetes puts into every pod beside a Service whose name begins with "ringkeeper".
 _NOT_SETTINGS: Final = re.compile(
@@ -75,12 +79,12 @@ class RingConfiguration:
 class Configuration:
     """Everything that a daemon, a command or an app is told."""
 
-    redis_url: str = field(repr=False)
+    redis_url: Secret
     rings: tuple[RingConfiguration, ...]
     """The one at the top level, then those of `keyrings:`."""
     trust_root: Path
     trust_root_public: Path
-    kek: Path
+    kek: Path | KekVariable
     is_kek_named: bool = False
     """Whether the configuration says where it is; else it may be missing from an app."""
     state_dir: Path = Path("/var/lib/ringkeeper")
@@ -94,8 +98,11 @@ class Configuration:
     log_level: str = DEFAULTS["log.level"]
     log_format: str = DEFAULTS["log.format"]
     redis_password_file: Path | None = None
-    redis_password: str | None = field(default=None, repr=False)
+    redis_password: Secret | None = None
     """What the file holds, read by `load`."""
+    redis_tls_ca_file: Path | None = None
+    redis_tls_cert_file: Path | None = None
+    redis_tls_key_file: Path | None = None
     path: Path | None = None
     """The file it was read from."""
 
@@ -108,6 +115,15 @@ class Configuration:
     def embedded(self) -> Path | None:
         """The directory of the embedded server, where there is to be one."""
         return _embedded(self.redis_url)
+
+    @property
+    def redis_tls(self) -> Tls:
+        """The files for TLS to Redis."""
+        return Tls(
+            ca_file=self.redis_tls_ca_file,
+            cert_file=self.redis_tls_cert_file,
+            key_file=self.redis_tls_key_file,
+        )
 
     @property
     def redis_shown(self) -> str:
@@ -160,17 +176,30 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Configuration:
         ConfigurationError: every problem found.
     """
     problems: list[str] = []
-    document = _read_yaml(path, problems) if path else {}
-    base = path.absolute().parent if path else Path().absolute()
+    configuration = _loaded(path, environ, problems)
+    if configuration is None or problems:
+        # Raised where nothing read is a local: error reporters ship those of all frames.
+        raise ConfigurationError(problems)
+    return configuration
+
+
+def _loaded(
+    path: Path | None, environ: Mapping[str, str], problems: list[str]
+) -> Configuration | None:
+    """The configuration, as far as there is one; what is wrong is added to `problems`."""
     try:
+        document = _read_yaml(path, problems) if path else {}
         configuration = parse(
-            document, environ, base=base, is_there=os.path.exists, source=str(path or "")
+            document,
+            environ,
+            base=path.absolute().parent if path else Path().absolute(),
+            is_there=os.path.exists,
+            source=str(path or ""),
         )
     except ConfigurationError as error:
-        raise ConfigurationError([*problems, *error.problems]) from None
+        problems += error.problems
+        return None
     password = _password(configuration.redis_password_file, problems)
-    if problems:
-        raise ConfigurationError(problems)
     return replace(configuration, path=path, redis_password=password)
 
 
@@ -194,19 +223,21 @@ def parse(
     reading = _Reading()
     given, keyrings = _flattened(document, reading.problems)
     values = reading.values(given)
-    values |= reading.from_environment(environ)
+    values |= reading.from_environment(environ, kek=_kek_variable(given, environ))
     rings = reading.rings(values, keyrings)
-    url: str = values.get("redis.url", "")
+    url: Secret = values.get("redis.url", Secret(""))
     if not url and "redis.url" not in reading.unread and isinstance(document, dict):
         reading.problems.append(f"redis.url: is missing; {REDIS_WANTED}")
-    if _embedded(url):
-        url = f"embedded:{base / url.removeprefix('embedded:')}"
+    if directory := _embedded(url):
+        url = Secret(f"embedded:{base / directory}")
+    kek = reading.kek(values.get("kek"), environ)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     secrets = {
         key: _secret(
             name, base / values[key] if key in values else None, url, credentials, is_there
         )
         for key, name in _SECRETS.items()
+        if key != "kek" or not kek
     }
     reading.contradictions(DEFAULTS | values, rings, url, secrets)
     reading.check(source)
@@ -217,7 +248,7 @@ def parse(
         rings=rings,
         trust_root=secrets["trust_root"],
         trust_root_public=secrets["trust_root_public"],
-        kek=secrets["kek"],
+        kek=kek or secrets["kek"],
         is_kek_named="kek" in values,
         state_dir=_state_dir(values, base, url, environ),
         cache_dir=base / values["cache_dir"] if "cache_dir" in values else None,
@@ -229,10 +260,19 @@ def parse(
         log_level=values["log.level"],
         log_format=values["log.format"],
         redis_password_file=base / password_file if password_file else None,
+        **{BY_KEY[key].attribute: base / values[key] if key in values else None for key in _TLS},
     )
 
 
-def _state_dir(values: Mapping[str, Any], base: Path, url: str, environ: Mapping[str, str]) -> Path:
+def _kek_variable(given: Mapping[object, object], environ: Mapping[str, str]) -> str:
+    """Which variable the KEK is in, if in one: it may have our prefix, and is no setting."""
+    told = str(environ.get(BY_KEY["kek"].variable, given.get("kek")))
+    return told.removeprefix(ENV) if told.startswith(ENV) else ""
+
+
+def _state_dir(
+    values: Mapping[str, Any], base: Path, url: Secret, environ: Mapping[str, str]
+) -> Path:
     """Where a daemon keeps its rings; systemd names a directory of the unit's own."""
     if "state_dir" in values:
         return base.joinpath(values["state_dir"])
@@ -275,8 +315,19 @@ class _Reading:
                 self._read(setting, where + setting.key, value, values, self.problems)
         return values
 
-    def from_environment(self, environ: Mapping[str, str]) -> dict[str, Any]:
-        """Every value that an environment variable sets."""
+    def kek(self, told: object, environ: Mapping[str, str]) -> KekVariable | None:
+        """The KEK's variable, where one is named instead of a file."""
+        if not isinstance(told, str):
+            return None
+        try:
+            source = kek_source(told, environ)
+        except SecretError as error:
+            self.problems.append(f"kek: {error}")
+            return None
+        return source if isinstance(source, KekVariable) else None
+
+    def from_environment(self, environ: Mapping[str, str], *, kek: str = "") -> dict[str, Any]:
+        """Every value that an environment variable sets; `kek` is the one that the KEK is in."""
         values: dict[str, Any] = {}
         for variable, text in environ.items():
             setting = BY_VARIABLE.get(variable)
@@ -284,6 +335,8 @@ class _Reading:
                 self.unread.discard(setting.key)  # what the file says does not count
                 value = setting.kind.of_text(text)
                 self._read(setting, variable, value, values, self.of_environment)
+            elif variable == kek:
+                pass
             elif variable.startswith(PREFIX) and not _NOT_SETTINGS.match(f"{variable}={text}"):
                 hint = _meant(variable, BY_VARIABLE) or "unset it"
                 self.of_environment.append(
@@ -352,7 +405,7 @@ class _Reading:
         self,
         values: Mapping[str, Any],
         rings: Iterable[RingConfiguration],
-        url: str,
+        url: Secret,
         secrets: Mapping[str, Path],
     ) -> None:
         """What single values do not show, outside of the policies."""
@@ -374,6 +427,7 @@ class _Reading:
             self.problems.append(
                 "redis.password_file: redis.url holds a password as well; remove one of them"
             )
+        self._contradictions_of_tls(values, url)
         first: dict[Path, str] = {}
         for key, path in secrets.items():
             if first.setdefault(path, key) != key:
@@ -381,9 +435,19 @@ class _Reading:
                     f"{key}: {quoted(str(path))} is what {first[path]} names; give each its file"
                 )
 
+    def _contradictions_of_tls(self, values: Mapping[str, Any], url: Secret) -> None:
+        given = [key for key in _TLS if key in values]
+        if given and url and not has_tls(url):
+            self.problems.append(
+                f"{given[0]}: redis.url has no TLS; write rediss:// there, or remove redis.tls"
+            )
+        of_tls = {key.rpartition(".")[2]: values.get(key) for key in _TLS}
+        if problem := Tls(**of_tls).problem():
+            self.problems.append(f"redis.tls.{problem}")
+
 
 def _flattened(document: object, problems: list[str]) -> tuple[dict[object, object], object]:
-    """The document with `redis: {url: …}` as `redis.url`, and apart from it `keyrings`."""
+    """The document with `redis: {url: …}` as `redis.url`, and `keyrings` apart from it."""
     if not isinstance(document, dict):
         # Never quoted: the file may be one that holds a password.
         kind = "a list" if isinstance(document, list) else "a single value"
@@ -397,19 +461,27 @@ def _flattened(document: object, problems: list[str]) -> tuple[dict[object, obje
     for key, value in document.items():
         if key == "keyrings":
             keyrings = {} if value is None else value
-        elif key in GROUPS and isinstance(value, dict):
-            flat |= {f"{key}.{label(inner)}": given for inner, given in value.items()}
-        elif key in GROUPS:
-            if value is not None:
-                problems.append(
-                    f"{key}: has a value of its own; write its settings below, indented"
-                )
-        elif isinstance(key, str) and key in BY_KEY and "." in key:
-            group, _, inner = key.partition(".")
-            problems.append(f"{key}: is written in one; write {inner}: below {group}:, indented")
         else:
-            flat[key] = value
+            flat |= _flat(key, value, "", problems)
     return flat, keyrings
+
+
+def _flat(key: object, value: object, above: str, problems: list[str]) -> dict[object, object]:
+    """What stands at `key`, by its full names; `above` is what the key stands below."""
+    full = f"{above}{label(key)}" if above else key
+    if full in GROUPS and "." not in str(key):
+        if isinstance(value, dict):
+            below = [_flat(inner, given, f"{full}.", problems) for inner, given in value.items()]
+            return {name: given for part in below for name, given in part.items()}
+        if value is not None:
+            problems.append(f"{full}: has a value of its own; write its settings below, indented")
+        return {}
+    if isinstance(key, str) and "." in key and (full in BY_KEY or full in GROUPS):
+        inner, *outer = reversed(str(full).split("."))
+        where = ", ".join(f"below {group}:" for group in outer)
+        problems.append(f"{full}: is written in one; write {inner}: {where}, indented")
+        return {}
+    return {full: value}
 
 
 def _unknown(key: object, *, policy_only: bool) -> str:
@@ -436,7 +508,7 @@ def _policy_values(values: Mapping[str, Any]) -> dict[str, Any]:
 def _secret(
     name: str,
     told: Path | None,
-    url: str,
+    url: Secret,
     credentials: str | None,
     is_there: Callable[[Path], bool],
 ) -> Path:
@@ -448,12 +520,12 @@ def _secret(
     return (_embedded(url) or _SECRETS_FOLDER) / name
 
 
-def _embedded(url: str) -> Path | None:
-    scheme, _, directory = url.partition(":")
+def _embedded(url: Secret) -> Path | None:
+    scheme, _, directory = url.reveal().partition(":")
     return Path(directory) if scheme == "embedded" else None
 
 
-def _password(path: Path | None, problems: list[str]) -> str | None:
+def _password(path: Path | None, problems: list[str]) -> Secret | None:
     if path is None:
         return None
     try:
@@ -470,7 +542,7 @@ def _password(path: Path | None, problems: list[str]) -> str | None:
         problems.append(
             f"redis.password_file: {quoted(str(path))} is empty; write the password there"
         )
-    return password
+    return Secret(password)
 
 
 # --- YAML ----------------------------------------------------------------------------------------

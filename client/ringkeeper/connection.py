@@ -14,8 +14,11 @@ from ringkeeper import notices
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
+from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from, kek_source
 from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
-from ringkeeper.secret_files import Holdings, SecretFiles, read_kek, read_pinned_roots
+from ringkeeper.sealing import Kek
+from ringkeeper.secret import Secret
+from ringkeeper.secret_files import Holdings, SecretFiles, read_pinned_roots
 from ringkeeper.state_file import StateFile
 from ringkeeper.store import RedisStore
 from ringkeeper.topology import connection_for
@@ -26,18 +29,19 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.replica import Replica
-    from ringkeeper.sealing import Kek
+    from ringkeeper.tls import Tls
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     """Where a ring is, whom to trust, and (to sign) what opens its private halves."""
 
-    url: str = field(repr=False)
+    url: Secret
     name: str
     roots: PinnedRoots
     kek: Kek | None
-    password: str | None = field(default=None, repr=False)
+    password: Secret | None = None
+    tls: Tls | None = None
     cache_dir: Path | None = None
     roots_file: Path | None = None
     """Where `roots` were read, and are read again when that changes; so is `kek_file`."""
@@ -47,12 +51,13 @@ class Connection:
     @classmethod
     def of(
         cls,
-        url: str,
+        url: str | Secret,
         *,
         name: str = DEFAULT_NAME,
         trust_root: str | Path | PinnedRoots,
-        kek: str | Path | Kek | None = None,
-        password: str | None = None,
+        kek: str | Path | KekVariable | Kek | None = None,
+        password: str | Secret | None = None,
+        tls: Tls | None = None,
         cache_dir: str | Path | None = None,
     ) -> Connection:
         """From what a program was written with: paths are read, at once.
@@ -61,22 +66,29 @@ class Connection:
             ConfigurationError: no ring can have that name.
             SecretError: a file that is missing, unreadable, open to others or malformed.
         """
+        # Hidden at once: error reporters ship the locals of all frames.
+        url = Secret.of(url)
+        password = None if password is None else Secret.of(password)
         if not is_ring_name(str(name)):
             why = "use up to 64 of a-z, 0-9, dot, dash and underscore, no mark at either end"
             raise ConfigurationError([f"name: {str(name)[:60]!r} is not a ring's name; {why}"])
         roots_file = None if isinstance(trust_root, PinnedRoots) else Path(trust_root)
-        kek_file = Path(kek) if isinstance(kek, str | Path) else None
+        kek = kek_source(kek, os.environ) if isinstance(kek, str) else kek
+        if isinstance(kek, KekVariable):
+            notices.warn("kek in the environment", variable=kek.name, why=WHY_NOT)
+        opener = kek if isinstance(kek, Kek) or kek is None else kek_from(kek)
         return cls(
             url=url,
             name=name,
             roots=trust_root
             if isinstance(trust_root, PinnedRoots)
             else read_pinned_roots(Path(trust_root)),
-            kek=read_kek(Path(kek)) if isinstance(kek, str | Path) else kek,
+            kek=opener,
             password=password,
+            tls=tls,
             cache_dir=Path(cache_dir) if cache_dir else None,
             roots_file=roots_file,
-            kek_file=kek_file,
+            kek_file=kek if isinstance(kek, Path) else None,
         )
 
     @classmethod
@@ -105,6 +117,7 @@ class Connection:
             trust_root=configuration.trust_root_public,
             kek=kek if configuration.is_kek_named or kek.exists() else None,
             password=configuration.redis_password,
+            tls=configuration.redis_tls,
             cache_dir=configuration.cache_dir,
         )
 
@@ -115,6 +128,7 @@ class Connection:
             key=Layout(self.name).keyring,
             password=self.password,
             name=f"ringkeeper:{self.name}",
+            tls=self.tls,
         )
         store = RedisStore(client, self.name, clock=self.clock)
         follower = Follower(

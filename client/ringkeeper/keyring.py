@@ -20,6 +20,7 @@ from ringkeeper import tokens
 from ringkeeper.connection import Connection
 from ringkeeper.errors import InfrastructureError, RingClosed, RingNotLoaded, UnknownKid
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.store import RedisStore
+    from ringkeeper.tls import Tls
     from ringkeeper.trust import PinnedRoots
 
 _AFTER_FORK = 2.0
@@ -51,20 +53,23 @@ class Keyring:
         _living.add(self)
 
     @classmethod
-    def connect(
+    def connect(  # noqa: PLR0913 - all but one by name
         cls,
-        url: str,
+        url: str | Secret,
         *,
         name: str = DEFAULT_NAME,
         trust_root: str | Path | PinnedRoots,
         kek: str | Path | Kek | None = None,
-        password: str | None = None,
+        password: str | Secret | None = None,
+        tls: Tls | None = None,
         cache_dir: str | Path | None = None,
         timeout: float = 10.0,
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
 
         `trust_root`: the path of the public root. `kek`: the path of the KEK, for apps that sign.
+        `tls`: the files for a `rediss://` URL, if the system's CAs do not know Redis' certificate,
+        or Redis asks for one: `ringkeeper.Tls(ca_file="ca.pem")`.
         `cache_dir`: a directory to keep the ring in (signed and sealed), so that this app also
         starts while Redis is away, for as long as the ring is fresh enough to sign with.
 
@@ -73,12 +78,15 @@ class Keyring:
             DocumentError: what Redis holds is missing, forged or of another ring.
             SecretError: a file that cannot be used.
         """
+        # Hidden at once: error reporters ship the locals of all frames.
+        url, password = Secret.of(url), None if password is None else Secret.of(password)
         connection = Connection.of(
             url,
             name=name,
             trust_root=trust_root,
             kek=kek,
             password=password,
+            tls=tls,
             cache_dir=cache_dir,
         )
         return cls(connection).start(timeout)
@@ -167,7 +175,9 @@ class Keyring:
         self.close()
 
     def __repr__(self) -> str:
-        held = self._background.replica.held
+        held = None
+        with suppress(RingNotLoaded):  # not followed yet: one that failed to start is shown, too
+            held = self._background.replica.held
         return f"<Keyring {self._connection.name} version {held.ring.version if held else '-'}>"
 
     def _held(self) -> Held:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _logger = logging.getLogger("ringkeeper")
 
@@ -13,7 +17,15 @@ def log(event: str, /, **fields: object) -> None:
 
     A handler of the app's that raises is the app's own affair: the ring is followed on.
     """
-    level = logging.WARNING if "troubled" in event else logging.INFO
+    _tell(logging.WARNING if "troubled" in event else logging.INFO, event, fields)
+
+
+def warn(event: str, /, **fields: object) -> None:
+    """The same for what somebody should change."""
+    _tell(logging.WARNING, event, fields)
+
+
+def _tell(level: int, event: str, fields: Mapping[str, object]) -> None:
     with suppress(Exception):
         if _logger.isEnabledFor(level):
             _logger.log(level, "%s %s", event, " ".join(f"{k}={v!r}" for k, v in fields.items()))

@@ -1,52 +1,68 @@
 """`redis.url`: which URLs are read, and what of one may be shown.
 
 No message quotes a URL, nor any part of one that was not understood: a password may stand there.
+What is wrong with one is handed on as text and raised further up, where no local holds the URL.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from ringkeeper.secret import Secret
 
 REDIS_WANTED: Final = (
     "write redis://host:6379/0 (rediss:// for TLS, unix:///run/redis.sock, embedded:./var to try "
     "it out), with / ? # @ in a password percent-encoded"
 )
-# What redis-py takes from a URL wins over what we ask of it, so only these may stand there.
 _REDIS_OPTIONS: Final = frozenset({"db", "username", "password"})
-_TLS_OPTIONS: Final = frozenset(
-    {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
-)
-SENTINEL: Final = "redis+sentinel"
-CLUSTER: Final = "redis+cluster"
-_PORTS: Final = {SENTINEL: 26379, CLUSTER: 6379}
-_OPTIONS: Final = {
-    SENTINEL: frozenset({"db", "sentinel_username", "sentinel_password"}),
-    CLUSTER: frozenset(),
-}
+_SENTINEL: Final = frozenset({"redis+sentinel", "rediss+sentinel"})
+_CLUSTER: Final = frozenset({"redis+cluster", "rediss+cluster"})
+_FLEETS: Final = _SENTINEL | _CLUSTER
+_SENTINEL_PORT: Final = 26379
+_REDIS_PORT: Final = 6379
+_SENTINEL_OPTIONS: Final = frozenset({"db", "sentinel_username", "sentinel_password"})
 
 
 # --- one server ----------------------------------------------------------------------------------
 
 
-def check_url(url: object) -> str:
+def check_url(url: object) -> Secret:
     """`url`, if Redis may be there.
 
     Raises:
         ValueError: "why; what to do", without quoting it.
     """
-    if not isinstance(url, str) or not url.isprintable():
+    url = Secret(url) if isinstance(url, str) else url
+    if not isinstance(url, Secret):
+        raise ValueError(f"is no line of text; {REDIS_WANTED}")
+    if why := problem_with(url):
+        raise ValueError(why)
+    return url
+
+
+def problem_with(url: Secret) -> str:
+    """Why Redis cannot be there, and what to do; empty if it can."""
+    try:
+        if is_fleet(url):
+            _parse_fleet(url.reveal())
+        else:
+            _check_one(url.reveal())
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _check_one(url: str) -> None:
+    if not url.isprintable():
         raise ValueError(f"is no line of text; {REDIS_WANTED}")
     scheme, _, rest = url.partition(":")
     if scheme == "embedded":
         if not rest or rest.startswith("//"):
             raise ValueError("names no directory; write embedded:./var")
-        return url
-    if is_fleet(url):
-        fleet_of(url)
-        return url
+        return
     if scheme not in ("redis", "rediss", "unix"):
         raise ValueError(f"is no URL that ringkeeper reads; {REDIS_WANTED}")
     try:
@@ -59,8 +75,7 @@ def check_url(url: object) -> str:
         raise ValueError(f"cannot be taken apart; {REDIS_WANTED}")
     _check_place(parts)
     for option, given in options:
-        _check_option(scheme, option, given)
-    return url
+        _check_option(option, given)
 
 
 def _check_place(parts: SplitResult) -> None:
@@ -71,15 +86,52 @@ def _check_place(parts: SplitResult) -> None:
         raise ValueError(f"names no host, or a database that is no number; {REDIS_WANTED}")
 
 
-def _check_option(scheme: str, option: str, given: str) -> None:
-    known = _REDIS_OPTIONS | (_TLS_OPTIONS if scheme == "rediss" else frozenset())
-    if option not in known:
+def _check_option(option: str, given: str) -> None:
+    if option.startswith("ssl_"):
         raise ValueError(
-            "has an option after ? that is not known here; only db, username, password and, with "
-            f"rediss://, {', '.join(sorted(_TLS_OPTIONS))} may stand there"
+            "has an option for TLS after ?; give redis.tls.ca_file, redis.tls.cert_file and "
+            "redis.tls.key_file instead (in code: tls=)"
+        )
+    if option not in _REDIS_OPTIONS:
+        raise ValueError(
+            "has an option after ? that is not known here; only db, username and password may "
+            "stand there"
         )
     if option == "db" and not re.fullmatch(r"[0-9]{1,5}", given):
         raise ValueError(f"names a database that is no number; {REDIS_WANTED}")
+
+
+@dataclass(frozen=True, slots=True)
+class OneServer:
+    """`redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…`, or `unix://USER:PASSWORD@/PATH?db=DB`."""
+
+    host: str
+    port: int
+    socket: str = ""
+    """The path of the unix socket, where it is one."""
+    db: int = 0
+    username: str | None = None
+    password: Secret | None = None
+
+
+def server_of(url: Secret) -> OneServer:
+    """The server that a checked URL names."""
+    parts = urlsplit(url.reveal())
+    options = dict(parse_qsl(parts.query))
+    is_socket = parts.scheme == "unix"
+    db = options.get("db") or ("" if is_socket else parts.path.strip("/"))
+    return OneServer(
+        host=parts.hostname or "",
+        port=parts.port or _REDIS_PORT,
+        socket=unquote(parts.path) if is_socket else "",
+        db=int(db or 0),
+        username=unquote(parts.username or "") or options.get("username"),
+        password=_hidden(unquote(parts.password or "") or options.get("password")),
+    )
+
+
+def _hidden(password: str | None) -> Secret | None:
+    return Secret(password) if password else None
 
 
 # --- several servers in one URL ------------------------------------------------------------------
@@ -87,7 +139,10 @@ def _check_option(scheme: str, option: str, given: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB`, or `redis+cluster://…`."""
+    """`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY/DB`, or `redis+cluster://…`.
+
+    Either with TLS: `rediss+sentinel://…`, `rediss+cluster://…`.
+    """
 
     scheme: str
     nodes: tuple[tuple[str, int], ...]
@@ -95,22 +150,44 @@ class Fleet:
     """What the Sentinels call the primary."""
     db: int = 0
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: Secret | None = None
     sentinel_username: str | None = None
-    sentinel_password: str | None = field(default=None, repr=False)
+    sentinel_password: Secret | None = None
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is a Cluster, and no primary behind Sentinels."""
+        return self.scheme in _CLUSTER
 
 
-def is_fleet(url: str) -> bool:
+def is_fleet(url: Secret) -> bool:
     """Whether `url` names several servers."""
-    return url.partition(":")[0] in _PORTS
+    return scheme_of(url) in _FLEETS
 
 
-def fleet_of(url: str) -> Fleet:
-    """The servers that such a URL names.
+def has_tls(url: Secret) -> bool:
+    """Whether Redis is spoken to with TLS there."""
+    return scheme_of(url).startswith("rediss")
+
+
+def scheme_of(url: Secret) -> str:
+    """What stands before the first colon."""
+    return url.reveal().partition(":")[0]
+
+
+def fleet_of(url: Secret) -> Fleet:
+    """The servers that a checked URL names."""
+    return _parse_fleet(url.reveal())
+
+
+def _parse_fleet(url: str) -> Fleet:
+    """The same of one that was not checked.
 
     Raises:
         ValueError: what is wrong with it, without quoting it: a password may stand there.
     """
+    if not url.isprintable():
+        raise ValueError(f"is no line of text; {REDIS_WANTED}")
     try:
         parts = urlsplit(url)
         options = dict(
@@ -118,39 +195,42 @@ def fleet_of(url: str) -> Fleet:
         )
     except ValueError:
         parts, options = SplitResult("", "", "", "", ""), {}
-    scheme = parts.scheme
-    example = "name-of-the-primary/0" if scheme == SENTINEL else ""
-    wanted = f"write {url.partition(':')[0]}://host:{_PORTS[url.partition(':')[0]]},host2/{example}"
+    scheme = url.partition(":")[0]
+    is_cluster = scheme in _CLUSTER
+    default_port = _REDIS_PORT if is_cluster else _SENTINEL_PORT
+    example = "" if is_cluster else "name-of-the-primary/0"
+    wanted = f"write {scheme}://host:{default_port},host2/{example}"
     if not parts.netloc or "#" in url:
         raise ValueError(f"cannot be taken apart; {wanted}")
-    if options.keys() - _OPTIONS[scheme]:  # not named: it may be a password
+    known = frozenset[str]() if is_cluster else _SENTINEL_OPTIONS
+    if options.keys() - known:  # not named: it may be a password
         raise ValueError(
             f"has an option after ? that is not known here; "
-            f"{', '.join(sorted(_OPTIONS[scheme])) or 'none'} may stand there"
+            f"{', '.join(sorted(known)) or 'none'} may stand there"
         )
     user, _, hosts = parts.netloc.rpartition("@")
     username, _, password = user.partition(":")
     service, _, db = parts.path.strip("/").partition("/")
     db = options.get("db", db)
-    if scheme == CLUSTER and (service or db):
+    if is_cluster and (service or db):
         raise ValueError(f"names a database, and a Cluster has only one; {wanted}")
-    if scheme == SENTINEL and not service:
+    if not is_cluster and not service:
         raise ValueError(f"does not say what the Sentinels call the primary; {wanted}")
     if db and not (db.isascii() and db.isdecimal() and len(db) < 6):  # noqa: PLR2004
         raise ValueError(f"names a database that is no number; {wanted}")
     return Fleet(
         scheme=scheme,
-        nodes=tuple(_node(host, scheme, wanted) for host in hosts.split(",")),
+        nodes=tuple(_node(host, default_port, wanted) for host in hosts.split(",")),
         service=unquote(service),
         db=int(db or 0),
         username=unquote(username) or None,
-        password=unquote(password) or None,
+        password=_hidden(unquote(password)),
         sentinel_username=options.get("sentinel_username"),
-        sentinel_password=options.get("sentinel_password"),
+        sentinel_password=_hidden(options.get("sentinel_password")),
     )
 
 
-def _node(text: str, scheme: str, wanted: str) -> tuple[str, int]:
+def _node(text: str, default_port: int, wanted: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
@@ -158,32 +238,30 @@ def _node(text: str, scheme: str, wanted: str) -> tuple[str, int]:
         host, port = None, None
     if not host:
         raise ValueError(f"names no host; {wanted}")
-    return host, port or _PORTS[scheme]
+    return host, port or default_port
 
 
-def has_password(url: str) -> bool:
-    """Whether the password for Redis stands in `url`."""
-    if is_fleet(url):
-        return fleet_of(url).password is not None
-    parts = urlsplit(url)
-    return bool(parts.password) or "password" in dict(parse_qsl(parts.query))
+def has_password(url: Secret) -> bool:
+    """Whether the password for Redis stands in a checked `url`."""
+    if scheme_of(url) == "embedded":
+        return False
+    return bool((fleet_of(url) if is_fleet(url) else server_of(url)).password)
 
 
 # --- what may be shown ---------------------------------------------------------------------------
 
 
-def shown(url: str) -> str:
+def shown(url: Secret) -> str:
     """Where `url` leads, and nothing else that stands in it: user, password, options."""
-    try:
-        parts = urlsplit(check_url(url))
-    except ValueError:
+    if problem_with(url):
         return "a URL that cannot be read"
-    if parts.scheme == "embedded":
-        return url
+    if scheme_of(url) == "embedded":
+        return url.reveal()
     if is_fleet(url):
         fleet = fleet_of(url)
         hosts, path = ",".join(_host(*node) for node in fleet.nodes), f"/{fleet.service}"
         return f"{fleet.scheme}://{hosts}{path if fleet.service else ''}"
+    parts = urlsplit(url.reveal())
     return f"{parts.scheme}://{_host(parts.hostname or '', parts.port)}{parts.path}"
 
 

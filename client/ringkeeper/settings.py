@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 
 from ringkeeper.algorithms import ALGORITHMS
 from ringkeeper.durations import parse_duration
+from ringkeeper.kek_variable import ENV
 from ringkeeper.layout import DEFAULT_NAME, is_ring_name
 from ringkeeper.redis_url import check_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ringkeeper.secret import Secret
 
 PREFIX: Final = "RINGKEEPER_"
 _LONGEST: Final = timedelta(days=3660)
@@ -158,8 +161,18 @@ def _issuer(value: object) -> str:
     return str(value)
 
 
-def _redis_url(value: object) -> str:
+def _redis_url(value: object) -> Secret:
     return check_url(_text(value))
+
+
+def _kek(value: object) -> Path | str:
+    """A path, or `env:NAME` as it is: who has the environment looks there."""
+    text = _text(value)
+    if not text.startswith(ENV):
+        return Path(text)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text.removeprefix(ENV)):
+        raise ValueError("names no environment variable; write e.g. env:KEK_JWK, or a path")
+    return text
 
 
 def _listen(value: object) -> tuple[str, int]:
@@ -292,14 +305,32 @@ SETTINGS: Final = (
         key="redis.url",
         kind=Kind("URL", _redis_url),
         otherwise="must be set",
-        why="Where daemons and apps meet: `redis://`, `rediss://` (TLS), `unix://`, or "
-        "`embedded:DIR` for a private server in DIR.",
+        why="Where daemons and apps meet: `redis://`, `rediss://` (TLS), `unix://`, Sentinels or a "
+        "Cluster ([all of them](redis.md)), or `embedded:DIR` for a private server in DIR.",
     ),
     Setting(
         key="redis.password_file",
         kind=_PATH,
         otherwise="none",
         why="A file with the password, so that it stands in no URL.",
+    ),
+    Setting(
+        key="redis.tls.ca_file",
+        kind=_PATH,
+        otherwise="the system's CAs",
+        why="The CA, in PEM, that signs Redis' certificate: then no other is trusted.",
+    ),
+    Setting(
+        key="redis.tls.cert_file",
+        kind=_PATH,
+        otherwise="none",
+        why="The certificate, in PEM, to show to a Redis that asks for one (`tls-auth-clients`).",
+    ),
+    Setting(
+        key="redis.tls.key_file",
+        kind=_PATH,
+        otherwise="none",
+        why="Its private key, unencrypted, and closed to others as the secrets are.",
     ),
     Setting(
         key="name",
@@ -393,10 +424,10 @@ SETTINGS: Final = (
     ),
     Setting(
         key="kek",
-        kind=_PATH,
+        kind=Kind("path, or env:NAME", _kek),
         otherwise="`kek.jwk`, see below",
         why="The key that seals the private keys in Redis. Daemons that lead and apps that sign "
-        "have it.",
+        "have it. `env:NAME` reads it from that variable: [better not](#the-kek-in-a-variable).",
     ),
     Setting(
         key="state_dir",
@@ -439,7 +470,9 @@ SETTINGS: Final = (
 )
 BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
 BY_VARIABLE: Final = {setting.variable: setting for setting in SETTINGS}
-GROUPS: Final = frozenset(key.partition(".")[0] for key in BY_KEY if "." in key)
+GROUPS: Final = frozenset(
+    key[:at] for key in BY_KEY for at, character in enumerate(key) if character == "."
+)
 DEFAULTS: Final = {
     setting.key: setting.kind.read(setting.kind.of_text(setting.default))
     for setting in SETTINGS

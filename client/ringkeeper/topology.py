@@ -19,16 +19,31 @@ from typing import TYPE_CHECKING, Any, Final
 import redis.asyncio as redis
 from redis import exceptions
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.credentials import CredentialProvider
 
 from ringkeeper.errors import ConfigurationError, RedisUnavailable
 from ringkeeper.layout import embedded_socket
-from ringkeeper.redis_url import CLUSTER, check_url, fleet_of, has_password, is_fleet
+from ringkeeper.redis_url import (
+    REDIS_WANTED,
+    OneServer,
+    fleet_of,
+    has_password,
+    has_tls,
+    is_fleet,
+    problem_with,
+    scheme_of,
+    server_of,
+)
+from ringkeeper.secret import Secret
+from ringkeeper.tls import REMEDIES, Contexts, Tls, TlsConnection, TlsSentinelConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from redis.asyncio.connection import AbstractConnection
 
     from ringkeeper.redis_url import Fleet
 
@@ -44,21 +59,27 @@ FINDING_TIMEOUT: Final = 3.0
 
 
 def connection_for(
-    url: str, *, key: str = "", password: str | None = None, name: str = ""
+    url: str | Secret,
+    *,
+    key: str = "",
+    password: str | Secret | None = None,
+    name: str = "",
+    tls: Tls | None = None,
 ) -> redis.Redis:
     """A client for `url`, as in the configuration, or `embedded:DIR` of a running daemon.
 
     In a Cluster it speaks to whichever node has `key`'s slot, and to no other.
 
     Raises:
-        ConfigurationError: not such a URL.
+        ConfigurationError: not such a URL, or what does not belong together.
+        SecretError: a file for TLS that cannot be used.
     """
-    try:
-        check_url(url)
-    except ValueError as error:
-        raise ConfigurationError([f"redis.url: {error}"]) from None
-    if password and has_password(url):
-        raise ConfigurationError(["redis.url: holds a password, and one is given; remove one"])
+    # Hidden at once: error reporters ship the locals of all frames.
+    url = Secret.of(url)
+    password = None if password is None else Secret.of(password)
+    files = tls or Tls()
+    if problem := _problem(url, password, files):
+        raise ConfigurationError([f"redis.url: {problem}"])
     options: dict[str, Any] = {
         "decode_responses": True,
         "encoding_errors": "replace",  # a forger's bytes are for the signature check to refuse
@@ -67,41 +88,120 @@ def connection_for(
         "socket_connect_timeout": COMMAND_TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
         "client_name": name or "ringkeeper",
+        # Which library this is need not be asked leave for, with an ACL, on every connection.
+        "driver_info": None,
     }
+    contexts = Contexts(files) if has_tls(url) else None
     if is_fleet(url):
-        return _fleet_client(fleet_of(url), key, password, options)
-    if password is not None:
-        options["password"] = password
-    if url.startswith("embedded:"):
-        socket = embedded_socket(Path(url.removeprefix("embedded:")))
-        return redis.Redis(unix_socket_path=str(socket), **options)
-    return redis.Redis.from_url(url, **options)
+        return _fleet_client(fleet_of(url), key, password, options, contexts)
+    if scheme_of(url) == "embedded":
+        socket = embedded_socket(Path(url.reveal().removeprefix("embedded:")))
+        server = OneServer("", 0, str(socket))
+    else:
+        server = server_of(url)
+    return _server_client(server, password, options, contexts)
+
+
+def _problem(url: object, password: Secret | None, tls: Tls) -> str:
+    if not isinstance(url, Secret):
+        return f"is no line of text; {REDIS_WANTED}"
+    if problem := problem_with(url):
+        return problem
+    if password and has_password(url):
+        return "holds a password, and one is given; remove one"
+    if tls and not has_tls(url):
+        return "has no TLS, and files for it are given; write rediss:// for TLS, or remove them"
+    return ""
+
+
+def _server_client(
+    server: OneServer, password: Secret | None, options: dict[str, Any], contexts: Contexts | None
+) -> redis.Redis:
+    options = {**options, "db": server.db, **_login(server.username, password or server.password)}
+    if server.socket:
+        kind: type[AbstractConnection] = redis.UnixDomainSocketConnection
+        where: dict[str, Any] = {"path": server.socket}
+    else:
+        kind, where = _kind(contexts), {"host": server.host, "port": server.port}
+    return redis.Redis.from_pool(
+        redis.ConnectionPool(kind, **options, **where, **_secured(contexts))
+    )
 
 
 def _fleet_client(
-    fleet: Fleet, key: str, password: str | None, options: dict[str, Any]
+    fleet: Fleet,
+    key: str,
+    password: Secret | None,
+    options: dict[str, Any],
+    contexts: Contexts | None,
 ) -> redis.Redis:
-    options = {
-        **options,
-        "username": fleet.username,
-        "password": password if password is not None else fleet.password,
-    }
-    if fleet.scheme == CLUSTER:
-        patience = {"socket_timeout": ASKING_TIMEOUT, "socket_connect_timeout": ASKING_TIMEOUT}
-        finder = SlotFinder(fleet.nodes, key, {**options, **patience})
-        pool = redis.ConnectionPool(connection_class=SlotConnection, finder=finder, **options)
-        return redis.Redis.from_pool(pool)
+    options = {**options, **_login(fleet.username, password or fleet.password)}
+    patience = {"socket_timeout": ASKING_TIMEOUT, "socket_connect_timeout": ASKING_TIMEOUT}
+    secured = _secured(contexts)
+    if fleet.is_cluster:
+        finder = SlotFinder(fleet.nodes, key, {**options, **patience}, contexts)
+        kind = TlsSlotConnection if contexts else SlotConnection
+        return redis.Redis.from_pool(
+            redis.ConnectionPool(kind, finder=finder, **options, **secured)
+        )
     asking = {
-        "username": fleet.sentinel_username,
-        "password": fleet.sentinel_password,
-        "socket_timeout": ASKING_TIMEOUT,
-        "socket_connect_timeout": ASKING_TIMEOUT,
+        **_login(fleet.sentinel_username, fleet.sentinel_password),
+        **patience,
         "retry": options["retry"],
         "protocol": 2,
+        "driver_info": None,
     }
-    sentinel = Sentinel(list(fleet.nodes), sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    sentinel = _Sentinels([])  # type: ignore[no-untyped-call]
+    sentinel.sentinels = [
+        redis.Redis.from_pool(
+            redis.ConnectionPool(_kind(contexts), host=host, port=port, **asking, **secured)
+        )
+        for host, port in fleet.nodes
+    ]
+    if contexts:
+        options |= {"connection_class": TlsSentinelConnection, **secured}
     primary: redis.Redis = sentinel.master_for(fleet.service, db=fleet.db, **options)
     return primary
+
+
+def _kind(contexts: Contexts | None) -> type[redis.Connection]:
+    return TlsConnection if contexts else redis.Connection
+
+
+def _secured(contexts: Contexts | None) -> dict[str, Any]:
+    return {"contexts": contexts} if contexts else {}
+
+
+class _Sentinels(Sentinel):
+    """redis-py's Sentinels, but that they say why none of them answered."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        with suppress(MasterNotFoundError):
+            found: tuple[str, int] = await super().discover_master(service_name)
+            return found
+        why = ""
+        try:
+            await self.sentinels[0].sentinel_masters()
+        except exceptions.RedisError as error:
+            why = f": {error}"
+        raise MasterNotFoundError(f"No master found for {service_name!r}{why}")
+
+
+class _Login(CredentialProvider):
+    """Who we are, asked for by redis-py each time it connects: it keeps no password itself."""
+
+    def __init__(self, username: str | None, password: Secret | None) -> None:
+        self._username = username
+        self._password = password
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._password.reveal() if self._password else ""
+        return (self._username, password) if self._username else (password,)
+
+
+def _login(username: str | None, password: Secret | None) -> dict[str, Any]:
+    is_named = username or password
+    return {"credential_provider": _Login(username, password)} if is_named else {}
 
 
 def is_sharded(client: redis.Redis) -> bool:
@@ -134,6 +234,7 @@ async def waiting_apart(
     options = {**common.connection_kwargs, "socket_timeout": timeout}
     if isinstance(common, SentinelConnectionPool):
         options.pop("connection_pool", None)
+        options["connection_class"] = common.connection_class
         pool: redis.ConnectionPool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
             common.service_name, common.sentinel_manager, **options
         )
@@ -154,13 +255,18 @@ class SlotFinder:
     """Knows which node of a Cluster has one slot, by asking the nodes."""
 
     def __init__(
-        self, seeds: Sequence[tuple[str, int]], key: str, options: Mapping[str, Any]
+        self,
+        seeds: Sequence[tuple[str, int]],
+        key: str,
+        options: Mapping[str, Any],
+        contexts: Contexts | None = None,
     ) -> None:
         """Look for the slot of `key`, asking `seeds` first, each with `options`."""
         self._seeds = tuple(seeds)
         self._known: tuple[tuple[str, int], ...] = ()
         self._slot = key_slot(key.encode())
-        self._options = dict(options)
+        self._kind = _kind(contexts)
+        self._options = {**options, **_secured(contexts)}
 
     async def primary(self) -> tuple[str, int]:
         """Host and port of the slot's primary, as the first node says that answers.
@@ -182,7 +288,8 @@ class SlotFinder:
         random.shuffle(asked)
         for host, port in asked:
             try:
-                async with redis.Redis(host=host, port=port, **self._options) as node:
+                pool = redis.ConnectionPool(self._kind, host=host, port=port, **self._options)
+                async with redis.Redis.from_pool(pool) as node:
                     ranges: list[Any] = await node.execute_command(  # type: ignore[no-untyped-call]
                         "CLUSTER", "SLOTS"
                     )
@@ -225,6 +332,10 @@ class SlotConnection(redis.Connection):
             raise
 
 
+class TlsSlotConnection(SlotConnection, TlsConnection):
+    """The same with TLS; the certificate is to be for the host that the Cluster names."""
+
+
 def _address(node: Sequence[Any], asked: str) -> tuple[str, int]:
     return str(node[0] or asked), int(node[1])
 
@@ -248,11 +359,21 @@ def speaking(where: str, doing: str) -> Iterator[None]:
         why = _first_line(error) or type(error).__name__
         if isinstance(error, exceptions.MovedError):  # redis-py takes Redis' first word away
             why = f"MOVED {why}"
-        raise RedisUnavailable(f"{where}: {doing}: {why}; {_remedy(error, why)}") from None
+        remedy = _remedy(error, why)
+        _forget_frames(error)
+        raise RedisUnavailable(f"{where}: {doing}: {why}; {remedy}") from None
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Leave nothing of redis-py's frames: where a login was refused, the password is a local."""
+    while error:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 # What Redis' own words begin with or hold, and what to do about it.
 _REMEDIES: Final = (
+    *REMEDIES,
     ("valkey.sock", "the embedded server is not running: start the daemon, ringkeeper run"),
     ("username-password", "check the user and password in redis.url"),
     ("WRONGPASS", "check the user and password in redis.url"),
@@ -270,6 +391,8 @@ _REMEDIES: Final = (
     ("No master found", "are the Sentinels reachable, and is that what they call the primary?"),
     ("cluster mode disabled", "that is no Cluster: give redis.url redis:// instead"),
     ("MOVED", "that is a Cluster: give redis.url redis+cluster:// instead"),
+    ("reset by peer", "is Redis up and reachable? where it speaks TLS, write rediss://"),
+    ("closed by server", "is Redis up and reachable? where it speaks TLS, write rediss://"),
     ("CLUSTERDOWN", "a part of the Cluster is down; it goes on when that is back"),
 )
 

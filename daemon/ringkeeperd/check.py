@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ringkeeper.errors import RingkeeperError
-from ringkeeper.secret_files import read_kek
+from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
 from ringkeeperd.daemon import read_secrets
 from ringkeeperd.operator import at_ring
 
@@ -40,7 +40,9 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
     found = Findings()
     kek = read_secrets(configuration).kek
     if kek is None and configuration.kek.exists():
-        kek = read_kek(configuration.kek)
+        kek = kek_from(configuration.kek)
+    if isinstance(configuration.kek, KekVariable):
+        found.remarks.append(f"kek: {configuration.kek}: {WHY_NOT}")
     for ring in rings:
         try:
             seen = at_ring(configuration, ring.name, lambda operator: operator.inspect(kek))
@@ -55,7 +57,9 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
 
 def _is_first_start(configuration: Configuration) -> bool:
     """Whether the embedded server's directory is empty of all that the first start makes."""
-    secrets = (configuration.trust_root, configuration.trust_root_public, configuration.kek)
+    roots = (configuration.trust_root, configuration.trust_root_public)
+    is_file = not isinstance(configuration.kek, KekVariable)
+    secrets = (*roots, configuration.kek) if is_file else roots
     return (
         configuration.embedded is not None
         and configuration.lead

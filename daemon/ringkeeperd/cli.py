@@ -644,6 +644,7 @@ def _keyring(parsed: argparse.Namespace) -> ringkeeper.Keyring:
         trust_root=configuration.trust_root_public,
         kek=configuration.kek if configuration.kek.exists() else None,
         password=configuration.redis_password,
+        tls=configuration.redis_tls,
     )
     # What is wrong is told once, as the command's error.
     logging.getLogger("ringkeeper").addHandler(logging.NullHandler())

@@ -24,8 +24,9 @@ from ringkeeper.errors import (
     RingLed,
     SecretError,
 )
+from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root, signature
+from ringkeeper.secret_files import create, read_pinned_roots, read_root, signature
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
@@ -103,6 +104,9 @@ class Daemon:
                 rings=list(self.services),
                 lead=configuration.lead,
             )
+            if own.kek and isinstance(configuration.kek, KekVariable):
+                name = configuration.kek.name
+                self.log.warning("kek in the environment", variable=name, why=WHY_NOT)
             give_memory_back()
             work = [service.run() for service in self.services.values()]
             if server:
@@ -279,7 +283,7 @@ def read_secrets(configuration: Configuration) -> Secrets:
             f"{configuration.trust_root}: is not the private half of "
             f"{configuration.trust_root_public}; give the daemon the pair that belongs together"
         )
-    return Secrets(roots, root, read_kek(configuration.kek))
+    return Secrets(roots, root, kek_from(configuration.kek))
 
 
 def make_secrets(configuration: Configuration) -> tuple[Path, ...]:
@@ -291,8 +295,9 @@ def make_secrets(configuration: Configuration) -> tuple[Path, ...]:
         root = read_root(configuration.trust_root)
         if create(configuration.trust_root_public, root.public_jwk(), mode=0o644):
             made.append(configuration.trust_root_public)
-    if create(configuration.kek, Kek.generate().secret_jwk()):
-        made.append(configuration.kek)
+    kek = configuration.kek
+    if not isinstance(kek, KekVariable) and create(kek, Kek.generate().secret_jwk()):
+        made.append(kek)
     return tuple(made)
 
 
@@ -306,9 +311,7 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
     if own.root is None or own.kek is None:
         raise RequestRefused("lead is false here; make the ring where the private root is")
     clock = SystemClock()
-    store = RedisLeaderStore.connect(
-        configuration.redis_url, ring.name, clock, password=configuration.redis_password
-    )
+    store = RedisLeaderStore.configured(configuration, ring.name, clock)
     try:
         await _check_unknown(configuration, ring.name, own.roots, store)
         return await found(
@@ -331,12 +334,7 @@ async def any_ring(configuration: Configuration) -> bool:
     for ring in configuration.rings:
         if StateFile(configuration.state_dir, ring.name, "state_dir").path.exists():
             return True
-        store = RedisLeaderStore.connect(
-            configuration.redis_url,
-            ring.name,
-            SystemClock(),
-            password=configuration.redis_password,
-        )
+        store = RedisLeaderStore.configured(configuration, ring.name, SystemClock())
         try:
             if (await store.read()).snapshot:
                 return True

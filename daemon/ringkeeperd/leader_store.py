@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import redis.asyncio as redis
 
     from ringkeeper.clock import Clock
+    from ringkeeper.configuration import Configuration
+    from ringkeeper.secret import Secret
+    from ringkeeper.tls import Tls
 
 EVENTS_KEPT: Final = 10_000
 REQUESTS_KEPT: Final = 1_000
@@ -185,12 +188,31 @@ class RedisLeaderStore(RedisStore):
         self._instances = register(script("ringkeeperd", "instances.lua"))
 
     @classmethod
-    def connect(cls, url: str, name: str, clock: Clock, *, password: str | None) -> Self:
+    def connect(
+        cls,
+        url: str | Secret,
+        name: str,
+        clock: Clock,
+        *,
+        password: str | Secret | None,
+        tls: Tls | None = None,
+    ) -> Self:
         """A store with connections of its own; `close` lets them go."""
         client = connection_for(
-            url, key=Layout(name).keyring, password=password, name=f"ringkeeperd:{name}"
+            url, key=Layout(name).keyring, password=password, name=f"ringkeeperd:{name}", tls=tls
         )
         return cls(client, name, clock)
+
+    @classmethod
+    def configured(cls, configuration: Configuration, name: str, clock: Clock) -> Self:
+        """The same, where the configuration says that Redis is."""
+        return cls.connect(
+            configuration.redis_url,
+            name,
+            clock,
+            password=configuration.redis_password,
+            tls=configuration.redis_tls,
+        )
 
     async def acquire(
         self, owner: str, ttl: timedelta, seen_epoch: int

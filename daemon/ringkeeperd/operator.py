@@ -230,8 +230,7 @@ def at_ring(
 
     async def do() -> _T:
         clock = SystemClock()
-        password = configuration.redis_password
-        store = RedisLeaderStore.connect(configuration.redis_url, name, clock, password=password)
+        store = RedisLeaderStore.configured(configuration, name, clock)
         try:
             return await work(Operator(store, roots, clock))
         finally:

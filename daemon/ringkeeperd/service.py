@@ -79,9 +79,7 @@ class RingService:
         self.name = ring.name
         self.clock = clock
         self.state = LeadingState()
-        self.store = RedisLeaderStore.connect(
-            configuration.redis_url, ring.name, clock, password=configuration.redis_password
-        )
+        self.store = RedisLeaderStore.configured(configuration, ring.name, clock)
         instance = instance_id()
         self._keeper = StateFile(configuration.state_dir, ring.name, "state_dir", own.roots)
         observer = _Telling(ring.name, log, metrics, self.state)

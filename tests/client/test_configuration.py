@@ -1,6 +1,7 @@
 """The configuration: what is read, what is derived, and what is refused, all at once."""
 
 import io
+import json
 import os
 import re
 import sys
@@ -24,10 +25,14 @@ from ringkeeper.configuration import (
     load,
     parse,
 )
-from ringkeeper.errors import ConfigurationError
+from ringkeeper.errors import ConfigurationError, SecretError
+from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.policy import Policy
 from ringkeeper.redis_url import fleet_of, shown
+from ringkeeper.sealing import Kek
+from ringkeeper.secret import Secret
 from ringkeeper.topology import connection_for
+from tests.wire.test_sealing import told_by
 
 ROOT = Path(__file__).parents[2]
 BASE = Path("/srv/ring")
@@ -90,6 +95,9 @@ def test_the_shipped_file_shows_every_key_and_its_comments_are_settings(tmp_path
     text = (ROOT / "config.yaml").read_text()
     shown = re.sub(r"^( *)# (?=( *)[a-z_-]+:(?: |$))", r"\1", text, flags=re.MULTILINE)
     shown = shown.replace("password_file: /etc", "# password_file: /etc")  # not with embedded:
+    shown = re.sub(
+        r"^(    )(\w+_file: /etc/ringkeeper/redis)", r"\1# \2", shown, flags=re.MULTILINE
+    )
     configuration = load(written(tmp_path, shown), {})
     assert [ring.name for ring in configuration.rings] == ["access-token", "refresh-token"]
     assert configuration.issuer == "https://auth.example.com"
@@ -129,8 +137,16 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
     HOURS: (0.5, "0.5", "policy.cryptoperiod", 30 * MINUTE),
     "access_token_validity": (90, "90", "policy.access_token_validity", 90 * SECOND),
     "use_dynamic_access_token_signing_key": (False, "false", "policy.use_dynamic", False),
-    "redis.url": ("rediss://:pw@r:1/2", "rediss://:pw@r:1/2", "redis_url", "rediss://:pw@r:1/2"),
+    "redis.url": (
+        "rediss://:pw@r:1/2",
+        "rediss://:pw@r:1/2",
+        "redis_url",
+        Secret("rediss://:pw@r:1/2"),
+    ),
     "redis.password_file": ("pw", "pw", "redis_password_file", BASE / "pw"),
+    "redis.tls.ca_file": ("ca", "ca", "redis_tls_ca_file", BASE / "ca"),
+    "redis.tls.cert_file": ("/c", "/c", "redis_tls_cert_file", Path("/c")),
+    "redis.tls.key_file": ("k", "k", "redis_tls_key_file", BASE / "k"),
     "name": ("id", "id", "name", "id"),
     "algorithm": ("ES256", "ES256", "policy.algorithm", "ES256"),
     "publication_interval": ("1h", "1h", "policy.publication_interval", HOUR),
@@ -154,6 +170,15 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
 }
 
 
+OVER_TLS = {"RINGKEEPER_REDIS__URL": "rediss://h"}
+NEEDS = {
+    "redis.tls.ca_file": OVER_TLS,
+    "redis.tls.cert_file": OVER_TLS | {"RINGKEEPER_REDIS__TLS__KEY_FILE": "other"},
+    "redis.tls.key_file": OVER_TLS | {"RINGKEEPER_REDIS__TLS__CERT_FILE": "other"},
+}
+"""What else must be given."""
+
+
 def landed(configuration: Configuration, where: str) -> object:
     owner: object = configuration
     if where.startswith("policy."):
@@ -171,17 +196,19 @@ def test_the_table_below_knows_every_setting() -> None:
 def test_a_setting_in_the_file_lands_where_it_belongs(key: str) -> None:
     in_file, _, where, value = EVERYTHING[key]
     assert landed(parsed(), where) != value
-    group, _, inner = key.rpartition(".")
-    document: dict[str, Any] = {group: {inner: in_file}} if group else {inner: in_file}
-    if group == "redis":
+    document: Any = in_file
+    for name in reversed(key.split(".")):
+        document = {name: document}
+    if "redis" in document:
         document = {"redis": REDIS["redis"] | document["redis"]}
-    assert landed(parsed(document), where) == value
+    assert landed(parsed(document, NEEDS.get(key, {})), where) == value
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.key)
 def test_the_environment_overrides_the_file(setting: Any) -> None:
     _, text, where, value = EVERYTHING[setting.key]
-    assert landed(parsed(environ={setting.variable: text}), where) == value
+    environ = NEEDS.get(setting.key, {}) | {setting.variable: text}
+    assert landed(parsed(environ=environ), where) == value
 
 
 def test_variables_are_named_as_documented() -> None:
@@ -196,7 +223,7 @@ def test_variables_are_named_as_documented() -> None:
 
 def test_without_a_file_the_environment_is_enough() -> None:
     configuration = load(None, {"RINGKEEPER_REDIS__URL": "redis://h", "RINGKEEPER_KEK": "kek"})
-    assert configuration.redis_url == "redis://h"
+    assert configuration.redis_url.reveal() == "redis://h"
     assert configuration.kek == Path.cwd() / "kek"
     assert configuration.path is None
 
@@ -308,7 +335,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: An
     configuration = load(Path("etc/config.yaml"), {})
     assert configuration.kek == folder / "keys/kek.jwk"
     assert configuration.embedded == folder / "var"
-    assert configuration.redis_url == f"embedded:{folder / 'var'}"
+    assert configuration.redis_url.reveal() == f"embedded:{folder / 'var'}"
     assert configuration.trust_root == folder / "var/root.jwk"
 
 
@@ -323,11 +350,59 @@ def test_a_credential_of_systemd_is_preferred_where_there_is_one(tmp_path: Path)
     assert load(file, environ | {"RINGKEEPER_KEK": "/my.jwk"}).kek == Path("/my.jwk")
 
 
+def test_a_kek_may_stand_in_a_variable_of_any_name(tmp_path: Path) -> None:
+    kek = Kek.generate()
+    jwk = json.dumps(kek.secret_jwk())
+    file = written(tmp_path, "redis: {url: 'redis://h'}\nkek: env:THE_KEK")
+    by_file = load(file, {"THE_KEK": jwk})
+    told = {"RINGKEEPER_KEK": "env:RINGKEEPER_KEK_JWK", "RINGKEEPER_KEK_JWK": jwk}
+    by_variable = load(file, told)
+    for configuration in (by_file, by_variable):
+        assert configuration.is_kek_named
+        assert isinstance(configuration.kek, KekVariable)
+        assert kek_from(configuration.kek).kid == kek.kid
+        assert kek.secret_jwk()["k"] not in repr(configuration)
+    assert str(by_variable.kek) == "env:RINGKEEPER_KEK_JWK"
+    both = json.dumps({"keys": [kek.secret_jwk(), Kek.generate().secret_jwk()]})
+    assert kek_from(load(file, {"THE_KEK": both}).kek).kid == kek.kid
+
+
+@pytest.mark.parametrize(
+    ("told", "environ", "why"),
+    [
+        ("env:THE_KEK", {}, "kek: env:THE_KEK: that variable is not set; set it to what kek.jwk"),
+        ("env:THE_KEK", {"THE_KEK": ""}, "kek: env:THE_KEK: that variable is not set"),
+        ("env:", {}, "kek: 'env:' names no environment variable; write e.g. env:KEK_JWK"),
+        ("env:A B", {}, "kek: 'env:A B' names no environment variable"),
+    ],
+)
+def test_a_variable_that_cannot_hold_a_kek_is_named(
+    told: str, environ: dict[str, str], why: str
+) -> None:
+    (problem,) = problems_with({"redis": {"url": "redis://h"}, "kek": told}, environ)
+    assert problem.startswith(why)
+
+
+@pytest.mark.parametrize("text", [SECRET, f'["{SECRET}"]', f'{{"kty": "oct", "k": "{SECRET}"}}'])
+def test_what_is_no_kek_in_a_variable_is_shown_nowhere(tmp_path: Path, text: str) -> None:
+    file = written(tmp_path, "redis: {url: 'redis://h'}\nkek: env:THE_KEK")
+    configuration = load(file, {"THE_KEK": text})
+    with pytest.raises(SecretError, match=r"^env:THE_KEK: ") as caught:
+        kek_from(configuration.kek)
+    assert SECRET not in told_by(caught.value)
+
+
+def test_the_variable_of_the_kek_alone_may_have_our_prefix() -> None:
+    environ = {"RINGKEEPER_KEK": "env:RINGKEEPER_MINE", "RINGKEEPER_MINE": "{}"}
+    (problem,) = problems_with({"redis": {"url": "redis://h"}}, environ | {"RINGKEEPER_KEX": ""})
+    assert problem.startswith("RINGKEEPER_KEX: no such setting in the environment")
+
+
 def test_a_password_comes_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text(f" {SECRET}\n")
     text = "redis: {url: 'redis://user@h', password_file: pw}"
     configuration = load(written(tmp_path, text), {})
-    assert configuration.redis_password == f" {SECRET}"
+    assert configuration.redis_password == Secret(f" {SECRET}")
     assert SECRET not in repr(configuration)
 
 
@@ -385,7 +460,7 @@ def test_a_password_is_in_no_error(url: str) -> None:
     for told in (problem, str(caught.value)):
         assert told.startswith("redis.url: ")
         assert SECRET not in told
-    assert SECRET not in shown(url)
+    assert SECRET not in shown(Secret(url))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +479,7 @@ def test_a_password_is_in_no_error(url: str) -> None:
     ],
 )
 def test_of_a_url_it_is_shown_where_it_leads(url: str, seen: str) -> None:
-    assert shown(url) == seen
+    assert shown(Secret(url)) == seen
 
 
 @pytest.mark.parametrize(
@@ -558,7 +633,9 @@ def test_a_flag_in_the_environment_is_true_or_false(text: str) -> None:
         "redis://[::1]:6379/15",
         "redis://user:p%40ss@h/3",
         "redis://h?db=3",
-        "rediss://h:1?ssl_ca_certs=/ca.pem",
+        "rediss://h:1",
+        "rediss+sentinel://a,b/primary",
+        "rediss+cluster://a,b",
         "unix:///run/redis.sock",
         "unix://user:pw@/run/redis.sock?db=1",
         "redis+sentinel://a:26379,b,[::1]:7/primary/3",
@@ -567,18 +644,19 @@ def test_a_flag_in_the_environment_is_true_or_false(text: str) -> None:
     ],
 )
 def test_urls_that_are_read(url: str) -> None:
-    assert parsed({"redis": {"url": url}}).redis_url == url
+    assert parsed({"redis": {"url": url}}).redis_url.reveal() == url
 
 
 def test_a_url_of_several_servers_is_taken_apart() -> None:
-    fleet = fleet_of("redis+sentinel://user:p%40ss@a:1,[::1]/primary/3?sentinel_password=s")
+    fleet = fleet_of(Secret("redis+sentinel://user:p%40ss@a:1,[::1]/primary/3?sentinel_password=s"))
     assert fleet.nodes == (("a", 1), ("::1", 26379))
     assert (fleet.service, fleet.db) == ("primary", 3)
-    assert (fleet.username, fleet.password, fleet.sentinel_password) == ("user", "p@ss", "s")
+    assert (fleet.username, fleet.sentinel_username) == ("user", None)
+    assert (fleet.password, fleet.sentinel_password) == (Secret("p@ss"), Secret("s"))
     assert "p@ss" not in repr(fleet)
-    assert fleet_of("redis+cluster://a,b:7").nodes == (("a", 6379), ("b", 7))
-    assert fleet_of("redis+sentinel://h/p?db=3").db == 3
-    assert fleet_of("redis+sentinel://h/p").db == 0
+    assert fleet_of(Secret("redis+cluster://a,b:7")).nodes == (("a", 6379), ("b", 7))
+    assert fleet_of(Secret("redis+sentinel://h/p?db=3")).db == 3
+    assert fleet_of(Secret("redis+sentinel://h/p")).db == 0
 
 
 @pytest.mark.parametrize(
@@ -602,8 +680,8 @@ def test_a_url_of_several_servers_is_taken_apart() -> None:
         ("redis://h/zero", "a database that is no number"),
         ("redis://h?db=x", "a database that is no number"),
         ("redis://h?decode_responses=1", "an option after ?"),
-        ("redis://h?ssl_ca_certs=x", "an option after ?"),
-        ("rediss://h?ssl_foo=x", "an option after ?"),
+        ("rediss://h?ssl_ca_certs=x", "give redis.tls.ca_file"),
+        ("rediss://h?ssl_check_hostname=no", "an option for TLS after ?; give redis.tls"),
         ("unix://run/redis.sock", "names no socket"),
         ("unix://", "names no socket"),
         ("embedded:", "names no directory"),
@@ -842,7 +920,7 @@ def test_a_key_that_stands_twice_is_refused_even_if_all_else_is_fine(tmp_path: P
 
 def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
     text = b"\xef\xbb\xbfredis: {url: 'redis://h'}\n"
-    assert load(written(tmp_path, text), {}).redis_url == "redis://h"
+    assert load(written(tmp_path, text), {}).redis_url.reveal() == "redis://h"
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -874,7 +952,7 @@ def test_without_pyyaml_it_is_told_what_to_install(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(ConfigurationError, match="pip install pyyaml"):
         load(path, {})
-    assert load(None, {"RINGKEEPER_REDIS__URL": "redis://h"}).redis_url == "redis://h"
+    assert load(None, {"RINGKEEPER_REDIS__URL": "redis://h"}).redis_url.reveal() == "redis://h"
 
 
 def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path) -> None:
@@ -1024,7 +1102,7 @@ def test_what_needs_a_restart_is_named_and_a_new_policy_does_not(
 
 def test_another_password_in_the_same_file_needs_a_restart() -> None:
     old = parsed({"redis": {"url": "redis://h", "password_file": "x"}})
-    new = replace(old, redis_password="other")
+    new = replace(old, redis_password=Secret("other"))
     assert difference(old, new) == ("redis.password_file",)
 
 

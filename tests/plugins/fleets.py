@@ -40,7 +40,14 @@ def until(is_so: Callable[[], _T | None], what: str, within: float = 30.0) -> _T
 class Node:
     """One server process on a port of its own."""
 
-    def __init__(self, folder: Path, *options: str, is_sentinel: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        is_sentinel: bool = False,
+        binary: Path = VALKEY,
+    ) -> None:
+        self.binary = binary
         self.port = free_port()
         self.folder = folder / str(self.port)
         self.folder.mkdir()
@@ -55,9 +62,9 @@ class Node:
         if self.is_sentinel:
             config = self.folder / "sentinel.conf"
             config.touch()
-            command = [str(VALKEY), str(config), "--sentinel", *flat, *self.options]
+            command = [str(self.binary), str(config), "--sentinel", *flat, *self.options]
         else:
-            command = [str(VALKEY), *flat, "--save", "", "--appendonly", "no", *self.options]
+            command = [str(self.binary), *flat, "--save", "", "--appendonly", "no", *self.options]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log

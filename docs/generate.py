@@ -19,6 +19,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
 from ringkeeper.configuration import as_markdown
+from ringkeeper.layout import DEFAULT_NAME
+from ringkeeperd.acl import acl_lines
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.rotation import TRANSITIONS
 
@@ -120,6 +122,14 @@ def example() -> str:
     return f"```python\n{code.rstrip()}\n```"
 
 
+# --- docs/redis.md -------------------------------------------------------------------------------
+
+
+def acl() -> str:
+    """The ACL users of one ring."""
+    return "\n".join(["```text", *acl_lines([DEFAULT_NAME]), "```"])
+
+
 # --- putting them in their places ----------------------------------------------------------------
 
 PARTS: Final = {
@@ -127,6 +137,7 @@ PARTS: Final = {
     "docs/configuration.md": {"settings": as_markdown},
     "docs/lifecycle.md": {"diagram": diagram, "transitions": transitions},
     "docs/metrics.md": {"metrics": metrics},
+    "docs/redis.md": {"acl": acl},
     "docs/wire-format.md": {"documents": documents},
 }
 

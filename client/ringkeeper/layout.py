@@ -28,58 +28,59 @@ class Layout:
 
     name: str
 
-    def _key(self, suffix: str) -> str:
+    def key(self, suffix: str) -> str:
+        """One of the keys, by what is in it."""
         return f"ringkeeper:{{{self.name}}}:{suffix}"
 
     @property
     def keyring(self) -> str:
         """Hash: version, epoch, snapshot, proof."""
-        return self._key("keyring")
+        return self.key("keyring")
 
     @property
     def sealed(self) -> str:
         """Hash: kid to sealed private key."""
-        return self._key("sealed")
+        return self.key("sealed")
 
     @property
     def lease(self) -> str:
         """String with a TTL: the leader's owner token."""
-        return self._key("lease")
+        return self.key("lease")
 
     @property
     def epoch(self) -> str:
         """String: the newest epoch, one per leadership."""
-        return self._key("epoch")
+        return self.key("epoch")
 
     @property
     def instances(self) -> str:
         """Hash: instance id to what it confirmed."""
-        return self._key("instances")
+        return self.key("instances")
 
     @property
     def seen(self) -> str:
         """Sorted set: instance id by the Redis time, in ms, it was last heard of."""
-        return self._key("seen")
+        return self.key("seen")
 
     @property
     def witness(self) -> str:
         """String, expiring: what somebody knows of the ring that Redis seems to have lost."""
-        return self._key("witness")
+        return self.key("witness")
 
     @property
     def requests(self) -> str:
         """Stream: operators' requests."""
-        return self._key("requests")
+        return self.key("requests")
 
     @property
     def events(self) -> str:
         """Stream: audit events."""
-        return self._key("events")
+        return self.key("events")
 
     @property
     def published(self) -> str:
         """Channel: what changed."""
-        return self._key("published")
+        return self.key("published")
 
 
 def embedded_socket(directory: Path) -> Path:

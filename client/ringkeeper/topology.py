@@ -37,6 +37,7 @@ from ringkeeper.redis_url import (
     scheme_of,
     server_of,
 )
+from ringkeeper.scripts import explained
 from ringkeeper.secret import Secret
 from ringkeeper.tls import REMEDIES, Contexts, Tls, TlsConnection, TlsSentinelConnection
 
@@ -193,6 +194,9 @@ class _Login(CredentialProvider):
     def __init__(self, username: str | None, password: Secret | None) -> None:
         self._username = username
         self._password = password
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         password = self._password.reveal() if self._password else ""
@@ -371,6 +375,7 @@ def _forget_frames(error: BaseException | None) -> None:
         error = error.__context__
 
 
+_WIDEN: Final = "widen this user's ACL: docs/redis.md has what each needs"
 # What Redis' own words begin with or hold, and what to do about it.
 _REMEDIES: Final = (
     *REMEDIES,
@@ -379,8 +384,8 @@ _REMEDIES: Final = (
     ("WRONGPASS", "check the user and password in redis.url"),
     ("Authentication required", "give redis.url, or redis.password_file, the password"),
     ("NOAUTH", "give redis.url, or redis.password_file, the password"),
-    ("NOPERM", "widen this user's ACL"),
-    ("no permissions", "widen this user's ACL"),
+    ("o permissions", _WIDEN),
+    ("user executing the script can't", _WIDEN),
     ("read only replica", "this is a read-only replica: give redis.url the primary"),
     ("READONLY", "this is a read-only replica: give redis.url the primary"),
     ("WRONGTYPE", "something else uses a key of this ring's; move it, or rename the ring"),
@@ -407,4 +412,5 @@ def _remedy(error: BaseException, why: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")[:200]
+    _, _, told = str(error).rpartition(" of pipeline caused error: ")
+    return explained(told).strip().split("\n")[0].rstrip(".")[:200]

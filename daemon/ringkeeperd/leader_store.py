@@ -17,7 +17,8 @@ from redis import exceptions
 
 from ringkeeper.clock import LATEST_MS, from_ms, to_ms
 from ringkeeper.layout import Layout
-from ringkeeper.store import Published, RedisStore, Store, script
+from ringkeeper.scripts import script
+from ringkeeper.store import Published, RedisStore, Store
 from ringkeeper.topology import COMMAND_TIMEOUT, connection_for, speaking, waiting_apart
 from ringkeeperd.rotation import Instance
 
@@ -420,6 +421,8 @@ class _Requests:
         self._is_checked = True
         try:
             known: Any = await self._client.xinfo_stream(self._stream)
+        except exceptions.NoPermissionError:
+            raise
         except exceptions.ResponseError:  # there is none; or reading it says what it is
             return
         if known["length"] == 0 and known["last-generated-id"] == _LAST_ID:

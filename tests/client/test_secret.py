@@ -125,7 +125,7 @@ async def test_a_url_that_an_asyncio_app_gives_is_no_local_either() -> None:
 
 
 async def test_a_password_that_redis_refuses_is_no_local_of_the_traceback(
-    own_server: Callable[..., Server],
+    own_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
 ) -> None:
     """redis-py's own frames hold it while it logs in."""
     server = own_server("--requirepass", "another")
@@ -138,3 +138,4 @@ async def test_a_password_that_redis_refuses_is_no_local_of_the_traceback(
     client = connection_for(server.tcp_url, password=Secret("another"))
     assert await client.ping()
     await client.aclose()
+    assert not caplog.records, "nor has redis-py a word to say of how it came by it"

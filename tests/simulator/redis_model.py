@@ -192,7 +192,7 @@ class SimRedis:
             self.data.witness = ""
 
     def confirm(self, instance: str, record: str) -> None:
-        """confirm.lua."""
+        """An instance writes its row, by Redis' clock."""
         self.watcher.heard(instance)
         self.data.instances[instance] = (record, self.clock.now())
 

@@ -714,6 +714,30 @@ def test_a_policy_that_contradicts_itself_is_refused(document: dict[str, Any], t
     assert told in problem
 
 
+@pytest.mark.parametrize(
+    ("url", "tls", "told"),
+    [
+        ("redis://h", {"ca_file": "c"}, "redis.tls.ca_file: redis.url has no TLS; write rediss://"),
+        ("unix:///s", {"cert_file": "c", "key_file": "k"}, "redis.tls.cert_file: redis.url has no"),
+        ("rediss://h", {"cert_file": "c"}, "redis.tls.cert_file: is of no use without its key"),
+        ("rediss://h", {"key_file": "k"}, "redis.tls.key_file: is of no use without its cert"),
+        ("rediss://h", {"verify": False}, "redis.tls.verify: no such setting"),
+        ("rediss://h", "ca.pem", "redis.tls: has a value of its own; write its settings below"),
+    ],
+)
+def test_tls_that_contradicts_itself_is_refused(url: str, tls: object, told: str) -> None:
+    (problem,) = problems_with({"redis": {"url": url, "tls": tls}})
+    assert problem.startswith(told)
+
+
+@pytest.mark.parametrize("document", [{"redis.tls.ca_file": "c"}, {"redis": {"tls.ca_file": "c"}}])
+def test_a_setting_two_levels_down_is_not_written_in_one(document: dict[str, Any]) -> None:
+    document["redis"] = {"url": "rediss://h"} | document.get("redis", {})
+    (problem,) = problems_with(document)
+    told = "redis.tls.ca_file: is written in one; write ca_file: below tls:, below redis:, indented"
+    assert problem == told
+
+
 def test_a_problem_of_one_ring_names_it() -> None:
     (problem,) = problems_with({"keyrings": {"a": {"publication_interval": "8d"}}})
     assert problem.startswith("keyrings.a.publication_interval: 8d is longer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from ringkeeper import Tls
 from ringkeeper.errors import ConfigurationError, RedisUnavailable, SecretError
+from ringkeeper.tls import Contexts
 from ringkeeper.topology import connection_for, speaking
 from tests.plugins.certificates import Authority, Pair, TlsServer
 
@@ -137,6 +139,21 @@ async def test_a_client_that_shows_no_good_certificate_is_told(
     assert await asked(server.tls_url, good) == ""
 
 
+def test_what_is_broken_is_not_spoken_where_the_system_would_allow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where Python was built to take OpenSSL's defaults, and those were lowered."""
+    make = ssl.create_default_context
+
+    def lowered(**options: Any) -> ssl.SSLContext:
+        context = make(**options)
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", lowered)
+    assert Contexts(Tls()).get().minimum_version is ssl.TLSVersion.TLSv1_2
+
+
 async def test_a_server_that_speaks_only_what_is_broken_is_refused(
     authority: Authority, tls_server: Make
 ) -> None:
@@ -242,5 +259,9 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
     pair.cert.write_bytes(renewed.cert.read_bytes())
     assert not await is_let_in(), "half of a pair is not used"
     pair.key.write_bytes(renewed.key.read_bytes())
+    assert await is_let_in()
+    # Half of the next one is there: the former, whole, serves until the other half is, too.
+    pair.cert.write_bytes(authority.issue("next").cert.read_bytes())
+    await client.connection_pool.disconnect()
     assert await is_let_in()
     await client.aclose()

@@ -148,6 +148,18 @@ async def test_messages_carry_the_whole_version_after_the_hash_was_written(
         assert await subscription.next(5) == Released()
 
 
+async def test_who_confirms_is_heard_of_before_what_it_confirms_is_written(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    """A row that was never heard of is found by nobody who forgets those long gone."""
+    with any_server.client() as client, client.monitor() as watching:
+        await store.confirm("here", "{}")
+        seen: list[str] = []
+        while "HSET" not in seen:
+            seen.append(watching.next_command()["command"].split(" ")[0])
+    assert seen[-3:] == ["TIME", "ZADD", "HSET"]
+
+
 async def test_instances_are_live_for_one_window_and_forgotten_in_the_end(
     store: RedisLeaderStore, any_server: Server
 ) -> None:

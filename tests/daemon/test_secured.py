@@ -11,6 +11,7 @@ import pytest
 import ringkeeper.asyncio
 from ringkeeper import Keyring, Tls
 from ringkeeper.errors import RingkeeperError
+from tests.daemon.test_bad_input import failure
 from tests.plugins.certificates import Authority, Pair, TlsServer, tls_options
 from tests.plugins.daemons import Site, eventually
 from tests.plugins.fleets import SERVICE, Node, until
@@ -83,6 +84,19 @@ async def test_an_asyncio_app(
     site.site.done("init")
     async with await ringkeeper.asyncio.Keyring.connect(site.url, **site.options) as ring:
         assert await ring.verify(await ring.sign({"sub": "alice"}))
+
+
+def test_a_daemon_with_a_file_that_cannot_serve_does_not_start_and_names_it(
+    site: Site, authority: Authority
+) -> None:
+    pair = authority.issue("app")
+    pair.key.chmod(0o644)
+    url, gone = "rediss://127.0.0.1:1", str(authority.file.with_name("gone.pem"))
+    told = failure(site.daemon(is_ready=False, redis={"url": url, "tls": {"ca_file": gone}}))
+    assert f"{gone}: the CA file cannot be read" in told
+    files = {"cert_file": str(pair.cert), "key_file": str(pair.key)}
+    told = failure(site.daemon(is_ready=False, redis={"url": url, "tls": files}))
+    assert f"chmod 600 {pair.key}" in told
 
 
 def test_a_primary_behind_sentinels(

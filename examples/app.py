@@ -25,9 +25,9 @@ def app(request: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         else:
             status, body = "401 Unauthorized", "no token came along; get one at /login"
     except TokenError as error:  # not with this token: refresh it, or log in
-        status, body = "401 Unauthorized", str(error)
+        status, body = "401 Unauthorized", error.public
     except InfrastructureError as error:  # not the user's fault: nobody is logged out for it
-        status, body = "503 Service Unavailable", str(error)
+        status, body = "503 Service Unavailable", error.public
     start_response(status, [("Content-Type", "text/plain")])
     return [body.encode()]
 

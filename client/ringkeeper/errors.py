@@ -5,20 +5,27 @@ Two families matter to an app. A `TokenError` says that *this token* is not acce
 do its work: answer 503, never log the user out for it. What a program asks for that can never be
 (`LifetimeTooLong`, `Unsignable`) is in neither: it is a `ValueError`, to be found and mended.
 
-Every message names the thing and the remedy. None of them ever holds a secret or a whole token.
+Every message names the thing and the remedy, for the log. None of them ever holds a secret or a
+whole token, but kids, versions and ages: whoever sent the token is told `error.public` instead, a
+constant text in which all that would help a forger to tell one case from another reads the same.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class RingkeeperError(Exception):
-    """The root of every error that ringkeeper raises on purpose."""
+    """The root of every error that ringkeeper raises on purpose.
+
+    `public` is what may be passed on to a stranger; `str(error)` is for the log.
+    """
+
+    public: ClassVar[str] = "something went wrong here"
 
 
 # --- tokens: what `verify` says about the token it was given -------------------------------------
@@ -36,8 +43,13 @@ class RefreshReason(StrEnum):
 
 
 class TokenError(RingkeeperError):
-    """The token is not acceptable. `reason` is what to hand to `record_refresh`."""
+    """The token is not acceptable. `reason` is what to hand to `record_refresh`.
 
+    Malformed, forged, of an unknown or revoked key, not valid yet, for somebody else: `public` is
+    the same for all (RFC 8725 section 2.6 and RFC 6750 section 3.1 have no use for more).
+    """
+
+    public = "invalid token"
     reason: RefreshReason = RefreshReason.OTHER
 
 
@@ -66,8 +78,13 @@ class InvalidSignature(TokenError):
 
 
 class ExpiredToken(TokenError):
-    """`exp` has passed, clock skew included."""
+    """`exp` has passed, clock skew included.
 
+    Told apart in public, too: a client has to know that it must refresh, and whoever holds a token
+    can read its `exp`.
+    """
+
+    public = "expired token"
     reason = RefreshReason.EXPIRED
 
 
@@ -84,6 +101,8 @@ class ClaimMismatch(TokenError):
 
 class InfrastructureError(RingkeeperError):
     """ringkeeper cannot do its work at the moment; the token or the user is not at fault."""
+
+    public = "temporarily unavailable"
 
 
 class RingNotLoaded(InfrastructureError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
@@ -205,7 +205,9 @@ def _check_extensions(header: Mapping[str, Any], error: type[RingkeeperError]) -
 
 def _json_object(part: str) -> dict[str, Any]:
     try:
-        value = json.loads(urlsafe_b64decode(part.encode()), object_pairs_hook=_once)
+        # Decoded here: json takes bytes in UTF-16 and UTF-32, too, and other verifiers do not.
+        text = urlsafe_b64decode(part.encode()).decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise MalformedToken("a token whose parts are not base64url JSON") from None
     if not isinstance(value, dict):
@@ -219,6 +221,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a member twice")
     return members
+
+
+def _no_number(name: str) -> NoReturn:
+    """NaN and Infinity, which Python reads and JSON does not have (RFC 8259 section 6)."""
+    raise ValueError(name)
 
 
 def _key_for(held: Held, header: Mapping[str, Any]) -> tuple[Key, PublicKey]:

@@ -16,11 +16,13 @@ from redis import exceptions
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
 from ringkeeper.layout import Layout
+from ringkeeper.sealing import MAX_SEALED
 from ringkeeper.testimony import MAX_TESTIMONY
 from ringkeeper.topology import close, is_sharded, speaking, waiting_apart
+from ringkeeper.wire import PROOF, SNAPSHOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from ringkeeper.clock import Clock
 
 _EARLY_NONES: Final = 3
+_DOCUMENTS: Final = {"snapshot": SNAPSHOT.limit, "proof": PROOF.limit, "version": 20}
+"""The fields of the hash, and the most bytes that each of them may have."""
 
 
 # --- what a follower needs -----------------------------------------------------------------------
@@ -174,17 +178,40 @@ class RedisStore:
     async def read(self) -> Stored:
         """The documents in the hash."""
         with speaking(self.where, "reading the keyring"):
-            reply = await self._client.hmget(self.layout.keyring, ["snapshot", "proof", "version"])
-        snapshot, proof, version = reply
-        return Stored(str(snapshot or ""), str(proof or ""), str(version or "0"))
+            snapshot, proof, version = await self._fetched(self.layout.keyring, _DOCUMENTS)
+        return Stored(snapshot, proof, version or "0")
 
     async def sealed(self, kids: Sequence[str]) -> dict[str, str]:
         """The sealed private keys of those kids, as far as there are any."""
         if not kids:
             return {}
         with speaking(self.where, "reading sealed keys"):
-            found = await self._client.hmget(self.layout.sealed, list(kids))
-        return {kid: str(sealed) for kid, sealed in zip(kids, found, strict=True) if sealed}
+            found = await self._fetched(self.layout.sealed, dict.fromkeys(kids, MAX_SEALED))
+        return {
+            kid: sealed for kid, sealed in zip(dict.fromkeys(kids), found, strict=True) if sealed
+        }
+
+    async def _fetched(self, key: str, limits: Mapping[str, int]) -> list[str]:
+        """The fields that `limits` names, with the most bytes of each; empty where there is none.
+
+        What is longer is not read: in its place stands a text that is too long for a document, too,
+        and whoever opens it says so. Lengths are asked for first (O(1) each), not by a script: who
+        may run one may run any, for as long as it likes, and apps need not.
+        """
+        async with self._client.pipeline(transaction=False) as asking:
+            for name in limits:
+                asking.hstrlen(key, name)
+            lengths = await asking.execute()
+        found = {
+            name: "?" * (most + 1)
+            for (name, most), length in zip(limits.items(), lengths, strict=True)
+            if length > most
+        }
+        wanted = [name for name in limits if name not in found]
+        if wanted:
+            values = await self._client.hmget(key, wanted)
+            found |= {name: str(v or "") for name, v in zip(wanted, values, strict=True)}
+        return [found[name] for name in limits]
 
     async def confirm(self, instance: str, record: str) -> None:
         """Say that `instance` is alive and what it confirms; by Redis' clock, which all share.

@@ -61,14 +61,14 @@ _CONFIRMING: Final = (
     ("W", ("seen",), ("zadd", "zrem")),
 )
 _WITNESSING: Final = (("RW", ("witness",), ("getrange", "set")),)
-_READING: Final = (("R", ("keyring",), ("hmget",)),)
-_READING_SEALED: Final = (("R", ("keyring", "sealed"), ("hmget",)),)
+_READING: Final = (("R", ("keyring",), ("hmget", "hstrlen")),)
+_READING_SEALED: Final = (("R", ("keyring", "sealed"), ("hmget", "hstrlen")),)
 _LEADING: Final = (
     *("evalsha", "script|load", "exists", "type", "del", "publish"),
-    *("hmget", "hget", "hset", "hdel", "hkeys", "hexists"),  # the keyring, the sealed keys
+    *("hmget", "hstrlen", "hget", "hset", "hdel", "hkeys", "hexists"),  # the keyring, the sealed keys
     *("get", "set", "pttl", "getrange"),  # the lease, the epoch, the witness
     *("zadd", "zrem", "zrange"),  # the instances
-    *("xadd", "xread", "xdel", "xinfo|stream"),  # requests and events
+    *("xadd", "xread", "xrevrange", "xdel", "xinfo|stream"),  # requests and events
 )
 
 _Parts = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
@@ -97,7 +97,7 @@ _OF_NO_KEY: Final[Mapping[Role, tuple[str, ...]]] = MappingProxyType(
         Role.SIDECAR: _FOLLOWING,
         Role.SIGNER: (*_FOLLOWING, "publish"),  # to call the leader, as a witness
         Role.VERIFIER: _FOLLOWING,
-        Role.OPERATOR: ("script|load", "time"),
+        Role.OPERATOR: ("script|load", "time", "info", "acl|whoami"),  # the last two: for doctor
     }
 )
 _LISTENING: Final = frozenset(Role) - {Role.OPERATOR}

@@ -111,7 +111,7 @@ def confirmed(led: LedRing) -> list[int]:
 
 @contextmanager
 def counting_reads(led: LedRing) -> Iterator[Callable[[], int]]:
-    """Counts the reads of the hash (a verify-only app reads nothing else in this way)."""
+    """Counts the reads of the hash, three fields each (a verify-only app reads nothing else)."""
     with led.server.client() as client:
         client.config_resetstat()
 

@@ -42,6 +42,8 @@ _UNANSWERED_WAIT: Final = 1.0
 """The same while a request is handed out and not answered yet."""
 _UNANSWERED_MOST: Final = 200
 """Requests handed out at a time: no operator has more, and all are read again each time."""
+_OWNER_MOST: Final = 200
+"""Characters of an owner token to look at: anyone may have written more."""
 _LAST_ID: Final = f"{2**64 - 1}-{2**64 - 1}"
 
 
@@ -146,9 +148,9 @@ class LeaderStore(Store, Protocol):
         ...
 
     async def prove(
-        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+        self, owner: str, version: int, snapshot: str, proof: str, sealed: Mapping[str, str]
     ) -> Outcome:
-        """Publish a fresh proof, if Redis holds `snapshot` and the sealed keys of `kids`."""
+        """Publish a fresh proof, if Redis holds `snapshot` and these sealed keys."""
         ...
 
     async def heard(self, owner: str, testimony: str) -> None:
@@ -265,9 +267,9 @@ class RedisLeaderStore(RedisStore):
         return _outcome(reply) or Written(untold=str(reply[1]))
 
     async def prove(
-        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+        self, owner: str, version: int, snapshot: str, proof: str, sealed: Mapping[str, str]
     ) -> Outcome:
-        """Publish a fresh proof, if Redis holds `snapshot` and the sealed keys of `kids`."""
+        """Publish a fresh proof, if Redis holds `snapshot` and these sealed keys."""
         layout = self.layout
         message = Published("", proof).encode()
         with speaking(self.where, "publishing a proof"):
@@ -281,7 +283,7 @@ class RedisLeaderStore(RedisStore):
                     layout.published,
                     message,
                     self.publishing,
-                    *kids,
+                    *(part for pair in sealed.items() for part in pair),
                 ],
             )
         return _outcome(reply) or Written(has_witness=bool(reply[1]))
@@ -340,7 +342,7 @@ class RedisLeaderStore(RedisStore):
     async def owner(self) -> str:
         """Who holds the lease, as its owner token says; empty if nobody does."""
         with speaking(self.where, "reading the lease"):
-            return str(await self._client.get(self.layout.lease) or "")
+            return str(await self._client.getrange(self.layout.lease, 0, _OWNER_MOST) or "")
 
     async def answer(self, owner: str, asked: Entry, event: str) -> Outcome:
         """Take a request off the stream; `event` is the answer where no publication told it."""

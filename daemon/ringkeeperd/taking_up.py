@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import timedelta
 
-    from ringkeeper.ring import Ring
+    from ringkeeper.ring import Key, Ring
     from ringkeeper.testimony import History
     from ringkeeperd.audit import Fields
     from ringkeeperd.healing import Diagnosis, Evidence
@@ -67,10 +67,16 @@ class TakingUp:
         shown = [*leader.follower.testimonies(), *_decoded(told)]
         known = self._known(found, told)
         editions = [side.history.ring for side in known] + ([found.ring] if found else [])
-        kids = {key.kid for ring in editions for key in ring.keys if key.may_verify}
-        there = await self._store.sealed(sorted(kids))
+        keys = {key.kid: key for ring in editions for key in ring.keys if key.may_verify}
+        there = await self._store.sealed(sorted(keys))
+        mended = self._mended(there, known, keys)
+        term.sealed = {**there, **mended}
         now = term.now()
         diagnosis = diagnose(found, known, there, stored.version, now=now, epoch=term.epoch)
+        if diagnosis and mended:
+            finding = diagnosis.finding or "redis held private halves that do not open"
+            put = {**diagnosis.put, **mended}
+            diagnosis = diagnosis._replace(put=put, finding=finding)
         if diagnosis is None:
             raise RingMissing(
                 f"redis holds no ring {name!r}, and nobody here knows it; if it is new, run "
@@ -80,7 +86,7 @@ class TakingUp:
         if leader.seen_epoch > term.epoch:
             raise LeaseLost("redis counts epochs from further back; leading anew, above the ring's")
         self._wait_for_lost(diagnosis)
-        self._check_seals(diagnosis, there)
+        self._check_seals(diagnosis, term.sealed)
         signed_by = next(
             map(root_of, filter(None, [stored.snapshot, *(t.snapshot for t in shown)]))
         )
@@ -128,6 +134,27 @@ class TakingUp:
                     self._leader.kek.unseal(blob, key)
                     opening[kid] = blob
         return witness._replace(sealed=opening)
+
+    def _mended(
+        self, there: Mapping[str, str], known: list[Evidence], keys: Mapping[str, Key]
+    ) -> dict[str, str]:
+        """Sealed keys that open, for those in Redis that do not: anyone may have written these.
+
+        Where nobody knows one that opens, what is there stays (promise 7).
+        """
+        mended: dict[str, str] = {}
+        for kid, blob in there.items():
+            others = {side.sealed[kid] for side in known if kid in side.sealed} - {blob}
+            if others and not self._opens(blob, keys[kid]):
+                good = [other for other in sorted(others) if self._opens(other, keys[kid])]
+                mended |= zip([kid], good, strict=False)
+        return mended
+
+    def _opens(self, blob: str, key: Key) -> bool:
+        with suppress(SealBroken):
+            self._leader.kek.unseal(blob, key)
+            return True
+        return False
 
     # --- what may keep us from leading -----------------------------------------------------------
 

@@ -69,6 +69,8 @@ class Term:
         self._is_ours_from(asked_at, acquired.redis_now)
         self._trusted_from: datetime | None = None
         self._had_instances = False
+        self.sealed: dict[str, str] = {}
+        """The sealed private keys in Redis, as they were when they were last judged or written."""
         self.root = leader.root
         """The root that signs this ring, first in its file or not."""
         self._taking_up = TakingUp(self)
@@ -283,6 +285,7 @@ class Term:
             leader.pending = None
             return False
         self.ring, self.snapshot, self.root = ring, snapshot, root
+        self.sealed |= put
         self._published_at = self._proved_at = self.clock.monotonic()
         leader.follower.take(snapshot, proof, put)
         self.tell_of_pending(snapshot)
@@ -323,9 +326,9 @@ class Term:
         asked_at = self.clock.monotonic()
         proof = self._signed_proof()
         version, snapshot = self.ring.version, self.snapshot
-        signers = [key.kid for key in self.ring.may_sign_next]
+        sealed = {key.kid: self.sealed.get(key.kid, "") for key in self.ring.may_sign_next}
         self.check_lease()
-        outcome = await self.store.prove(self.owner, version, snapshot, proof, signers)
+        outcome = await self.store.prove(self.owner, version, snapshot, proof, sealed)
         if isinstance(outcome, Fenced):
             raise LeaseLost(outcome.why)
         if isinstance(outcome, Stale):

@@ -137,11 +137,21 @@ class Agreement(RuleBasedStateMachine):
         if self.model.holder() == "a":
             self.publish(True, True, 0, put, put | {"k1"}, False)
 
-    @rule(is_owner=MOSTLY, ahead=st.sampled_from([0, 0, 0, -1, 1]), kids=SOME, is_right=MOSTLY)
-    def prove(self, is_owner: bool, ahead: int, kids: frozenset[str], is_right: bool) -> None:
+    @rule(
+        is_owner=MOSTLY,
+        ahead=st.sampled_from([0, 0, 0, -1, 1]),
+        kids=SOME,
+        is_right=MOSTLY,
+        is_same=MOSTLY,
+    )
+    def prove(
+        self, is_owner: bool, ahead: int, kids: frozenset[str], is_right: bool, is_same: bool
+    ) -> None:
+        there = self.model.data.sealed
+        sealed = {kid: there.get(kid, "") if is_same else "another" for kid in sorted(kids)}
         version = int(self.model.data.version) + ahead
         snapshot = self.model.data.snapshot if is_right else "another"
-        given = (self.owner(is_owner), version, snapshot, f"proof {ahead}", sorted(kids))
+        given = (self.owner(is_owner), version, snapshot, f"proof {ahead}", sealed)
         assert self.do(self.store.prove(*given)) == self.model.prove(*given)
         self.compare()
 

@@ -6,10 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import redis
 
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import RedisUnavailable
+from ringkeeper.errors import MalformedDocument, RedisUnavailable
+from ringkeeper.sealing import MAX_SEALED
 from ringkeeper.store import Published, Released, Subscribed
+from ringkeeper.trust import TrustRoot
+from ringkeeper.wire import PROOF, SNAPSHOT, open_snapshot
 from ringkeeperd import leader_store
 from ringkeeperd.leader_store import (
     Acquired,
@@ -101,7 +105,7 @@ async def test_whoever_lost_the_lease_writes_nothing(
     await store.acquire("a", TTL, 0)
     await store.publish("a", "", edition(1))
     assert isinstance(await store.publish("b", "snapshot 1", edition(2)), Fenced)
-    assert isinstance(await store.prove("b", 1, "snapshot 1", "p", []), Fenced)
+    assert isinstance(await store.prove("b", 1, "snapshot 1", "p", {}), Fenced)
     with any_server.client() as client:
         client.set(store.layout.epoch, 9)
     assert isinstance(await store.publish("a", "snapshot 1", edition(2)), Fenced)
@@ -112,10 +116,10 @@ async def test_whoever_lost_the_lease_writes_nothing(
 async def test_a_proof_is_written_only_for_what_redis_holds(store: RedisLeaderStore) -> None:
     await store.acquire("a", TTL, 0)
     await store.publish("a", "", edition(1))
-    assert await store.prove("a", 1, "snapshot 1", "younger", []) == Written()
+    assert await store.prove("a", 1, "snapshot 1", "younger", {}) == Written()
     assert (await store.read()).proof == "younger"
-    assert await store.prove("a", 2, "snapshot 2", "p", []) == Stale("1")
-    assert await store.prove("a", 1, "another snapshot", "p", []) == Stale("1")
+    assert await store.prove("a", 2, "snapshot 2", "p", {}) == Stale("1")
+    assert await store.prove("a", 1, "another snapshot", "p", {}) == Stale("1")
 
 
 async def test_sealed_keys_come_and_go_with_their_version(
@@ -142,7 +146,7 @@ async def test_messages_carry_the_whole_version_after_the_hash_was_written(
         assert await subscription.next(5) == Subscribed()
         await store.publish("a", "", edition(1))
         assert await subscription.next(5) == Published("snapshot 1", "proof 1")
-        await store.prove("a", 1, "snapshot 1", "younger", [])
+        await store.prove("a", 1, "snapshot 1", "younger", {})
         assert await subscription.next(5) == Published("", "younger")
         await store.release("a")
         assert await subscription.next(5) == Released()
@@ -385,9 +389,9 @@ async def test_what_is_written_beside_the_snapshot_stops_no_publication(
     await store.publish("a", "", edition(1))
     with any_server.client() as client:
         client.hset(store.layout.keyring, "version", version)
-    assert isinstance(await store.prove("a", 1, "snapshot 1", "p", []), Stale)
+    assert isinstance(await store.prove("a", 1, "snapshot 1", "p", {}), Stale)
     assert await store.publish("a", "snapshot 1", edition(2)) == Written()
-    assert await store.prove("a", 2, "snapshot 2", "p", []) == Written()
+    assert await store.prove("a", 2, "snapshot 2", "p", {}) == Written()
 
 
 @pytest.mark.parametrize("key", ["lease", "epoch"])
@@ -421,13 +425,13 @@ async def test_a_witness_is_let_go_once_it_was_heard_and_not_before(
     await store.acquire("a", TTL, 0)
     await store.publish("a", "", edition(1))
     await store.testify("what I know", timedelta(minutes=1))
-    assert await store.prove("a", 1, "snapshot 1", "p", []) == Written(has_witness=True)
+    assert await store.prove("a", 1, "snapshot 1", "p", {}) == Written(has_witness=True)
     await store.heard("b", "what I know")
     await store.heard("a", "what somebody else knows")
     assert await store.testimony() == "what I know"
     await store.heard("a", "what I know")
     assert await store.testimony() == ""
-    assert await store.prove("a", 1, "snapshot 1", "p", []) == Written()
+    assert await store.prove("a", 1, "snapshot 1", "p", {}) == Written()
     with any_server.client() as client:
         client.lpush(store.layout.witness, "no testimony")
     assert await store.testimony() == ""
@@ -443,3 +447,56 @@ async def test_a_lease_that_nobody_can_have_taken_keeps_nobody_out(
         client.set(store.layout.lease, "nobody", px=left)
     assert isinstance(await store.acquire("a", TTL, 0), Acquired)
     assert isinstance(await store.acquire("b", TTL, 0), HeldByAnother)
+
+
+# --- what is too long, or not what it was --------------------------------------------------------
+
+
+def _sent(client: redis.Redis) -> int:
+    """Bytes that the server sent so far."""
+    stats: Any = client.info("stats")
+    return int(stats["total_net_output_bytes"])
+
+
+async def test_what_is_longer_than_it_may_be_is_not_read(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    """And whoever opens what stands in its place says that it is too long."""
+    with any_server.client() as client:
+        client.hset(store.layout.keyring, "snapshot", "x" * (SNAPSHOT.limit + 1))
+        client.hset(store.layout.keyring, "proof", "x" * PROOF.limit)
+        client.hset(store.layout.keyring, "version", "1" * 1000)
+        client.hset(store.layout.sealed, "k1", "x" * 10_000_000)
+        client.hset(store.layout.sealed, "k2", "x" * MAX_SEALED)
+        before = _sent(client)
+        stored, sealed = await store.read(), await store.sealed(["k1", "k2", "k3"])
+        assert _sent(client) - before < 100_000
+    assert stored.snapshot == "?" * (SNAPSHOT.limit + 1)
+    assert stored.proof == "x" * PROOF.limit
+    assert len(stored.version) < 30
+    assert sealed == {"k1": "?" * (MAX_SEALED + 1), "k2": "x" * MAX_SEALED}
+    with pytest.raises(MalformedDocument, match="at most"):
+        open_snapshot(stored.snapshot, TrustRoot.generate().public)
+
+
+async def test_no_proof_is_given_beside_a_sealed_key_that_is_not_what_it_was(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.acquire("a", TTL, 0)
+    await store.publish("a", "", edition(1, put={"k1": "blob"}, kept=frozenset({"k1"})))
+    assert await store.prove("a", 1, "snapshot 1", "p", {"k1": "blob"}) == Written()
+    for other in ("", "blub", "blob of another", "x" * 1_000_000):
+        with any_server.client() as client:
+            client.hset(store.layout.sealed, "k1", other)
+        assert await store.prove("a", 1, "snapshot 1", "q", {"k1": "blob"}) == Stale("1")
+
+
+async def test_a_version_too_long_to_be_one_is_not_handed_to_a_leader(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.acquire("a", TTL, 0)
+    await store.publish("a", "", edition(1))
+    with any_server.client() as client:
+        client.hset(store.layout.keyring, "version", "7" * 1_000_000)
+    assert await store.prove("a", 1, "snapshot 1", "p", {}) == Stale("0")
+    assert await store.publish("a", "snapshot 0", edition(2)) == Stale("0")

@@ -137,7 +137,7 @@ class LedRing:
         async def work(store: RedisLeaderStore) -> None:
             await self._acquire(store)
             outcome = await store.prove(
-                _OWNER, self.ring.version, self.snapshot, self.proof, sorted(self.sealed)
+                _OWNER, self.ring.version, self.snapshot, self.proof, self.sealed
             )
             assert outcome == Written()
             await store.release(_OWNER)

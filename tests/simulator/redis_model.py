@@ -10,7 +10,7 @@ import asyncio
 import copy
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -162,13 +162,13 @@ class SimRedis:
         return self.data.snapshot == snapshot
 
     def prove(
-        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+        self, owner: str, version: int, snapshot: str, proof: str, sealed: Mapping[str, str]
     ) -> Outcome:
         """prove.lua."""
         data = self.data
         if not self.is_owner(owner):
             return Fenced("the lease is not ours any more")
-        is_whole = all(kid in data.sealed for kid in kids)
+        is_whole = all(data.sealed.get(kid) == blob for kid, blob in sealed.items())
         is_it = data.version == str(version) and data.snapshot != ""
         if not (is_it and self.is_expected(snapshot) and is_whole):
             return Stale(data.version)
@@ -421,10 +421,12 @@ class SimStore:
         return await self.link.call(lambda: self.redis.publish(owner, expected, edition))
 
     async def prove(
-        self, owner: str, version: int, snapshot: str, proof: str, kids: Sequence[str]
+        self, owner: str, version: int, snapshot: str, proof: str, sealed: Mapping[str, str]
     ) -> Outcome:
         """As `LeaderStore.prove`."""
-        return await self.link.call(lambda: self.redis.prove(owner, version, snapshot, proof, kids))
+        return await self.link.call(
+            lambda: self.redis.prove(owner, version, snapshot, proof, sealed)
+        )
 
     async def heard(self, owner: str, testimony: str) -> None:
         """As `LeaderStore.heard`."""

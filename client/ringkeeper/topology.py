@@ -402,6 +402,12 @@ _REMEDIES: Final = (
 )
 
 
+def unavailable(where: str, doing: str, why: str) -> RedisUnavailable:
+    """The error that says what Redis refused inside a script that went on all the same."""
+    refusal = exceptions.ResponseError(why)
+    return RedisUnavailable(f"{where}: {doing}: {why}; {_remedy(refusal, why)}")
+
+
 def _remedy(error: BaseException, why: str) -> str:
     for words, remedy in _REMEDIES:
         if words in why:

@@ -65,7 +65,15 @@ _READING: Final = (("R", ("keyring",), ("hmget", "hstrlen")),)
 _READING_SEALED: Final = (("R", ("keyring", "sealed"), ("hmget", "hstrlen")),)
 _LEADING: Final = (
     *("evalsha", "script|load", "exists", "type", "del", "publish"),
-    *("hmget", "hstrlen", "hget", "hset", "hdel", "hkeys", "hexists"),  # the keyring, the sealed keys
+    *(
+        "hmget",
+        "hstrlen",
+        "hget",
+        "hset",
+        "hdel",
+        "hkeys",
+        "hexists",
+    ),  # the keyring, the sealed keys
     *("get", "set", "pttl", "getrange"),  # the lease, the epoch, the witness
     *("zadd", "zrem", "zrange"),  # the instances
     *("xadd", "xread", "xrevrange", "xdel", "xinfo|stream"),  # requests and events
@@ -80,7 +88,7 @@ _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
         Role.VERIFIER: (*_READING, *_CONFIRMING, *_WITNESSING),
         Role.OPERATOR: (
             *_READING_SEALED,  # sealed, for check: does this KEK open them?
-            ("R", ("lease",), ("get",)),
+            ("R", ("lease",), ("getrange",)),
             (
                 "RW",
                 ("instances", "seen"),
@@ -97,7 +105,7 @@ _OF_NO_KEY: Final[Mapping[Role, tuple[str, ...]]] = MappingProxyType(
         Role.SIDECAR: _FOLLOWING,
         Role.SIGNER: (*_FOLLOWING, "publish"),  # to call the leader, as a witness
         Role.VERIFIER: _FOLLOWING,
-        Role.OPERATOR: ("script|load", "time", "info", "acl|whoami"),  # the last two: for doctor
+        Role.OPERATOR: ("script|load", "time"),
     }
 )
 _LISTENING: Final = frozenset(Role) - {Role.OPERATOR}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.errors import DocumentError, RedisUnavailable, RequestRefused, SealBroken
 from ringkeeper.wire import Command, open_request, sign_event
 from ringkeeperd.audit import REQUEST_REFUSED, event, numbered, ring_rewrapped
-from ringkeeperd.leader_store import LeaseLost, Written
+from ringkeeperd.leader_store import LeaseLost, Written, untold
 from ringkeeperd.rewrapping import lacking, rewrapped, sealed_otherwise
 from ringkeeperd.rotation import revocation_wants, revoke, rotate
 
@@ -76,8 +76,7 @@ class Answering:
         if refusal:
             self._leader.told = refusal.number
         if outcome.untold:
-            why = f"redis: an answer could not be written to the audit ({outcome.untold})"
-            term.observer.failed(RedisUnavailable(f"{why}; see what holds the events' key"))
+            term.observer.failed(untold(term.ring.name, outcome))
 
     async def _done(self, asked: Entry) -> Event | None:
         """Do what was asked for; or the event that says why not."""

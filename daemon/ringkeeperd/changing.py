@@ -9,9 +9,11 @@ likes; docs/secrets.md tells the whole order.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ringkeeper.errors import RequestRefused, SecretError
+from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.sealing import Kek, kek_of
 from ringkeeper.secret_files import amend, read_kek, read_pinned_roots, read_root
 from ringkeeper.trust import TrustRoot
@@ -21,7 +23,6 @@ from ringkeeperd.operator import at_ring, some
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
-    from pathlib import Path
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.ring import Ring
@@ -54,10 +55,13 @@ def add_root(configuration: Configuration) -> tuple[Path, ...]:
 
 def add_kek(configuration: Configuration) -> tuple[Path, ...]:
     """Put a fresh KEK in front of the present one; the file written. Raises as `add_root`."""
-    kek = read_kek(configuration.kek)
-    _check_room(configuration.kek, kek.kids, "KEK")
-    amend(configuration.kek, Kek.generate().joined(kek).secret_jwk())
-    return (configuration.kek,)
+    path = configuration.kek
+    if isinstance(path, KekVariable):
+        raise SecretError(f"{path}: an environment variable cannot be amended; keep it in a file")
+    kek = read_kek(path)
+    _check_room(path, kek.kids, "KEK")
+    amend(path, Kek.generate().joined(kek).secret_jwk())
+    return (path,)
 
 
 def _check_room(path: Path, kids: Sequence[str], what: str) -> None:
@@ -70,7 +74,7 @@ def _check_room(path: Path, kids: Sequence[str], what: str) -> None:
 
 def held(configuration: Configuration) -> tuple[Kek, TrustRoot]:
     """What the secret files of this host hold."""
-    return read_kek(configuration.kek), read_root(configuration.trust_root)
+    return kek_from(configuration.kek), read_root(configuration.trust_root)
 
 
 def drop_former(
@@ -87,7 +91,7 @@ def drop_former(
     kek, root = held(configuration)
     pinned = read_pinned_roots(configuration.trust_root_public)
     written: list[Path] = []
-    if len(kek.kids) > 1:
+    if len(kek.kids) > 1 and isinstance(configuration.kek, Path):
         amend(configuration.kek, kek.only(kek.kid).secret_jwk())
         written.append(configuration.kek)
     if len(root.kids) > 1:

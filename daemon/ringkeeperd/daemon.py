@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ringkeeperd.lean  # noqa: F401  # isort: skip - before what it loads
@@ -43,7 +44,6 @@ from ringkeeperd.web import Pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from structlog.stdlib import BoundLogger
 
@@ -385,8 +385,12 @@ def give_memory_back() -> None:
 
 def _secret_signatures(configuration: Configuration) -> tuple[tuple[int, int, int], ...]:
     """What changes when a secret file does that this daemon holds."""
-    public, private = configuration.trust_root_public, (configuration.trust_root, configuration.kek)
-    return tuple(signature(path) for path in (public, *(private if configuration.lead else ())))
+    paths = [configuration.trust_root_public]
+    if configuration.lead:
+        paths.append(configuration.trust_root)
+        if isinstance(configuration.kek, Path):
+            paths.append(configuration.kek)
+    return tuple(map(signature, paths))
 
 
 async def _until(stop: asyncio.Event) -> None:

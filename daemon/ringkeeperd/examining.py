@@ -15,8 +15,9 @@ from redis import exceptions
 
 from ringkeeper.clock import SystemClock, from_ms
 from ringkeeper.errors import RingkeeperError
+from ringkeeper.kek_variable import WHY_NOT, KekVariable
 from ringkeeper.layout import Layout
-from ringkeeper.redis_url import fleet_of, is_fleet
+from ringkeeper.redis_url import fleet_of, has_tls, is_fleet, scheme_of, shown
 from ringkeeper.topology import close, connection_for, speaking
 from ringkeeperd.daemon import read_secrets
 from ringkeeperd.doctor import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.sealing import Kek
+    from ringkeeper.secret import Secret
     from ringkeeperd.service import Secrets
 
 _SETTINGS: Final = (
@@ -90,6 +92,8 @@ def _told(error: RingkeeperError) -> tuple[str, str]:
 def _files(configuration: Configuration) -> Finding:
     """The secret files were read, so their own modes are right; what of the way to them?"""
     for path in (configuration.trust_root, configuration.kek, configuration.trust_root_public):
+        if isinstance(path, KekVariable):
+            return Finding("secrets", Level.WARN, f"the KEK is in {path}", WHY_NOT)
         with suppress(OSError):
             folder = path.parent.stat()
             if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
@@ -133,6 +137,7 @@ async def _server(configuration: Configuration) -> ServerFacts:
         key=Layout(configuration.rings[0].name).keyring,
         password=configuration.redis_password,
         name="ringkeeper:doctor",
+        tls=configuration.redis_tls,
     )
     clock = SystemClock()
     try:
@@ -192,13 +197,13 @@ def _rights(found: Any) -> tuple[str, ...] | None:
     )
 
 
-def _way(url: str) -> Way:
-    scheme = url.partition(":")[0]
-    if scheme in ("embedded", "unix"):
+def _way(url: Secret) -> Way:
+    if scheme_of(url) in ("embedded", "unix"):
         return Way.SOCKET
-    if scheme.startswith("rediss"):
+    if has_tls(url):
         return Way.TLS
-    hosts = [host for host, _ in fleet_of(url).nodes] if is_fleet(url) else [urlsplit(url).hostname]
+    parts = urlsplit(shown(url))
+    hosts = [host for host, _ in fleet_of(url).nodes] if is_fleet(url) else [parts.hostname]
     return Way.LOOPBACK if all(_is_here(host or "") for host in hosts) else Way.CLEAR
 
 

@@ -19,7 +19,13 @@ from ringkeeper.clock import LATEST_MS, from_ms, to_ms
 from ringkeeper.layout import Layout
 from ringkeeper.scripts import script
 from ringkeeper.store import Published, RedisStore, Store
-from ringkeeper.topology import COMMAND_TIMEOUT, connection_for, speaking, waiting_apart
+from ringkeeper.topology import (
+    COMMAND_TIMEOUT,
+    connection_for,
+    speaking,
+    unavailable,
+    waiting_apart,
+)
 from ringkeeperd.rotation import Instance
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.configuration import Configuration
+    from ringkeeper.errors import RedisUnavailable
     from ringkeeper.secret import Secret
     from ringkeeper.tls import Tls
 
@@ -75,6 +82,11 @@ class Written:
     """Why the audit events could not be written; empty where they were."""
     has_witness: bool = False
     """Whether somebody wrote down what Redis may have lost."""
+
+
+def untold(ring: str, outcome: Written) -> RedisUnavailable:
+    """The error that says why audit events of what was done are missing."""
+    return unavailable(f"redis, ring {ring!r}", "telling the audit by xadd", outcome.untold)
 
 
 @dataclass(frozen=True, slots=True)

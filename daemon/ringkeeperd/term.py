@@ -19,7 +19,7 @@ from ringkeeper.tasks import first_of
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.answering import Answering
 from ringkeeperd.audit import events_between, numbered
-from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale
+from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale, untold
 from ringkeeperd.rotation import Activate, Confirmations, WaitUntil, apply, next_step
 from ringkeeperd.taking_up import TakingUp
 
@@ -290,12 +290,7 @@ class Term:
         leader.follower.take(snapshot, proof, put)
         self.tell_of_pending(snapshot)
         if outcome.untold:
-            self.observer.failed(
-                RedisUnavailable(
-                    f"redis: the audit events of version {ring.version} could not be written "
-                    f"({outcome.untold}); see what holds the events' key"
-                )
-            )
+            self.observer.failed(untold(ring.name, outcome))
         return True
 
     def tell_of_pending(self, there: str) -> None:

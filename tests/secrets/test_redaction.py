@@ -19,6 +19,7 @@ from ringkeeper.connection import Connection
 from ringkeeper.replica import Replica
 from ringkeeper.ring import Key, KeyKind
 from ringkeeper.sealing import Kek
+from ringkeeper.secret import Secret
 from ringkeeper.secret_files import create, read_kek, read_root
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import PROOF, sign_proof, sign_snapshot
@@ -56,7 +57,13 @@ class Everything:
             for wanted, half in zip(first_keys_wanted(rules), halves, strict=True)
         ]
         ring = first_ring(
-            ring_id="r1", name="access-token", policy=rules, fresh=tuple(fresh), now=NOW, epoch=1
+            ring_id="r1",
+            name="access-token",
+            policy=rules,
+            fresh=tuple(fresh),
+            kek="",
+            now=NOW,
+            epoch=1,
         )
         snapshot = sign_snapshot(ring, self.root)
         replica = Replica(ring.name, self.root.public).offer(
@@ -116,7 +123,9 @@ def test_secrets_are_neither_copied_nor_pickled(everything: Everything) -> None:
 
 
 def test_a_live_keyring_shows_nothing(everything: Everything, valkey: Server) -> None:
-    connection = Connection("redis://127.0.0.1:1", "a", everything.root.public, everything.kek)
+    connection = Connection(
+        Secret("redis://127.0.0.1:1"), "a", everything.root.public, everything.kek
+    )
     ring = Keyring(connection)
     follower, _ = connection.follower(everything.replica)
     for name, holder in {"Keyring": ring, "Follower": follower, "Connection": connection}.items():

@@ -12,7 +12,7 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return {'fenced', 'the lease is not ours any more'}
 end
-redis.pcall('XDEL', KEYS[2], ARGV[2])
+redis.call('XDEL', KEYS[2], ARGV[2])
 if ARGV[3] == '' then
     return {'ok', ''}
 end

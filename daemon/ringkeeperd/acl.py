@@ -44,7 +44,7 @@ WHO: Final[Mapping[Role, str]] = MappingProxyType(
         Role.SIDECAR: "a daemon that only follows (lead: false)",
         Role.SIGNER: "an app that signs, and ringkeeper token sign",
         Role.VERIFIER: "an app that only verifies, and ringkeeper token verify",
-        Role.OPERATOR: "the command: check, status, jwks, rotate, revoke",
+        Role.OPERATOR: "the command: check, status, jwks, rotate, revoke, rewrap, watch, doctor",
     }
 )
 SENTINEL_RULES: Final = ("+sentinel|masters",)
@@ -65,15 +65,7 @@ _READING: Final = (("R", ("keyring",), ("hmget", "hstrlen")),)
 _READING_SEALED: Final = (("R", ("keyring", "sealed"), ("hmget", "hstrlen")),)
 _LEADING: Final = (
     *("evalsha", "script|load", "exists", "type", "del", "publish"),
-    *(
-        "hmget",
-        "hstrlen",
-        "hget",
-        "hset",
-        "hdel",
-        "hkeys",
-        "hexists",
-    ),  # the keyring, the sealed keys
+    *("hmget", "hstrlen", "hget", "hset", "hdel", "hkeys"),  # the keyring, the sealed keys
     *("get", "set", "pttl", "getrange"),  # the lease, the epoch, the witness
     *("zadd", "zrem", "zrange"),  # the instances
     *("xadd", "xread", "xrevrange", "xdel", "xinfo|stream"),  # requests and events

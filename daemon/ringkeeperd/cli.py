@@ -143,13 +143,19 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         default_ring="all; with --json the one at the top level, which names the others",
     )
     command("jwks", _jwks, "Print the ring's JWK Set.")
-    command(
+    examining = command(
         "doctor",
         _doctor,
         "Look at everything that bites one day: this host's files, Redis, each ring. A line each: "
         "ok, warn or fail, and the remedy. Exit 1 on a fail. It changes nothing.",
         as_json=True,
         default_ring="all",
+    )
+    examining.add_argument(
+        "--acl",
+        action="store_true",
+        help="print Redis users for daemons, sidecars, apps and operators, who may do what each of "
+        "them has to and nothing else (docs/redis.md), and look at nothing",
     )
 
     _add_requests(command)
@@ -409,6 +415,8 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from ringkeeperd.examining import examine  # noqa: PLC0415
 
     configuration = _configuration(parsed)
+    if parsed.acl:
+        return _print_acl(parsed, configuration)
     found = []
     for subject, finding in examine(configuration, _rings(parsed, configuration)):
         found.append((subject, finding))
@@ -421,6 +429,22 @@ def _doctor(parsed: argparse.Namespace) -> int:
         members = [{"subject": subject, **asdict(finding)} for subject, finding in found]
         print(json.dumps({"ok": not is_bad, "findings": members}, indent=2))
     return 1 if is_bad else 0
+
+
+def _print_acl(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    from ringkeeper.redis_url import Fleet, fleet_of, is_fleet, server_of  # noqa: PLC0415
+    from ringkeeperd.acl import acl_lines  # noqa: PLC0415
+
+    if configuration.embedded:
+        raise RequestRefused(
+            "the embedded server has one user, behind a socket of its own; set another redis.url"
+        )
+    names = [ring.name for ring in _rings(parsed, configuration)]
+    url = configuration.redis_url
+    server = fleet_of(url) if is_fleet(url) else server_of(url)
+    is_cluster = isinstance(server, Fleet) and server.is_cluster
+    print(*acl_lines(names, is_cluster=is_cluster, database=server.db), sep="\n")
+    return 0
 
 
 # --- looking, and asking the leader --------------------------------------------------------------

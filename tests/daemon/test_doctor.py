@@ -1,0 +1,92 @@
+"""`ringkeeper doctor` on real servers; what it says of each fact is tested in core/test_doctor."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ringkeeper.layout import Layout
+from tests.plugins.daemons import Site, eventually
+from tests.plugins.servers import Server
+
+LAYOUT = Layout("access-token")
+
+
+def findings(site: Site) -> dict[str, Any]:
+    result = site.run("doctor", "--json")
+    told = json.loads(result.stdout)
+    assert result.returncode == (0 if told["ok"] else 1)
+    return {f"{each['subject']}, {each['about']}": each for each in told["findings"]}
+
+
+def test_it_looks_at_a_healthy_site_and_finds_nothing_that_fails(
+    make_site: Callable[[str], Site], any_server: Server
+) -> None:
+    site = make_site(any_server.url)
+    site.daemon(init=True)
+    said = site.done("doctor")
+    assert "fail" not in {line.split()[0] for line in said.splitlines()}
+    assert "ring access-token, audit: signed, numbered, no gap" in said
+    assert "ring access-token, keys: all 3 private keys that may sign open" in said
+
+
+def test_what_bites_is_named_and_fails(
+    make_site: Callable[[str], Site], own_server: Callable[..., Server]
+) -> None:
+    server = own_server()
+    site = make_site(server.url)
+    daemon = site.daemon(init=True)
+    with server.client() as client:
+        client.config_set("maxmemory", "1gb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.xtrim(LAYOUT.events, maxlen=1, approximate=False)
+        client.xadd(LAYOUT.events, {"event": "garbage"})
+    found = findings(site)
+    assert found["redis, eviction"]["level"] == "fail"
+    assert "noeviction" in found["redis, eviction"]["remedy"]
+    assert found["ring access-token, audit"]["level"] == "fail"
+    site.folder.chmod(0o777)
+    assert findings(site)["host, secrets"]["level"] == "fail"
+    site.folder.chmod(0o700)
+    daemon.kill()
+
+    def is_alone() -> bool:
+        level: str = findings(site)["ring access-token, freshness"]["level"]
+        return level == "warn"
+
+    eventually(is_alone)
+    (site.folder / "kek.jwk").write_text((site.folder / "root.pub.jwk").read_text())
+    found = findings(site)
+    assert found["host, secrets"]["level"] == "fail"
+    assert "a KEK is a symmetric JWK" in found["host, secrets"]["what"]
+
+
+def test_a_ring_that_cannot_be_opened_fails(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    site = make_site(valkey.url)
+    site.daemon(init=True).stop()
+    with valkey.client() as client:
+        for kid in client.hkeys(LAYOUT.sealed):
+            client.hset(LAYOUT.sealed, kid, "garbage")
+    found = findings(site)
+    assert found["ring access-token, ring"]["level"] == "fail"
+    assert "is no sealed key" in found["ring access-token, ring"]["what"]
+
+
+def test_no_redis_is_one_finding(make_site: Callable[[str], Site]) -> None:
+    site = make_site("redis://127.0.0.1:1")
+    site.configure()
+    found = findings(site)
+    assert found["redis, connection"]["level"] == "fail"
+    assert "is Redis up and reachable" in found["redis, connection"]["remedy"]
+
+
+def test_it_prints_users_for_the_configured_rings(make_site: Callable[[str], Site]) -> None:
+    site = make_site("redis+cluster://127.0.0.1:1")
+    site.configure(keyrings={"refresh-token": None})
+    said = site.done("doctor", "--acl")
+    assert "user ringkeeper-verifier reset on" in said
+    assert "ringkeeper:{refresh-token}:keyring" in said
+    assert "+ssubscribe" in said
+    one = site.done("doctor", "--acl", "--ring", "refresh-token")
+    assert "{access-token}" not in one

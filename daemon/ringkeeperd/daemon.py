@@ -21,6 +21,7 @@ from ringkeeper.errors import (
     DocumentError,
     InfrastructureError,
     MalformedDocument,
+    RedisUnavailable,
     RequestRefused,
     RingLed,
     SecretError,
@@ -32,6 +33,7 @@ from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.trust import TrustRoot
+from ringkeeperd.doctor import Level, examine_server
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import FOUNDING_TTL, found
 from ringkeeperd.leader_store import RedisLeaderStore
@@ -39,6 +41,7 @@ from ringkeeperd.lean import web
 from ringkeeperd.limits import Runner
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.minting import mint_aside
+from ringkeeperd.redis_facts import server_facts
 from ringkeeperd.service import RingService, Secrets
 from ringkeeperd.web import Pages
 
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from ringkeeper.ring import Ring
     from ringkeeper.trust import PinnedRoots
 
+_LOOK_AT_REDIS_EVERY = 600.0
 _LOOK_EVERY = 5.0
 """Seconds between two looks at the configuration file."""
 
@@ -67,6 +71,8 @@ class Daemon:
         self.clock = SystemClock()
         self.rejected = ""
         """Why the edited configuration is not the one in force."""
+        self.warnings: tuple[str, ...] = ()
+        """What is not as it should be with Redis, in constant words."""
         self._reload_asked = asyncio.Event()
         self._file_seen = signature(configuration.path)
         self._secrets_seen = _secret_signatures(configuration)
@@ -111,7 +117,8 @@ class Daemon:
             work = [service.run() for service in self.services.values()]
             if server:
                 work.append(server.supervise(self._tell))
-            await first_of(_until(stop), self._reload_when_due(), *work)
+            work += [self._reload_when_due(), self._look_at_redis()]
+            await first_of(_until(stop), *work)
             self.log.info("stopping")
 
     def reload(self) -> None:
@@ -151,6 +158,21 @@ class Daemon:
                 self._reload_asked.clear()
                 self._file_seen = found
                 self.reload()
+
+    async def _look_at_redis(self) -> None:
+        """Look now and then at what would lose keys one day, and tell of it once (`doctor`)."""
+        while True:
+            with suppress(RedisUnavailable):
+                facts = await server_facts(self.configuration)
+                found = examine_server(facts, self.configuration.rings[0].policy)
+                bad = [finding for finding in found if finding.level is Level.FAIL]
+                warnings = tuple(f"redis: {finding.about}" for finding in bad)
+                for finding in bad:
+                    if f"redis: {finding.about}" not in self.warnings:
+                        told = {"about": finding.about, "what": finding.what}
+                        self.log.warning("redis endangers rings", **told, remedy=finding.remedy)
+                self.warnings = warnings
+            await asyncio.sleep(_LOOK_AT_REDIS_EVERY)
 
     async def _renew_secrets(self) -> None:
         """Take up secret files that were changed or replaced; bad ones are told, and not used."""
@@ -210,7 +232,9 @@ class Daemon:
 
     def _serving(self) -> _Serving:
         issuer = self.configuration.issuer
-        pages = Pages(self.services, self.metrics, issuer, lambda: self.rejected)
+        pages = Pages(
+            self.services, self.metrics, issuer, lambda: self.rejected, lambda: self.warnings
+        )
         runner = Runner(pages.application(), self._count_refusal, self._tell_defect)
         return _Serving(runner, self.configuration.host, self.configuration.port)
 

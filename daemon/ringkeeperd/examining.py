@@ -3,53 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import stat
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
 
-from redis import exceptions
-
-from ringkeeper.clock import SystemClock, from_ms
+from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable
-from ringkeeper.layout import Layout
-from ringkeeper.redis_url import fleet_of, has_tls, is_fleet, scheme_of, shown
-from ringkeeper.topology import close, connection_for, speaking
 from ringkeeperd.daemon import read_secrets
 from ringkeeperd.doctor import (
     Finding,
     Level,
     RingFacts,
-    ServerFacts,
-    Way,
     examine_ring,
     examine_server,
 )
 from ringkeeperd.operator import Operator, at_ring
+from ringkeeperd.redis_facts import server_facts
 from ringkeeperd.trail import Trail
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-    import redis.asyncio as redis
+    from collections.abc import Iterator, Sequence
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.sealing import Kek
-    from ringkeeper.secret import Secret
     from ringkeeperd.service import Secrets
 
-_SETTINGS: Final = (
-    "maxmemory",
-    "maxmemory-policy",
-    "appendonly",
-    "save",
-    "min-replicas-to-write",
-    "maxclients",
-)
 _EVENTS_READ: Final = 1_000
 _OTHERS_MAY: Final = stat.S_IRWXO
 
@@ -67,7 +48,7 @@ def examine(
         yield "host", _files(configuration)
     yield "host", _state_dir(configuration)
     try:
-        facts = asyncio.run(_server(configuration))
+        facts = asyncio.run(server_facts(configuration))
     except RingkeeperError as error:
         yield "redis", Finding("connection", Level.FAIL, *_told(error))
         return
@@ -121,99 +102,6 @@ def _state_dir(configuration: Configuration) -> Finding:
         what = f"{where}: others may look in (mode {stat.S_IMODE(mode):04o}); it holds sealed keys"
         return Finding("state_dir", Level.WARN, what, f"chmod 700 {where}")
     return Finding("state_dir", Level.OK, f"{where}: this user's own")
-
-
-# --- Redis ---------------------------------------------------------------------------------------
-
-
-async def _server(configuration: Configuration) -> ServerFacts:
-    """What the server says of itself.
-
-    Raises:
-        RedisUnavailable: nothing at all, and why.
-    """
-    client = connection_for(
-        configuration.redis_url,
-        key=Layout(configuration.rings[0].name).keyring,
-        password=configuration.redis_password,
-        name="ringkeeper:doctor",
-        tls=configuration.redis_tls,
-    )
-    clock = SystemClock()
-    try:
-        with speaking("redis", "asking for its time"):
-            before = clock.now()
-            seconds, micros = await client.time()
-            after = clock.now()
-        there = from_ms(int(seconds) * 1000 + int(micros) // 1000)
-        user = await _allowed(client.acl_whoami)
-        return ServerFacts(
-            version=_version(await _info(client, "server")),
-            settings=await _allowed(lambda: client.config_get(*_SETTINGS)),
-            info={
-                **(await _info(client, "clients") or {}),
-                **(await _info(client, "replication") or {}),
-                **(await _info(client, "persistence") or {}),
-            },
-            user=str(user) if user else None,
-            rights=_rights(await _allowed(lambda: client.acl_getuser(str(user)))) if user else None,
-            offset=there - before - (after - before) / 2,
-            way=_way(configuration.redis_url),
-        )
-    finally:
-        await close(client)
-
-
-async def _allowed(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """What is answered; None where this user may not ask, or the server does not know how."""
-    try:
-        return await ask()
-    except exceptions.ResponseError:
-        return None
-
-
-async def _info(client: redis.Redis, section: str) -> dict[str, str] | None:
-    found = await _allowed(lambda: client.info(section))
-    return None if found is None else {str(k): str(v) for k, v in found.items()}
-
-
-def _version(info: dict[str, str] | None) -> str | None:
-    if info is None:
-        return None
-    valkey = info.get("valkey_version")
-    return f"{valkey} (Valkey)" if valkey else info.get("redis_version")
-
-
-def _rights(found: Any) -> tuple[str, ...] | None:
-    if not isinstance(found, dict):
-        return None
-    told = [found.get(name) for name in ("flags", "commands", "keys", "channels")]
-    told += [found.get("categories")]
-    return tuple(
-        part
-        for each in told
-        if each
-        for part in ([each] if isinstance(each, str) else map(str, each))
-    )
-
-
-def _way(url: Secret) -> Way:
-    if scheme_of(url) in ("embedded", "unix"):
-        return Way.SOCKET
-    if has_tls(url):
-        return Way.TLS
-    parts = urlsplit(shown(url))
-    hosts = [host for host, _ in fleet_of(url).nodes] if is_fleet(url) else [parts.hostname]
-    return Way.LOOPBACK if all(_is_here(host or "") for host in hosts) else Way.CLEAR
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 # --- a ring --------------------------------------------------------------------------------------

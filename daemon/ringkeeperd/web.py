@@ -30,7 +30,7 @@ from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ringkeeper.replica import Held
     from ringkeeper.ring import Key
@@ -61,6 +61,7 @@ class Pages:
         metrics: Metrics,
         issuer: str,
         rejected: Callable[[], str],
+        warnings: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """Serve these rings; the first one at the well-known places.
 
@@ -70,6 +71,7 @@ class Pages:
         self._metrics = metrics
         self._issuer = issuer
         self._rejected = rejected
+        self._warnings = warnings
         self._jwks: dict[str, tuple[str, bytes, str]] = {}
         self._places = {
             "/": self.index,
@@ -150,7 +152,9 @@ class Pages:
         problems = [problem for s in self._services.values() for problem in _not_ready(s)]
         if problems:
             return _unavailable("; ".join([*problems, _SEE]))
-        return web.json_response({"status": "ready"})
+        # Ready, and yet: who looks here sees what would bite one day (ringkeeper doctor).
+        warnings = [*self._warnings(), *filter(None, map(_reservation, self._services.values()))]
+        return web.json_response({"status": "ready", "warnings": warnings})
 
     async def keyring(self, _: web.Request) -> web.Response:
         """The rings' public state."""
@@ -237,6 +241,12 @@ def _in_words(trouble: RingkeeperError | None) -> str:
         return ""
     known = (words for kind, words in _IN_WORDS if isinstance(trouble, kind))
     return next(known, "something went wrong that nobody thought of")
+
+
+def _reservation(service: RingService) -> str:
+    """Why this daemon is not all that it could be to the ring; empty where it is."""
+    trouble = _trouble(service)
+    return f"ring {service.name}: {trouble}" if trouble else ""
 
 
 def _unavailable(why: str) -> web.Response:

@@ -60,6 +60,25 @@ def test_what_bites_is_named_and_fails(
     assert "a KEK is a symmetric JWK" in found["host, secrets"]["what"]
 
 
+def test_a_running_daemon_is_ready_and_says_what_bites(
+    make_site: Callable[[str], Site], own_server: Callable[..., Server]
+) -> None:
+    server = own_server()
+    with server.client() as client:
+        client.config_set("maxmemory", "1gb")
+        client.config_set("maxmemory-policy", "volatile-lru")
+    daemon = make_site(server.url).daemon(init=True)
+
+    def warnings() -> Any:
+        status, _, body = daemon.get("/readyz")
+        assert status == 200
+        return json.loads(body)["warnings"]
+
+    assert eventually(warnings) == ["redis: eviction"]
+    (told,) = daemon.events("redis endangers rings")
+    assert "noeviction" in told["remedy"]
+
+
 def test_a_ring_that_cannot_be_opened_fails(
     make_site: Callable[[str], Site], valkey: Server
 ) -> None:

@@ -117,7 +117,7 @@ def counting_reads(led: LedRing) -> Iterator[Callable[[], int]]:
 
         def reads() -> int:
             stats: dict[str, Any] = client.info("commandstats")
-            return int(stats.get("cmdstat_hmget", {}).get("calls", 0))
+            return -(-int(stats.get("cmdstat_hstrlen", {}).get("calls", 0)) // 3)
 
         yield reads
 

@@ -64,7 +64,7 @@ _WITNESSING: Final = (("RW", ("witness",), ("getrange", "set")),)
 _READING: Final = (("R", ("keyring",), ("hmget", "hstrlen")),)
 _READING_SEALED: Final = (("R", ("keyring", "sealed"), ("hmget", "hstrlen")),)
 _LEADING: Final = (
-    *("evalsha", "script|load", "exists", "type", "del", "publish"),
+    *("evalsha", "script|load", "exists", "type", "del", "publish", "info"),
     *("hmget", "hstrlen", "hget", "hset", "hdel", "hkeys"),  # the keyring, the sealed keys
     *("get", "set", "pttl", "getrange"),  # the lease, the epoch, the witness
     *("zadd", "zrem", "zrange"),  # the instances

@@ -161,9 +161,9 @@ class Daemon:
 
     async def _look_at_redis(self) -> None:
         """Look now and then at what would lose keys one day, and tell of it once (`doctor`)."""
-        while True:
+        while self.configuration.lead:
             with suppress(RedisUnavailable):
-                facts = await server_facts(self.configuration)
+                facts = await server_facts(self.configuration, is_brief=True)
                 found = examine_server(facts, self.configuration.rings[0].policy)
                 bad = [finding for finding in found if finding.level is Level.FAIL]
                 warnings = tuple(f"redis: {finding.about}" for finding in bad)
@@ -173,6 +173,7 @@ class Daemon:
                         self.log.warning("redis endangers rings", **told, remedy=finding.remedy)
                 self.warnings = warnings
             await asyncio.sleep(_LOOK_AT_REDIS_EVERY)
+        await asyncio.Event().wait()
 
     async def _renew_secrets(self) -> None:
         """Take up secret files that were changed or replaced; bad ones are told, and not used."""

@@ -103,7 +103,7 @@ def examine_server(facts: ServerFacts, policy: Policy) -> Iterator[Finding]:
         yield Finding(
             "settings",
             Level.WARN,
-            f"user {facts.user!r} may not CONFIG GET, so eviction and persistence were not seen",
+            "this user may not run INFO, so eviction and persistence were not seen",
             "run ringkeeper doctor as a user who may",
         )
     else:
@@ -197,6 +197,9 @@ def _persistence(settings: Mapping[str, str], info: Mapping[str, str]) -> Findin
 
 def _replicas(settings: Mapping[str, str], info: Mapping[str, str]) -> Finding:
     connected = int(info.get("connected_slaves", "0"))
+    if "min-replicas-to-write" not in settings and connected:
+        what = f"{connected} replicas; whether one must hear each write was not seen"
+        return Finding("replicas", Level.WARN, what, "run ringkeeper doctor as an administrator")
     needed = int(settings.get("min-replicas-to-write", "0"))
     if connected and not needed:
         what = f"{connected} replicas, and a cut-off primary goes on accepting writes"

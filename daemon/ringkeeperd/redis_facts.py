@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -32,8 +33,8 @@ _SETTINGS: Final = (
 )
 
 
-async def server_facts(configuration: Configuration) -> ServerFacts:
-    """What the server says of itself.
+async def server_facts(configuration: Configuration, *, is_brief: bool = False) -> ServerFacts:
+    """What the server says of itself; `is_brief`: what INFO alone tells.
 
     Raises:
         RedisUnavailable: nothing at all, and why.
@@ -45,29 +46,38 @@ async def server_facts(configuration: Configuration) -> ServerFacts:
         name="ringkeeper:doctor",
         tls=configuration.redis_tls,
     )
-    clock = SystemClock()
     try:
-        with speaking("redis", "asking for its time"):
-            before = clock.now()
-            seconds, micros = await client.time()
-            after = clock.now()
-        there = from_ms(int(seconds) * 1000 + int(micros) // 1000)
-        user = await _allowed(client.acl_whoami)
-        return ServerFacts(
-            version=_version(await _info(client, "server")),
-            settings=await _allowed(lambda: client.config_get(*_SETTINGS)),
-            info={
-                **(await _info(client, "clients") or {}),
-                **(await _info(client, "replication") or {}),
-                **(await _info(client, "persistence") or {}),
-            },
-            user=str(user) if user else None,
-            rights=_rights(await _allowed(lambda: client.acl_getuser(str(user)))) if user else None,
-            offset=there - before - (after - before) / 2,
-            way=_way(configuration.redis_url),
-        )
+        return await facts_of(client, _way(configuration.redis_url), is_brief=is_brief)
     finally:
         await close(client)
+
+
+async def facts_of(client: redis.Redis, way: Way, *, is_brief: bool = False) -> ServerFacts:
+    """The same of the server that `client` speaks to, reached in this `way`."""
+    clock = SystemClock()
+    with speaking("redis", "asking for its time"):
+        before = clock.now()
+        seconds, micros = await client.time()
+        after = clock.now()
+    there = from_ms(int(seconds) * 1000 + int(micros) // 1000)
+    info = await _info(client)
+    facts = ServerFacts(
+        version=_version(info),
+        settings=_told_by(info),
+        info=info,
+        offset=there - before - (after - before) / 2,
+        way=way,
+    )
+    if is_brief:  # what this user may not ask would stand in the server's ACL LOG, again and again
+        return facts
+    user = await _allowed(client.acl_whoami)
+    settings = await _allowed(lambda: client.config_get(*_SETTINGS))
+    return replace(
+        facts,
+        settings=settings or facts.settings,
+        user=str(user) if user else None,
+        rights=_rights(await _allowed(lambda: client.acl_getuser(str(user)))) if user else None,
+    )
 
 
 async def _allowed(ask: Callable[[], Awaitable[Any]]) -> Any:
@@ -78,9 +88,20 @@ async def _allowed(ask: Callable[[], Awaitable[Any]]) -> Any:
         return None
 
 
-async def _info(client: redis.Redis, section: str) -> dict[str, str] | None:
-    found = await _allowed(lambda: client.info(section))
+async def _info(client: redis.Redis) -> dict[str, str] | None:
+    found = await _allowed(client.info)
     return None if found is None else {str(k): str(v) for k, v in found.items()}
+
+
+def _told_by(info: dict[str, str] | None) -> dict[str, str] | None:
+    """As far as INFO shows them, the settings that CONFIG GET would."""
+    if info is None:
+        return None
+    return {
+        "maxmemory": info.get("maxmemory", "0"),
+        "maxmemory-policy": info.get("maxmemory_policy", ""),
+        "appendonly": "yes" if info.get("aof_enabled") == "1" else "no",
+    }
 
 
 def _version(info: dict[str, str] | None) -> str | None:

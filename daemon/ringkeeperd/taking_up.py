@@ -182,8 +182,8 @@ class TakingUp:
         kek = diagnosis.ring.kek
         if kek and kek not in self._leader.kek.kids:
             raise SealBroken(
-                f"the ring is sealed by the KEK {kek}, which this daemon does not have; put it "
-                "back into kek, behind the present one, and let ringkeeper rewrap do the change"
+                f"the ring is sealed by the KEK {kek}, which this daemon does not have; give it "
+                "the right KEK file, where another is added in front and not put in its place"
             )
         held = self._leader.follower.replica.held
         opened = held.signing if held else {}

@@ -23,6 +23,7 @@ from ringkeeper.layout import Layout
 from ringkeeper.store import Subscribed
 from ringkeeper.tokens import kid_in
 from ringkeeperd.acl import SENTINEL_RULES, Role, acl_lines, acl_rules, password_hash
+from ringkeeperd.doctor import Way
 from ringkeeperd.leader_store import (
     Acquired,
     Edition,
@@ -31,6 +32,7 @@ from ringkeeperd.leader_store import (
     Written,
     untold,
 )
+from ringkeeperd.redis_facts import facts_of
 from tests.plugins.daemons import Site, eventually
 from tests.plugins.fleets import Node
 from tests.plugins.servers import REDIS7, VALKEY, Server, free_port
@@ -249,6 +251,8 @@ async def leads(store: RedisLeaderStore) -> None:
         (asked,) = await requests.next()
     assert await store.answer("me", asked, "answer") == Written()
     await store.recent_events(1)
+    if (await facts_of(store._client, Way.TLS, is_brief=True)).info is None:
+        raise RedisUnavailable("info")
     await store.release("me")
 
 
@@ -307,7 +311,7 @@ LIVES: dict[Role, Life] = {
     Role.OPERATOR: operates,
 }
 # What is done without where an ACL has no leave for it.
-SILENT = {(Role.SIGNER, "publish")}
+SILENT = {(Role.SIGNER, "publish"), (Role.DAEMON, "info")}
 ELSEWHERE = {
     (Role.DAEMON, "del"): (finds_a_mess, True),
     (Role.OPERATOR, "del"): (finds_a_mess, True),

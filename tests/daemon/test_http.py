@@ -94,6 +94,7 @@ async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(ho
     service: Any = SimpleNamespace(
         name=ring.name,
         follower=SimpleNamespace(replica=replica, trouble=None),
+        state=SimpleNamespace(trouble=""),
         clock=SimpleNamespace(now=lambda: NOW + hours * HOUR),
     )
     pages, asking = Pages({ring.name: service}, Metrics(), "", str), make_mocked_request("GET", "/")

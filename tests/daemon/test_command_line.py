@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import ringkeeperd
 from ringkeeperd import cli
 from ringkeeperd.operator import caller
 
@@ -26,6 +27,7 @@ def test_without_the_extra_it_is_told_how_to_get_it(
     monkeypatch.setattr(cli, "leave_no_dumps", lambda: None)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     monkeypatch.delitem(sys.modules, "ringkeeperd.demo", raising=False)
+    monkeypatch.delattr(ringkeeperd, "demo", raising=False)
     code, said = said_by(capsys, "demo")
     assert code == 1
     assert "pip install '/path/to/ringkeeper[daemon]'" in said

@@ -24,6 +24,7 @@ from redis import exceptions
 from redis.asyncio.sentinel import SentinelManagedConnection
 
 from ringkeeper.errors import SecretError
+from ringkeeper.secret_files import signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,16 +180,8 @@ def _readable(path: str | Path | None, what: str, *, is_secret: bool = False) ->
 
 def _signatures(files: Tls) -> _Seen:
     """What changes when one of the files does."""
-    return tuple(_signature(Path(path)) for path in _named(files))
+    return tuple(signature(Path(path)) for path in _named(files))
 
 
 def _named(files: Tls) -> Iterator[str | Path]:
     yield from filter(None, (files.ca_file, files.cert_file, files.key_file))
-
-
-def _signature(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -97,7 +97,16 @@ def _thumbprint(jwk: dict[str, Any]) -> str:
 class Fleet:
     """A server, a daemon that leads some rings, an app that signs for each; and who looks on."""
 
-    def __init__(self, server: Server, *, period: float, rings: dict[str, str] = RINGS) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        period: float,
+        rings: dict[str, str] = RINGS,
+        patience: float = 20.0,
+        **rules: Any,
+    ) -> None:
+        """`patience`: seconds that anything may take; `rules`: what is not as in `RULES`."""
         self.server = server
         self.rings = rings
         self.site = Site(server.url)
@@ -106,6 +115,8 @@ class Fleet:
         self.vault = Vault(self.site, self.scanner)
         self.apps: list[subprocess.Popen[str]] = []
         self._period = period
+        self._patience = patience
+        self._rules = rules
         self._over = threading.Event()
         self._saved = 0
         (self.folder / "seen").mkdir()
@@ -121,6 +132,7 @@ class Fleet:
         }
         return {
             **RULES,
+            **self._rules,
             "access_token_dynamic_signing_key_update_interval": self._period / 3600,
             "algorithm": self.rings[DEFAULT_NAME],
             "issuer": "https://auth.example.com",
@@ -129,7 +141,8 @@ class Fleet:
 
     def start(self) -> None:
         """Let it run: a daemon, and an app for each ring."""
-        self.daemon = self.site.daemon(init=True, **self.settings())
+        self.daemon = self.site.daemon(init=True, is_ready=False, **self.settings())
+        self._wait_until_ready()
         for name in self.rings:
             self.start_app(name)
 
@@ -237,7 +250,11 @@ class Fleet:
         self.daemon.kill()
         self.daemon = self.daemon.again()
         self.site.daemons.append(self.daemon)
-        self.daemon.wait_until_ready()
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        self.daemon.patience = self._patience
+        eventually(lambda: self.daemon.answers("/readyz"), within=self._patience)
 
     def revoke(self, name: str = DEFAULT_NAME) -> None:
         """Have the key revoked that signs."""
@@ -272,7 +289,7 @@ class Fleet:
         good = self.daemon.config.read_text()
         self.daemon.config.write_text(good[:-1] + ', "kek": 5}')
         self.daemon.signal(signal.SIGHUP)
-        eventually(lambda: b"rejected" in self.daemon.get("/healthz")[2])
+        eventually(lambda: b"rejected" in self.daemon.get("/healthz")[2], within=self._patience)
         self.daemon.config.write_text(good)
         self.daemon.signal(signal.SIGHUP)
         (self.folder / "cut-kek.jwk").unlink()  # it may well hold the KEK: it is a secret file
@@ -280,7 +297,7 @@ class Fleet:
     def command(self, *words: str, config: str = "config.yaml", expect: int | None) -> None:
         """One command, and whatever it says kept; one that would not end by itself is ended."""
         done = subprocess.run(
-            ["timeout", "5" if "run" in words else "60", sys.executable, "-m", "ringkeeperd", *words, "--config", config],
+            ["timeout", "5" if "run" in words else f"{3 * self._patience}", sys.executable, "-m", "ringkeeperd", *words, "--config", config],
             cwd=self.folder, capture_output=True, check=False, env=clean_environment(),
         )  # fmt: skip
         self.keep("commands", " ".join(words).encode() + b"\n" + done.stdout + done.stderr)

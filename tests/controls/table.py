@@ -1,0 +1,384 @@
+"""Every control of docs/threat-model.md, and how to take it away.
+
+An entry is a name, the one in bold on the page, and edits of the source: in this file, this text
+becomes that one. `make controls` makes them in a copy, and the tests of that row have to fail
+there. The text must stand exactly once in the file; a test sees to that.
+
+To add a row: write it on the page, write a `Control` here, and run `make controls ARGS='--only NAME'`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """In this file, this text becomes that one."""
+
+    file: str
+    text: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Something that stands between a threat and what is to be protected."""
+
+    name: str
+    edits: tuple[Edit, ...]
+
+
+def _without(name: str, *edits: tuple[str, str, str]) -> Control:
+    return Control(name, tuple(Edit(*edit) for edit in edits))
+
+
+_CLIENT: Final = "client/ringkeeper"
+_DAEMON: Final = "daemon/ringkeeperd"
+_ALGORITHMS: Final = f"{_CLIENT}/algorithms.py"
+_FILES: Final = f"{_CLIENT}/secret_files.py"
+_FOLLOWER: Final = f"{_CLIENT}/follower.py"
+_REPLICA: Final = f"{_CLIENT}/replica.py"
+_SEALING: Final = f"{_CLIENT}/sealing.py"
+_TOKENS: Final = f"{_CLIENT}/tokens.py"
+_TRUST: Final = f"{_CLIENT}/trust.py"
+_LEADER: Final = f"{_DAEMON}/leader.py"
+_LIMITS: Final = f"{_DAEMON}/limits.py"
+_PUBLISH: Final = f"{_DAEMON}/lua/publish.lua"
+_WEB: Final = f"{_DAEMON}/web.py"
+
+CONTROLS: Final = (
+    # --- who reads Redis -------------------------------------------------------------------------
+    _without(
+        "sealing",
+        (
+            _SEALING,
+            'header = {**_HEADER, "kid": self.kid}',
+            'header = {**_HEADER, "kid": self.kid, "cty": json.dumps(private.secret_jwk())}',
+        ),
+        (
+            _SEALING,
+            'by = header.pop("kid")',
+            'by = header.pop("kid")\n            header["cty"] = "jwk+json"',
+        ),
+    ),
+    # --- who writes Redis ------------------------------------------------------------------------
+    _without(
+        "signature of the trust root",
+        (
+            _TRUST,
+            "opened = jws.deserialize_compact(document, key, registry=_REGISTRY)",
+            "opened = jws.extract_compact(document.encode())",
+        ),
+    ),
+    _without("a type for each kind", (_TRUST, 'if header.get("typ") != kind.typ:', "if False:")),
+    _without("the ring's own name", (_REPLICA, "if ring.name != self.name:", "if False:")),
+    _without("the ring's own id", (_REPLICA, "if ring.id != held.id:", "if False:")),
+    _without("order of versions", (_REPLICA, "if ring.version < held.version:", "if False:")),
+    _without("one snapshot for a version", (_REPLICA, "if ring.version == held.version:", "if 0:")),
+    _without("proof at a cold start", (_REPLICA, "if not held.may_sign(now):", "if False:")),
+    _without(
+        "max_staleness",
+        (_REPLICA, "return self.staleness(now) <= self.ring.policy.max_staleness", "return True"),
+    ),
+    _without(
+        "no proof of the future",
+        (
+            _REPLICA,
+            "is_early = opened.at > now + self.held.ring.policy.clock_skew",
+            "is_early = False",
+        ),
+    ),
+    _without(
+        "public half in the snapshot", (_SEALING, "if private.public_jwk != key.public:", "if 0:")
+    ),
+    _without("version of a request", (_LEADER, "if request.version != ring.version:", "if False:")),
+    _without(
+        "end of a request",
+        (_LEADER, "if now > request.until + ring.policy.clock_skew:", "if False:"),
+    ),
+    _without(
+        "ring of a request",
+        (_LEADER, "if (request.ring_id, request.name) != (ring.id, ring.name):", "if False:"),
+    ),
+    _without(
+        "tombstones",
+        (
+            f"{_DAEMON}/merge.py",
+            "is_revoked = KeyState.REVOKED in (mine.state, theirs.state)",
+            "is_revoked = mine.state is KeyState.REVOKED",
+        ),
+    ),
+    _without(
+        "a witness of this ring alone",
+        (f"{_CLIENT}/witness.py", "if theirs.id != ring.id:", "if False:"),
+    ),
+    _without(
+        "what cannot be read is left alone",
+        (
+            f"{_DAEMON}/healing.py",
+            'return open_testimony(replace(stored, proof=""), name, roots)',
+            (
+                'with suppress(DocumentError):\n        return open_testimony(replace(stored, proof=""), '
+                "name, roots)\n    return None"
+            ),
+        ),
+    ),
+    _without(
+        "an end of waiting for confirmations",
+        (
+            f"{_DAEMON}/rotation.py",
+            "limit = start + policy.confirmation_timeout",
+            "limit = start + 1000 * policy.cryptoperiod",
+        ),
+    ),
+    _without(
+        "publication interval",
+        (
+            f"{_DAEMON}/rotation.py",
+            (
+                "ready_at=max(now + policy.publication_interval, ring.caches_until or now),\n"
+                "        token_validity"
+            ),
+            "ready_at=now,\n        token_validity",
+        ),
+    ),
+    # --- two leaders -----------------------------------------------------------------------------
+    _without(
+        "fencing",
+        (_PUBLISH, "if redis.call('GET', KEYS[3]) ~= ARGV[1] then", "if false then"),
+        (_PUBLISH, "if epoch > tonumber(ARGV[2]) then", "if false then"),
+    ),
+    _without("compare and set", (_PUBLISH, "if snapshot ~= ARGV[3] then", "if false then")),
+    # --- revocation ------------------------------------------------------------------------------
+    _without(
+        "revocation",
+        (
+            f"{_CLIENT}/ring.py",
+            "return self.state is not KeyState.REVOKED",
+            "return True",
+        ),
+    ),
+    _without(
+        "the whole version in the message",
+        (_FOLLOWER, "await self._receive(message)", "pass"),
+    ),
+    _without(
+        "poll",
+        (
+            _FOLLOWER,
+            'if await self.refresh():\n                self._is_well("hearing")',
+            "if True:\n                pass",
+        ),
+    ),
+    # --- who holds a token -----------------------------------------------------------------------
+    _without(
+        "the key's own algorithm", (_TOKENS, 'if header.get("alg") != key.algorithm:', "if 0:")
+    ),
+    _without("signature of a token", (_TOKENS, "if not public.verifies(token):", "if False:")),
+    _without(
+        "times of a token",
+        (_TOKENS, "_check_times(claims, now.timestamp(), skew)\n    key,", "pass\n    key,"),
+    ),
+    _without(
+        "size of a token",
+        (
+            _TOKENS,
+            "if len(token) > MAX_TOKEN:\n        raise MalformedToken",
+            "if 0:\n        raise MalformedToken",
+        ),
+    ),
+    _without(
+        "refusals that quote nothing",
+        (
+            _TOKENS,
+            'f"the signature is not one of {key.kid}: the token was changed on its way',
+            'f"the signature is not one of {key.kid}: {token} was changed on its way',
+        ),
+    ),
+    _without(
+        "one read for an unknown kid",
+        (_FOLLOWER, "if kid in self._unknown or just_read or hangs:", "if hangs:"),
+    ),
+    _without(
+        "few unknown kids remembered",
+        (_FOLLOWER, "if is_answered and len(self._unknown) < _UNKNOWN_MOST:", "if is_answered:"),
+    ),
+    # --- who holds a host ------------------------------------------------------------------------
+    _without(
+        "no private root in an app",
+        (_FILES, 'if any("d" in member', 'if False and any("d" in member'),
+    ),
+    _without(
+        "no root where lead is false",
+        (
+            f"{_DAEMON}/daemon.py",
+            "if not configuration.lead:\n        return Secrets(roots, None, None)",
+            "if False:\n        return Secrets(roots, None, None)",
+        ),
+    ),
+    _without(
+        "private halves are let go",
+        (
+            _REPLICA,
+            "{kid: signing[kid] for kid in signing if kid in signers}",
+            "{kid: signing[kid] for kid in signing}",
+        ),
+    ),
+    _without(
+        "undumpable",
+        (
+            f"{_DAEMON}/undumpable.py",
+            "ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)",
+            "pass",
+        ),
+    ),
+    _without(
+        "no core dump",
+        (f"{_DAEMON}/cli.py", "    leave_no_dumps()\n", "    leave_no_dumps  # noqa: B018\n"),
+    ),
+    _without(
+        "repr that shows nothing",
+        (
+            _ALGORITHMS,
+            'return f"<PrivateKey {self.algorithm.name}, secret>"',
+            "return repr(self.secret_jwk())",
+        ),
+    ),
+    _without(
+        "neither pickled nor copied",
+        (
+            _SEALING,
+            "def __reduce_ex__(self, protocol: object) -> NoReturn:",
+            "def __reduce_not__(self, protocol: object) -> NoReturn:",
+        ),
+    ),
+    _without(
+        "no plaintext in a traceback",
+        (
+            _SEALING,
+            (
+                "except Exception as error:  # noqa: BLE001 - whatever it is, its traceback holds the plaintext\n"
+                '            return SealBroken(f"a fresh key'
+            ),
+            'except ZeroDivisionError as error:\n            return SealBroken(f"a fresh key',
+        ),
+    ),
+    _without(
+        "defects told by kind and place",
+        (
+            f"{_CLIENT}/errors.py",
+            'cls(f"{type(error).__name__} at {where}',
+            'cls(f"{error!r} at {where}',
+        ),
+    ),
+    _without("mode of secret files", (_FILES, "if is_secret and mode & _TOO_OPEN:", "if False:")),
+    _without(
+        "mode of the public root",
+        (_FILES, "if not is_secret and mode & stat.S_IWOTH:", "if False:"),
+    ),
+    # --- clients of HTTP -------------------------------------------------------------------------
+    _without(
+        "time for a header",
+        (
+            _LIMITS,
+            "for connection in [each for each in self._quiet if each.due <= now]:",
+            "for connection in list[Connection]():",
+        ),
+    ),
+    _without(
+        "time for an answer",
+        (
+            _LIMITS,
+            "async with asyncio.timeout(ANSWER_WITHIN):",
+            "async with asyncio.timeout(None):",
+        ),
+    ),
+    _without("places", (_LIMITS, "if len(self._taken) >= self._most:", "if False:")),
+    _without(
+        "the quietest makes room",
+        (_LIMITS, "quiet = next(iter(self._quiet), None)", "quiet: Connection | None = None"),
+    ),
+    _without("rate", (_LIMITS, "if not self._may_ask(request):", "if False:")),
+    _without(
+        "health is never limited", (_LIMITS, "if request.path in _NEVER_LIMITED:", "if False:")
+    ),
+    _without(
+        "bounded table of clients", (_LIMITS, "if len(self._left) > CLIENTS_KNOWN:", "if False:")
+    ),
+    _without(
+        "size of a header",
+        (_LIMITS, "max_line_size=MAX_LINE,", "max_line_size=10**6,"),
+        (_LIMITS, "max_field_size=MAX_FIELD,", "max_field_size=10**6,"),
+        (_LIMITS, "max_headers=MAX_FIELDS,", "max_headers=10**6,"),
+    ),
+    _without("size of a body", (_LIMITS, "client_max_size=MAX_BODY)", "client_max_size=10**9)")),
+    _without("size of what is sent ahead", (_LIMITS, "if self.taken > MAX_TAKEN:", "if False:")),
+    _without(
+        "constant words",
+        (
+            _WEB,
+            'return next(known, "something went wrong that nobody thought of")',
+            "return str(trouble) or str(list(known))",
+        ),
+    ),
+    _without("instances without ids", (_WEB, '{"role": i.role,', '{"id": i.id, "role": i.role,')),
+    _without(
+        "a failing page shows nothing",
+        (
+            _LIMITS,
+            'refused(500, "failed", "this page failed; the log tells why")',
+            'refused(500, "failed", str(error))',
+        ),
+    ),
+    _without("security headers", (_LIMITS, "response.headers.update(SECURITY)", "pass")),
+    _without("no name of a library", (_LIMITS, 'response.headers.popall("Server", None)', "pass")),
+    # --- the supply chain ------------------------------------------------------------------------
+    _without(
+        "hashed requirements",
+        (
+            "Makefile",
+            "--quiet --no-deps --require-hashes -r requirements/build.txt",
+            "--quiet --no-deps -r requirements/build.txt",
+        ),
+    ),
+    _without(
+        "advisories asked for",
+        ("requirements/audit.py", "return 1 if found else 0", "return 0"),
+    ),
+    _without(
+        "bill of materials",
+        ("requirements/sbom.py", "if name not in there and not is_conditional", "if False"),
+    ),
+    # --- a careless operator ---------------------------------------------------------------------
+    _without(
+        "no ring where one is known",
+        (f"{_DAEMON}/daemon.py", "if await _holds_anything(kept):", "if False:"),
+    ),
+    _without(
+        "no fresh secret for a ring that exists",
+        (
+            f"{_DAEMON}/cli.py",
+            "if not path.exists() and await any_ring(configuration):",
+            "if False:",
+        ),
+    ),
+    _without("made once", (_FILES, "path.hardlink_to(temporary)", "temporary.rename(path)")),
+    _without(
+        "who cannot open does not lead",
+        (_LEADER, "self._leader.kek.unseal(blobs[key.kid], key)", "pass"),
+    ),
+    _without(
+        "a bad reload changes nothing",
+        (
+            f"{_DAEMON}/daemon.py",
+            "new = load(self.configuration.path, os.environ)\n        except ConfigurationError",
+            "new = load(self.configuration.path, os.environ)\n        except ZeroDivisionError",
+        ),
+    ),
+    _without(
+        "audit",
+        (_LEADER, "events=tuple(sign_event(told, root) for told in events),", "events=(),"),
+    ),
+)

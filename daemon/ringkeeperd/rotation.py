@@ -571,6 +571,15 @@ def lose(ring: Ring, kids: frozenset[str], *, now: datetime, epoch: int) -> Ring
     return _next_version(ring, epoch, keys)
 
 
+def put_off(ring: Ring, by: timedelta) -> Ring:
+    """`ring`, whose newest keys are ready later by that much: nobody knows what time it is."""
+    keys = tuple(
+        replace(key, ready_at=key.ready_at + by) if key.published_version == ring.version else key
+        for key in ring.keys
+    )
+    return replace(ring, keys=keys)
+
+
 def _revoked(key: Key, reason: str, now: datetime) -> Key:
     _move(key, KeyState.REVOKED)
     remove_at = max(now + key.retain_for, key.remove_at or now)

@@ -20,7 +20,14 @@ from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.answering import Answering
 from ringkeeperd.audit import events_between, numbered
 from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale, untold
-from ringkeeperd.rotation import Activate, Confirmations, WaitUntil, apply, next_step
+from ringkeeperd.rotation import (
+    Activate,
+    Confirmations,
+    WaitUntil,
+    apply,
+    next_step,
+    put_off,
+)
 from ringkeeperd.taking_up import TakingUp
 
 if TYPE_CHECKING:
@@ -224,9 +231,14 @@ class Term:
 
         `context` (who asked, why) goes with the event of each change.
         """
-        return await self.replace(
-            ring, put, events_between(self.ring, ring, self.now(), context), began
-        )
+        apart = abs(self.offset)
+        if apart > ring.policy.clock_skew:
+            # An emergency. What is written down is the earlier time (`now`): by the later one a
+            # fresh key would sign too soon. A cryptoperiod at most, for a clock may be absurd.
+            whole = timedelta(milliseconds=apart // timedelta(milliseconds=1) + 1)
+            ring = put_off(ring, min(whole, ring.policy.cryptoperiod))
+        events = events_between(self.ring, ring, self.now(), context)
+        return await self.replace(ring, put, events, began)
 
     async def replace(
         self,

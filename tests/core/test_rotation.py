@@ -20,6 +20,7 @@ from ringkeeperd.rotation import (
     activation_at,
     apply,
     next_step,
+    put_off,
     revocation_wants,
     revoke,
     rotate,
@@ -566,3 +567,18 @@ def test_without_a_signer_the_standby_is_next_as_soon_as_it_is_ready() -> None:
     step = next_step(replace(full, keys=keys), full.policy, nobody(), NOW)
     assert isinstance(step, WaitUntil)
     assert step.when == NOW + HOUR
+
+
+def test_only_keys_of_the_newest_version_are_put_off() -> None:
+    ring = new_ring()
+    assert ring.standby
+    wanted = KeyWanted(KeyKind.DYNAMIC, "EdDSA")
+    step = Activate(ring.standby.kid, RotationReason.MANUAL, wanted)
+    turned = do(ring, step, now=NOW + HOUR)
+    later = put_off(turned, MINUTE)
+    fresh = [key for key in turned.keys if key.published_version == turned.version]
+    assert len(fresh) == 1
+    for key in turned.keys:
+        waits = MINUTE if key in fresh else 0 * MINUTE
+        assert later.key(key.kid) == replace(key, ready_at=key.ready_at + waits)
+    assert (later.version, later.policy) == (turned.version, turned.policy)

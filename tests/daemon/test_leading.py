@@ -35,6 +35,7 @@ from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint_aside
 from ringkeeperd.rotation import Instance, WaitUntil
+from tests.plugins import rings
 from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
 
@@ -180,6 +181,34 @@ async def test_where_nobody_takes_its_place_it_goes_on_proving_but_turns_nothing
     # And now and then it asks again whether there is anybody with a better clock.
     clock.uptime += led.policy.max_staleness / 3
     await until(lambda: len(alone.told.named("cannot_lead")) == 2)
+
+
+@pytest.mark.usefixtures("tries_again_soon")
+@pytest.mark.parametrize("by", [timedelta(seconds=-70), timedelta(seconds=70)])
+async def test_a_key_made_in_an_emergency_by_a_wrong_clock_waits_no_shorter(
+    valkey: Server,
+    make_ring: Any,
+    candidates_of: Any,
+    by: timedelta,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By either clock: once the wrong one is set right, the key is not ready too soon."""
+    monkeypatch.setattr(rings, "_CLOCK", ShiftedClock(timedelta(seconds=-40)))
+    led = make_ring(valkey)
+    alone = candidates_of(led)("alone", ShiftedClock(by))
+    await until(lambda: len(alone.told.named("leading")) >= 2)
+    await alone.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+
+    def published() -> Ring:
+        with led.server.client() as client:
+            return open_snapshot(client.hget(led.layout.keyring, "snapshot"), led.root.public)
+
+    await until(lambda: published().version > led.ring.version)
+    ring, now = published(), SystemClock().now()
+    assert ring.standby
+    waits = ring.standby.ready_at - now
+    assert waits >= led.policy.publication_interval - timedelta(seconds=10)
+    assert waits <= led.policy.publication_interval + abs(by)
 
 
 @pytest.mark.usefixtures("tries_again_soon")

@@ -88,6 +88,10 @@ class Issued:
     expires_at: datetime
 
 
+def _is_lost(key: Key) -> bool:
+    return key.state is KeyState.RETIRED and key.activated_at is None
+
+
 @dataclass
 class Judge:
     """Looks at everything that happens in `world`, and notes the first thing that must not be."""
@@ -99,8 +103,8 @@ class Judge:
     heals: int = 0
     activations: list[datetime] = field(default_factory=list)
     turns: list[datetime] = field(default_factory=list)
-    """Activations, and revocations of a key that would have signed next: it has no heir that an
-    app which is cut off would know."""
+    """Activations, and the ends of a key that would have signed next (revoked, or its private half
+    lost by all): it has no heir that an app which is cut off would know."""
     issued: dict[str, deque[Issued]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=12))
     )
@@ -108,6 +112,8 @@ class Judge:
     revoked: dict[str, datetime] = field(default_factory=dict)
     public_since: dict[str, datetime] = field(default_factory=dict)
     hastened: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    """Keys that nobody had the private half of any more before they ever signed."""
     versions: set[int] = field(default_factory=lambda: {0})
     proofs: dict[str, datetime] = field(default_factory=dict)
     """Proof -> when it was published."""
@@ -129,6 +135,9 @@ class Judge:
         before = world.opened(redis.data.snapshot) if redis.data.snapshot else None
         world.history.update(f"{now} {edition.version} {edition.epoch}".encode())
         for key in ring.keys:
+            if key.kid in self.public_since and key.kid not in self.lost and _is_lost(key):
+                self.lost.add(key.kid)
+                self.turns.append(now)
             self.public_since.setdefault(key.kid, now)
             if key.state is KeyState.REVOKED:
                 self.revoked.setdefault(key.kid, now)
@@ -345,6 +354,8 @@ class Judge:
             self.note(Invariant.REFUSED, f"{process.name} takes tokens of {kid} after {late:.0f} s")
 
     def _look_at_unknown(self, process: Process, issued: Issued, error: UnknownKid) -> None:
+        if self.world.redis.data.snapshot == "" or self.world.ring.key(issued.kid) is None:
+            self.absent[issued.kid] = self.world.time
         missing_at = self.absent.get(issued.kid, -1e9)
         if self.world.time - missing_at < self.world.four_polls:
             return  # Redis itself lacked it until just now
@@ -363,6 +374,7 @@ class Judge:
                 return
             await asyncio.sleep(0.5)
         is_undisturbed = process.well_since == well_since and self.world.whole_since < began_at
+        is_undisturbed &= process.link.silent_at < began_at
         if is_undisturbed and self.world.ring.key(issued.kid):
             self.note(Invariant.FOUND, f"{process.name} does not find {issued.kid}")
 

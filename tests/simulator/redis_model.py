@@ -253,6 +253,8 @@ class Link:
     """Its subscription hears nothing any more, not even an end: a router forgot it."""
     heard_all_since: float = float("inf")
     """Since when it has listened, and no message has got lost on the way."""
+    silent_at: float = float("-inf")
+    """When a request was last left without an answer."""
 
     @property
     def is_cut(self) -> bool:
@@ -278,6 +280,7 @@ class Link:
 
     async def _silence(self, why: str) -> None:
         await asyncio.sleep(2)
+        self.silent_at = asyncio.get_running_loop().time()
         await self.alive()
         raise RedisUnavailable(f"redis: {why}")
 

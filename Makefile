@@ -14,7 +14,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench simulate chaos outage scan controls lock docs clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench simulate chaos outage scan fuzz controls lock docs clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -106,6 +106,14 @@ scan: .venv/dev ## Turn keys for MINUTES (60) and search everything for private 
 
 controls: .venv/dev .venv/supply/made ## Take every control of the threat model away: a test must fail each time
 	$(BIN)/python -m tests.controls $(ARGS)
+
+.venv/fuzz: .venv/dev requirements/fuzz.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements/fuzz.txt
+	touch $@
+
+RUNS ?= 100000
+fuzz: .venv/fuzz ## Throw RUNS inputs at everything that reads (Linux on x86-64); ARGS=--write
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) $(ARGS)
 
 docs: .venv/dev ## Write the generated parts of docs/ anew
 	$(BIN)/python docs/generate.py

@@ -48,6 +48,7 @@ from ringkeeper.redis_url import check_url, fleet_of, has_password, is_fleet, sh
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Ring
 from ringkeeper.sealing import Kek
+from ringkeeper.secret import Secret
 from ringkeeper.secret_files import read_kek, read_pinned_roots, read_root
 from ringkeeper.store import Published
 from ringkeeper.testimony import Testimony, open_testimony
@@ -127,7 +128,13 @@ class World:
             fresh.append(FreshKey(wanted.kind, wanted.algorithm, private.public_jwk))
             self.private[fresh[-1].kid] = private
         self.ring: Ring = first_ring(
-            ring_id="fuzz", name="access-token", policy=policy, fresh=tuple(fresh), now=NOW, epoch=1
+            ring_id="fuzz",
+            name="access-token",
+            policy=policy,
+            fresh=tuple(fresh),
+            kek="kek-fuzz",
+            now=NOW,
+            epoch=1,
         )
         self.snapshot = sign_snapshot(self.ring, self.root)
         self.proof = sign_proof(self.ring, self.snapshot, NOW, self.root)
@@ -166,7 +173,9 @@ class World:
         """Whatever bytes, signed by the root as a document of that type."""
         header = {"alg": "Ed25519", "kid": self.root.kid, "typ": typ}
         registry = jws.JWSRegistry(algorithms=["Ed25519"])
-        return jws.serialize_compact(header, payload, self.root._key, registry=registry)
+        return jws.serialize_compact(
+            header, payload, self.root._keys[self.root.kid], registry=registry
+        )
 
     @property
     def roots(self) -> PinnedRoots:
@@ -495,7 +504,7 @@ def _configuration_seeds() -> list[bytes]:
     ]
 
 
-def _check_untold(url: str, told: str) -> None:
+def _check_untold(url: Secret, told: str) -> None:
     with suppress(ValueError):
         check_url(url)
         if has_password(url) and PASSWORD in told.replace(shown(url), ""):
@@ -503,23 +512,23 @@ def _check_untold(url: str, told: str) -> None:
 
 
 def _redis_url(data: bytes) -> None:
-    url = _text(data)
+    text = _text(data)
     try:
-        check_url(url)
+        url = check_url(text)
     except ValueError as error:
         if PASSWORD in str(error):
             raise Accepted("a password is told") from None
         return
     if is_fleet(url):
         fleet_of(url)
-    if has_password(url) and url.count(PASSWORD) == 1 and f":{PASSWORD}@" in url:
+    if has_password(url) and text.count(PASSWORD) == 1 and f":{PASSWORD}@" in text:
         told = shown(url)
         if PASSWORD in told:
             raise Accepted("a password is shown")
     try:
         connection_for(url, key="k")
     except ConfigurationError as error:
-        if f":{PASSWORD}@" in url and PASSWORD in str(error):
+        if f":{PASSWORD}@" in text and PASSWORD in str(error):
             raise Accepted("a password is told") from None
 
 

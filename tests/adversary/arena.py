@@ -238,9 +238,8 @@ class Attacker:
         """The same, signed anew by their root under a header that names ours."""
         head, body, _ = document.split(".")
         header = {**json.loads(unb64(head)), "kid": self.arena.site.root.kid}
-        return jws.serialize_compact(
-            header, unb64(body), self.root._keys[self.root.kid], algorithms=["Ed25519"]
-        )
+        key = self.root._keys[self.root.kid]
+        return jws.serialize_compact(header, unb64(body), key, algorithms=["Ed25519"])
 
     def put(self, fields: dict[str, str], key: str = "") -> None:
         """Write fields of a hash: the keyring's, unless told otherwise."""

@@ -216,6 +216,9 @@ def _parse_fleet(url: str) -> Fleet:
         raise ValueError(f"names a database, and a Cluster has only one; {wanted}")
     if not is_cluster and not service:
         raise ValueError(f"does not say what the Sentinels call the primary; {wanted}")
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", unquote(service)):
+        # Nor may it be shown: what is left of a password that was not percent-encoded.
+        raise ValueError(f"names a primary that no Sentinel knows; {wanted}")
     if db and not (db.isascii() and db.isdecimal() and len(db) < 6):  # noqa: PLR2004
         raise ValueError(f"names a database that is no number; {wanted}")
     return Fleet(

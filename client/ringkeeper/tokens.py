@@ -7,9 +7,10 @@ trusted ring, and that key says with which algorithm it verifies (RFC 8725 secti
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
@@ -207,7 +208,9 @@ def _json_object(part: str) -> dict[str, Any]:
     try:
         # Decoded here: json takes bytes in UTF-16 and UTF-32, too, and other verifiers do not.
         text = urlsafe_b64decode(part.encode()).decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        value = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
+        )
     except (ValueError, RecursionError):
         raise MalformedToken("a token whose parts are not base64url JSON") from None
     if not isinstance(value, dict):
@@ -223,9 +226,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _no_number(name: str) -> NoReturn:
-    """NaN and Infinity, which Python reads and JSON does not have (RFC 8259 section 6)."""
-    raise ValueError(name)
+def _finite(text: str) -> float:
+    """A number, and not NaN, Infinity or 1e400, which verifiers read in ways of their own."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("no number that JSON can be relied on for (RFC 8259 section 6)")
+    return number
 
 
 def _key_for(held: Held, header: Mapping[str, Any]) -> tuple[Key, PublicKey]:

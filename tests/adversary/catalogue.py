@@ -298,6 +298,8 @@ def _texts() -> Iterator[Listed]:
         yield f"header: {name} in a text", MalformedToken, header_text(replaced(b"JWT", by))
     yield "header: NaN", MalformedToken, header_text(_with('"x":NaN'))
     yield "claims: Infinity", MalformedToken, claims_text(_with('"x":-Infinity'))
+    yield "header: 1e400", MalformedToken, header_text(_with('"x":1e400'))
+    yield "claims: -1e400", MalformedToken, claims_text(_with('"x":[-1e400]'))
 
 
 def _wire() -> Iterator[Listed]:

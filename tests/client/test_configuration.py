@@ -668,6 +668,8 @@ def test_a_url_of_several_servers_is_taken_apart() -> None:
         ("redis+sentinel://a,,b/primary", "names no host"),
         ("redis+sentinel://a:port/primary", "names no host"),
         ("redis+sentinel://a/primary/x", "a database that is no number"),
+        ("redis+sentinel://user:12/rest-of-it@a", "names a primary that no Sentinel knows"),
+        ("redis+sentinel://a/pri%20mary", "names a primary that no Sentinel knows"),
         ("redis+sentinel://a/primary?ssl=1", "an option after ?"),
         ("redis+cluster://a,b/1", "a Cluster has only one"),
         ("redis+cluster://a,b?db=1", "an option after ?"),

@@ -476,6 +476,12 @@ CONTROLS: Final = (
             "    def __repr__(self) -> str:\n        return self.reveal()",
         ),
     ),
+    _without("lengths before values", (f"{_CLIENT}/store.py", "if length > most", "if False")),
+    _without(
+        "sealed keys put back",
+        (_TAKING_UP, "if others and not self._opens(blob, keys[kid]):", "if False:"),
+    ),
+    # --- what bites one day ----------------------------------------------------------------------
     _without(
         "doctor",
         (_DOCTOR, 'if policy == "noeviction" or limit == "0":', "if True:"),

@@ -471,7 +471,7 @@ def test_a_thousand_connections_that_do_nothing_keep_no_daemon_from_leading(
     eventually(daemon.leads)
     turned = daemon.metric("rotations_total", reason="scheduled") or 0
     crowd(daemon, 1000)
-    assert open_files(daemon) < limits.PLACES + 100
+    eventually(lambda: open_files(daemon) < limits.PLACES + 100)  # who is refused is let go
     ages, answered = [], []
 
     def has_turned_twice() -> bool:

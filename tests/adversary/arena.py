@@ -139,6 +139,11 @@ class Arena:
         self.holds()
         return time.monotonic() - began
 
+    def moved_on(self) -> None:
+        """Wait until the ring is not what the attacker once saw any more."""
+        seen = int(self.attacker.yesterday["version"])
+        eventually(lambda: all(app.version > seen for app in self.apps.values()), within=60)
+
     def _is_normal(self) -> bool:
         with suppress(redis.RedisError, OSError, KeyError):
             for layout in (self.layout, self.other):

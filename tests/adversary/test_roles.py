@@ -275,13 +275,17 @@ def test_a_following_daemon_is_configured_to_hold_no_secret(site: Site) -> None:
 
 
 _APP = """
-import gc, json, sys
+import gc, json, sys, time
 from ringkeeper import Keyring
 from ringkeeper.algorithms import PrivateKey
 from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
 url, name, kek = sys.argv[1:]
 with Keyring.connect(url, name=name, trust_root="root.pub.jwk", kek=kek or None) as ring:
+    print("ready", flush=True)
+    version = int(sys.stdin.readline())  # until then the ring has turned
+    while ring.version < version or (kek and ring._held().lacks):
+        time.sleep(0.01)
     kinds = (PrivateKey, Kek, TrustRoot)
     held = [sum(type(each) is kind for each in gc.get_objects()) for kind in kinds]
     print(json.dumps({"held": held, "keys": sorted(ring._held().signing)}))
@@ -295,15 +299,20 @@ def test_an_app_holds_the_keys_that_may_sign_and_nothing_else(
     """In its memory: no root ever, and without a KEK no private half; retired ones are let go."""
     Thief("signing app", led, tmp_path)
     retired = led.signer.kid
-    led.turn()
-    done = subprocess.run(
+    app = subprocess.Popen(
         [sys.executable, "-c", _APP, led.server.url, led.name, "kek.jwk" if signs else ""],
         cwd=tmp_path,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    told = json.loads(done.stdout)
+    try:
+        assert app.stdout and app.stdout.readline() == "ready\n"
+        led.turn()
+        told = json.loads(app.communicate(f"{led.ring.version}\n", timeout=60)[0])
+    finally:
+        app.kill()
+        app.wait()
     signers = sorted(key.kid for key in led.ring.may_sign_next)
     assert retired not in told["keys"]
     assert told["keys"] == (signers if signs else [])

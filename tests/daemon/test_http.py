@@ -236,10 +236,10 @@ def test_nothing_over_http_names_a_host_a_file_an_address_or_a_library(
     assert_names_nothing()
     with server.client() as client:
         client.hset("ringkeeper:{access-token}:keyring", "snapshot", "file:///etc/passwd aiohttp")
-    eventually(lambda: "not this ring as the trust root signed it" in shown())
+    eventually(lambda: "not this ring as the trust root signed it" in shown(), within=30)
     assert_names_nothing()
     server.kill()
-    eventually(lambda: "Redis does not answer as it should" in shown())
+    eventually(lambda: "Redis does not answer as it should" in shown(), within=30)
     assert_names_nothing()
     assert str(server.port) in daemon.log, "there it is told"
 

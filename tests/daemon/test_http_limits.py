@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,7 +251,8 @@ async def test_a_body_that_is_too_large_is_refused(served: Served) -> None:
     size = limits.MAX_BODY + 1
     head = f"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode()
     status, headers, body = await served.says(head, bytes(size))
-    assert (status, json.loads(body)["status"]) == (413, "request entity too large")
+    assert status == 413
+    assert "too large" in json.loads(body)["status"]
     assert_secured(headers)
     fits = head.replace(str(size).encode(), str(size - 1).encode())
     assert (await served.says(fits, bytes(size - 1)))[0] == 200
@@ -275,6 +277,14 @@ async def test_many_requests_at_once_on_one_connection_are_all_answered(served: 
     async with served.line() as (reader, writer):
         writer.write(GET * 100)
         assert {(await answer(reader))[0] for _ in range(100)} == {200}
+
+
+async def test_a_connection_that_is_kept_may_send_more_than_that_over_time(served: Served) -> None:
+    request = GET[:-2] + b"X: " + b"a" * 4_000 + b"\r\n\r\n"
+    async with served.line() as (reader, writer):
+        for _ in range(2 * limits.MAX_TAKEN // len(request)):
+            writer.write(request)
+            assert (await answer(reader))[0] == 200
 
 
 # --- places ----------------------------------------------------------------------------------------
@@ -471,7 +481,8 @@ def test_a_thousand_connections_that_do_nothing_keep_no_daemon_from_leading(
     eventually(daemon.leads)
     turned = daemon.metric("rotations_total", reason="scheduled") or 0
     crowd(daemon, 1000)
-    eventually(lambda: open_files(daemon) < limits.PLACES + 100)  # who is refused is let go
+    # At once a few more: the kernel's queue is taken in before the first of them is let go.
+    eventually(lambda: open_files(daemon) < limits.PLACES + 100)
     ages, answered = [], []
 
     def has_turned_twice() -> bool:
@@ -490,6 +501,4 @@ def test_a_thousand_connections_that_do_nothing_keep_no_daemon_from_leading(
 
 
 def open_files(daemon: Daemon) -> int:
-    from pathlib import Path
-
     return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))

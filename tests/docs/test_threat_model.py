@@ -1,6 +1,7 @@
 """Each row of the threat model names tests that there are, and a control that can be taken away."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.controls.table import CONTROLS, Control
 ROWS = rows()
 
 
+@cache
 def functions_of(file: Path) -> set[str]:
     """The names of the test functions of a file."""
     return {

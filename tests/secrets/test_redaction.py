@@ -191,11 +191,13 @@ class Failures:
             "a root file cut short": lambda: read_root(self._file("root.jwk", of.root, cut=3)),
             "a root file that is a KEK's": lambda: read_root(self._file("r", of.kek)),
             "a root file of two halves": lambda: read_root(self._two_halves()),
-            "a KEK in a JWK, with bits missing": lambda: Kek.from_secret_jwk(self._less_kek()),
-            "a KEK in a JWK, no base64": lambda: Kek.from_secret_jwk(self._strange_kek()),
-            "a root in a JWK, of two halves": lambda: TrustRoot.from_secret_jwk(self._mixed()),
-            "a root in a JWK, of another curve": lambda: TrustRoot.from_secret_jwk(self._x25519()),
-            "a root in a JWK, cut short": lambda: TrustRoot.from_secret_jwk(self._cut_root()),
+            "a KEK in a JWK, with bits missing": lambda: Kek.from_secret_jwk({**self._less_kek()}),
+            "a KEK in a JWK, no base64": lambda: Kek.from_secret_jwk({**self._strange_kek()}),
+            "a root in a JWK, of two halves": lambda: TrustRoot.from_secret_jwk({**self._mixed()}),
+            "a root in a JWK, of another curve": lambda: TrustRoot.from_secret_jwk(
+                {**self._x25519()}
+            ),
+            "a root in a JWK, cut short": lambda: TrustRoot.from_secret_jwk({**self._cut_root()}),
             "a kid that is not held": lambda: of.replica.loaded().signing["none"],
             "a file that exists": self._no_folder,
         }
@@ -217,12 +219,12 @@ class Failures:
 
     def _other_algorithm(self) -> object:
         other = "ES256" if self._of.private.algorithm.kty == "RSA" else "RS256"
-        return PrivateKey.from_secret_jwk(Secretive(self._of.private.secret_jwk()), other)
+        return PrivateKey.from_secret_jwk(self._of.private.secret_jwk(), other)
 
     def _bad_number(self) -> object:
         jwk = Secretive(self._of.private.secret_jwk())
         jwk |= {"d": jwk["d"][:-9] + "*", "p": 7}
-        return PrivateKey.from_secret_jwk(jwk, self._of.private.algorithm.name)
+        return PrivateKey.from_secret_jwk({**jwk}, self._of.private.algorithm.name)
 
     def _public_only(self) -> object:
         return PrivateKey.from_secret_jwk(

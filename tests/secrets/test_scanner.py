@@ -79,8 +79,9 @@ def test_each_private_number_is_found_in_each_form(
 @pytest.mark.parametrize("form", [form for form in WRITTEN if "decimal" not in form])
 def test_a_fragment_is_found_wherever_it_was_cut(form: str) -> None:
     (number,) = (n for n in NUMBERS if (n.owner, n.name) == ("RS256", "p"))
-    for begin in range(len(number.raw) - WINDOW):
-        piece = number.raw[begin : begin + WINDOW]
+    for begin in range(len(number.raw) - WINDOW - 1):
+        # A byte more: an int drops its leading zeros, and digits may stand apart, as in a list.
+        piece = number.raw[begin : begin + WINDOW + 1]
         found = KNOWING_ALL.search("here", b"<" + WRITTEN[form](piece) + b">")
         assert [(f.owner, f.number) for f in found][:1] == [("RS256", "p")], begin
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.targets import IN_MEMORY, SCRATCH, TARGETS, Target
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "threat-model.md"
 FOUND = Path("var/fuzz")
@@ -53,7 +53,7 @@ class Outcome:
 def fuzz(target: Target, runs: int, seed: int) -> Outcome:
     """Run `target` on `runs` inputs, in a process of its own."""
     FOUND.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="rk-fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rk-fuzz-", dir=IN_MEMORY) as scratch:
         corpus, words = Path(scratch) / "corpus", Path(scratch) / "words"
         corpus.mkdir()
         for number, given in enumerate(target.seeds()):
@@ -68,7 +68,8 @@ def fuzz(target: Target, runs: int, seed: int) -> Outcome:
         ]  # fmt: skip
         before = set(FOUND.glob(f"{target.name}-*"))
         began = time.monotonic()
-        done = subprocess.run(command, capture_output=True, check=False)
+        environ = {**os.environ, SCRATCH: scratch}
+        done = subprocess.run(command, capture_output=True, check=False, env=environ)
         seconds = time.monotonic() - began
         output = (done.stdout + done.stderr).decode("utf-8", "replace")
         failures = sorted(set(FOUND.glob(f"{target.name}-*")) - before)

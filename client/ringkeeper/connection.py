@@ -18,11 +18,12 @@ from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from, kek_source
 from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
 from ringkeeper.sealing import Kek
 from ringkeeper.secret import Secret
-from ringkeeper.secret_files import Holdings, SecretFiles, read_pinned_roots
+from ringkeeper.secret_files import Holdings, read_pinned_roots
 from ringkeeper.state_file import StateFile
 from ringkeeper.store import RedisStore
 from ringkeeper.topology import connection_for
 from ringkeeper.trust import PinnedRoots
+from ringkeeper.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,14 +39,11 @@ class Connection:
 
     url: Secret
     name: str
-    roots: PinnedRoots
-    kek: Kek | None
+    secrets: Watched[Holdings]
+    """Whom to trust, and what opens private halves; read again when their files change."""
     password: Secret | None = None
     tls: Tls | None = None
     cache_dir: Path | None = None
-    roots_file: Path | None = None
-    """Where `roots` were read, and are read again when that changes; so is `kek_file`."""
-    kek_file: Path | None = None
     clock: Clock = field(default_factory=SystemClock)
 
     @classmethod
@@ -72,23 +70,16 @@ class Connection:
         if not is_ring_name(str(name)):
             why = "use up to 64 of a-z, 0-9, dot, dash and underscore, no mark at either end"
             raise ConfigurationError([f"name: {str(name)[:60]!r} is not a ring's name; {why}"])
-        roots_file = None if isinstance(trust_root, PinnedRoots) else Path(trust_root)
         kek = kek_source(kek, os.environ) if isinstance(kek, str) else kek
         if isinstance(kek, KekVariable):
             notices.warn("kek in the environment", variable=kek.name, why=WHY_NOT)
-        opener = kek if isinstance(kek, Kek) or kek is None else kek_from(kek)
         return cls(
             url=url,
             name=name,
-            roots=trust_root
-            if isinstance(trust_root, PinnedRoots)
-            else read_pinned_roots(Path(trust_root)),
-            kek=opener,
+            secrets=holdings_of(trust_root, kek),
             password=password,
             tls=tls,
             cache_dir=Path(cache_dir) if cache_dir else None,
-            roots_file=roots_file,
-            kek_file=kek if isinstance(kek, Path) else None,
         )
 
     @classmethod
@@ -131,21 +122,42 @@ class Connection:
             tls=self.tls,
         )
         store = RedisStore(client, self.name, clock=self.clock)
+        own = self.secrets.value  # of now: after a fork they may be others than at the start
         follower = Follower(
             name=self.name,
-            roots=self.roots,
+            roots=own.roots,
             store=store,
             clock=self.clock,
             random=random.Random(),  # noqa: S311 - for jitter alone
             instance=instance_id(),
-            role="sign" if self.kek else "verify",
-            kek=self.kek,
+            role="sign" if own.kek else "verify",
+            kek=own.kek,
             notice=notices.log,
             replica=replica,
             keeper=StateFile(self.cache_dir, self.name, "cache_dir") if self.cache_dir else None,
-            source=SecretFiles(self.roots_file, self.kek_file, Holdings(self.roots, self.kek)),
+            source=self.secrets,
         )
         return follower, store
+
+
+def holdings_of(
+    trust_root: str | Path | PinnedRoots, kek: Path | KekVariable | Kek | None
+) -> Watched[Holdings]:
+    """What an app holds: what is given as a value never changes, what is in a file may.
+
+    Raises:
+        SecretError: naming what cannot be used.
+    """
+
+    def read() -> Holdings:
+        return Holdings(
+            trust_root
+            if isinstance(trust_root, PinnedRoots)
+            else read_pinned_roots(Path(trust_root)),
+            kek if isinstance(kek, Kek) or kek is None else kek_from(kek),
+        )
+
+    return Watched([path for path in (trust_root, kek) if isinstance(path, str | Path)], read)
 
 
 def instance_id() -> str:

@@ -107,9 +107,9 @@ class Keeper(Protocol):
 
 
 class SecretSource(Protocol):
-    """Where the pinned roots and the KEK come from; see `secret_files`."""
+    """Where the pinned roots and the KEK come from; see `watched`."""
 
-    async def renewed(self) -> Holdings | None:
+    def renewed(self) -> Holdings | None:
         """What is there now, if that changed since it was looked at; raises SecretError."""
         ...
 
@@ -153,7 +153,7 @@ class Follower:
         `able` are the roots that this process could follow, where those are not all it pins.
         `source` is where `roots` and `kek` come from: it is looked at again and again.
         """
-        self.replica = replica or Replica(name, roots)
+        self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._troubles: dict[str, RingkeeperError] = {}
         self._told: set[tuple[str, type[RingkeeperError]]] = set()
         self.ready = asyncio.Event()
@@ -468,7 +468,7 @@ class Follower:
         while self._source:
             await asyncio.sleep(self._jittered(_LOOK_EVERY))
             try:
-                found = await self._source.renewed()
+                found = await asyncio.to_thread(self._source.renewed)
             except SecretError as error:
                 self._is_troubled("taking up secrets", error)
                 continue

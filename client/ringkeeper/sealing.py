@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from joserfc import jwe
 from joserfc.jwk import OctKey
@@ -19,10 +19,9 @@ from joserfc.util import urlsafe_b64decode
 
 from ringkeeper.algorithms import PrivateKey
 from ringkeeper.errors import SealBroken, SecretError
+from ringkeeper.jwk_set import SecretJwkSet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ringkeeper.ring import Key
 
 MAX_SEALED: Final = 16 * 1024
@@ -32,17 +31,10 @@ _HEADER: Final = {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json"}
 _BITS: Final = 256
 
 
-class Kek:
-    """The key-encryption keys of a process: one seals, all of them open.
+class Kek(SecretJwkSet[OctKey]):
+    """The key-encryption keys of a process: one seals, all of them open."""
 
-    In a file the first one is the newest. A ring stays with the one that it is sealed by until an
-    operator says otherwise (`ringkeeper rewrap`), so that files may be changed in any order.
-    """
-
-    __slots__ = ("_keys",)
-
-    def __init__(self, keys: Mapping[str, OctKey]) -> None:
-        self._keys = dict(keys)
+    __slots__ = ()
 
     @classmethod
     def generate(cls) -> Kek:
@@ -51,59 +43,12 @@ class Kek:
         return cls({_kid(key): key})
 
     @classmethod
-    def from_secret_jwk(cls, jwk: Mapping[str, Any]) -> Kek:
-        """The KEK in a JWK, or several in a JWK Set.
-
-        Raises:
-            SecretError: not symmetric keys of 256 bits.
-        """
-        made = cls._made_of(jwk)
-        # Raised where the JWK is no local any more: error reporters ship those of all frames.
-        del jwk
-        if isinstance(made, SecretError):
-            raise made
-        return made
-
-    @classmethod
-    def _made_of(cls, jwk: Mapping[str, Any]) -> Kek | SecretError:
-        """The KEK in `jwk`, or why there is none; no frame with its bytes in it is left."""
-        try:
-            return cls(dict(_members_of(jwk)))
-        except SecretError as error:
-            return SecretError(str(error))
-
-    @property
-    def kid(self) -> str:
-        """The id of the key that seals."""
-        return next(iter(self._keys))
-
-    @property
-    def kids(self) -> tuple[str, ...]:
-        """The ids of all of them, the one that seals first."""
-        return tuple(self._keys)
-
-    def using(self, kid: str) -> Kek:
-        """The same keys, sealing with `kid` where that is one of them."""
-        if kid not in self._keys:
-            return self
-        return Kek({kid: self._keys[kid]} | self._keys)
-
-    def only(self, kid: str) -> Kek:
-        """This with `kid` alone."""
-        return Kek({kid: self._keys[kid]})
-
-    def joined(self, other: Kek) -> Kek:
-        """These keys, and those of `other` behind them."""
-        return Kek(self._keys | {k: v for k, v in other._keys.items() if k not in self._keys})
+    def _import(cls, jwk: object) -> tuple[str, OctKey]:
+        return _import(jwk)
 
     def secret_jwk(self) -> dict[str, Any]:
         """Their JWK, or JWK Set, in the clear, for `kek.jwk` alone."""
-        members = [
-            {"kty": "oct", "k": key.as_dict(private=True)["k"], "kid": kid}
-            | {"alg": "A256GCM", "use": "enc"}
-            for kid, key in self._keys.items()
-        ]
-        return members[0] if len(members) == 1 else {"keys": members}
+        return self._as_jwk(_secret_member)
 
     def seal(self, private: PrivateKey) -> str:
         """`private` as a compact JWE.
@@ -169,12 +114,6 @@ class Kek:
             )
         return self._keys[by]
 
-    def __repr__(self) -> str:
-        return f"<Kek {', '.join(self._keys)}, secret>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a KEK is neither pickled nor copied")
-
 
 def kek_of(sealed: str) -> str | None:
     """The id of the KEK that a sealed key says it was sealed by; None if that is no sealed key."""
@@ -188,14 +127,9 @@ def kek_of(sealed: str) -> str | None:
     return by if known and isinstance(by, str) else None
 
 
-def _members_of(jwk: Mapping[str, Any]) -> list[tuple[str, OctKey]]:
-    members = jwk.get("keys", [jwk])
-    if not isinstance(members, list) or not members:
-        raise SecretError("a JWK Set without a key in it")
-    keys = [_import(member) for member in members]
-    if len(dict(keys)) < len(keys):
-        raise SecretError("a JWK Set with two KEKs of one kid; tell them apart")
-    return keys
+def _secret_member(kid: str, key: OctKey) -> dict[str, Any]:
+    secret = key.as_dict(private=True)["k"]
+    return {"kty": "oct", "k": secret, "kid": kid, "alg": "A256GCM", "use": "enc"}
 
 
 def _import(jwk: object) -> tuple[str, OctKey]:

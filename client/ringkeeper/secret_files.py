@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
@@ -52,48 +51,6 @@ class Holdings(NamedTuple):
     kek: Kek | None
 
 
-class SecretFiles:
-    """The files that the pinned roots and the KEK come from, read anew when they change."""
-
-    def __init__(self, roots: Path | None, kek: Path | None, held: Holdings) -> None:
-        """Look at these; where there is no file, what is `held` stays."""
-        self._paths = (roots, kek)
-        self._held = held
-        self._seen = self._signatures()
-
-    async def renewed(self) -> Holdings | None:
-        """What the files hold now; None where none was changed, or replaced, since the last look.
-
-        Raises:
-            SecretError: naming the one that cannot be used; it is looked at again the next time.
-        """
-        return await asyncio.to_thread(self._renewed)
-
-    def _renewed(self) -> Holdings | None:
-        signatures = self._signatures()
-        if signatures == self._seen:
-            return None
-        roots, kek = self._paths
-        self._held = Holdings(
-            read_pinned_roots(roots) if roots else self._held.roots,
-            read_kek(kek) if kek else self._held.kek,
-        )
-        self._seen = signatures
-        return self._held
-
-    def _signatures(self) -> tuple[tuple[int, int, int], ...]:
-        return tuple(signature(path) for path in self._paths)
-
-
-def signature(path: Path | None) -> tuple[int, int, int]:
-    """What changes when a file does, or is replaced as Kubernetes does it."""
-    try:
-        status = path.stat() if path else None
-    except OSError:
-        status = None
-    return (status.st_mtime_ns, status.st_ino, status.st_size) if status else (0, 0, 0)
-
-
 def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
     """Write `jwk` to `path` unless something is there; whether this call wrote it.
 
@@ -126,6 +83,7 @@ def amend(path: Path, jwk: Mapping[str, Any]) -> None:
 
 
 def _amended(path: Path, jwk: Mapping[str, Any]) -> bool | SecretError:
+    path = path.resolve()  # the file itself, should it be known by a link
     try:
         status = path.stat()
     except OSError as error:
@@ -241,7 +199,17 @@ def _check_mode(path: Path, what: str, mode: int, *, is_secret: bool) -> None:
             f"{path}: anyone may change the {what} (mode {stat.S_IMODE(mode):04o}); "
             f"chmod 644 {path}, after a look at what it holds"
         )
-    if is_secret and mode & _TOO_OPEN:
+    if is_secret:
+        check_closed(path, what, mode)
+
+
+def check_closed(path: str | Path, what: str, mode: int) -> None:
+    """Whether a secret file is closed to others.
+
+    Raises:
+        SecretError: it is not.
+    """
+    if mode & _TOO_OPEN:
         raise SecretError(
             f"{path}: the {what} is open to others (mode {stat.S_IMODE(mode):04o}); "
             f"chmod 600 {path}, and replace it if anyone may have read it"

@@ -20,6 +20,7 @@ from joserfc.util import urlsafe_b64decode
 from ringkeeper.errors import DocumentError, MalformedDocument, StateUnusable
 from ringkeeper.secret_files import sync
 from ringkeeper.testimony import MAX_TESTIMONY, Testimony, open_testimony
+from ringkeeper.trust import root_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,12 @@ class StateFile:
         return aside
 
     def _read(self) -> Testimony | None:
+        testimony = self._decoded()
+        if testimony:
+            self._check_root(testimony)
+        return testimony
+
+    def _decoded(self) -> Testimony | None:
         try:
             with self.path.open("rb") as file:
                 raw = file.read(MAX_TESTIMONY + 1)
@@ -84,11 +91,10 @@ class StateFile:
             testimony = Testimony.decode(raw.decode("ascii"))
         except (MalformedDocument, ValueError):
             raise MalformedDocument(f"{self.path}: does not hold a ring") from None
-        self._check_root(testimony)
         return testimony
 
     def _check_root(self, testimony: Testimony) -> None:
-        root = _root_of(testimony.snapshot)
+        root = root_of(testimony.snapshot)
         if self.roots and root and root not in self.roots.kids:
             raise StateUnusable(
                 f"{self.path}: holds a ring of the trust root {root[:64]!r}, which is not pinned "
@@ -100,11 +106,14 @@ class StateFile:
         if self.roots is None:
             return
         try:
-            kept = self._read()
-            rings = [open_testimony(t, self._ring, self.roots).ring for t in (kept, ours) if t]
+            kept, ring = self._decoded(), open_testimony(ours, self._ring, self.roots).ring
         except DocumentError:
             return  # nobody's, whatever it is
-        if len({ring.id for ring in rings}) > 1:
+        if kept is None or _claimed_id(kept.snapshot) == ring.id:
+            return  # ours, perhaps signed by a root that was changed since: this ring goes on
+        self._check_root(kept)
+        with suppress(DocumentError):
+            open_testimony(kept, self._ring, self.roots)
             raise StateUnusable(
                 f"{self.path}: holds another ring {self._ring!r} than Redis does; it is left "
                 f"alone, and nothing is kept; {self._remedy}"
@@ -144,9 +153,9 @@ class StateFile:
         )
 
 
-def _root_of(snapshot: str) -> str:
-    """The root that signed it, as it says itself; empty if it does not say."""
+def _claimed_id(snapshot: str) -> str:
+    """Of which ring it says it is, unverified; empty if it does not say."""
     try:
-        return str(json.loads(urlsafe_b64decode(snapshot.partition(".")[0].encode()))["kid"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(urlsafe_b64decode(snapshot.split(".")[1].encode()))["ring_id"])
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return ""

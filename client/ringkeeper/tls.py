@@ -13,25 +13,19 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import redis.asyncio as redis
 from redis import exceptions
 from redis.asyncio.sentinel import SentinelManagedConnection
 
 from ringkeeper.errors import SecretError
-from ringkeeper.secret_files import signature
+from ringkeeper.secret_files import check_closed
+from ringkeeper.watched import Watched
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# A group may read, as with the other secret files.
-_TOO_OPEN: Final = stat.S_IRWXO | stat.S_IWGRP
-_Seen = tuple[tuple[int, int, int], ...]
 # What OpenSSL's words hold, and what to do about it. Certificates of servers come first: what is
 # wrong with ours arrives as an alert.
 REMEDIES: Final = (
@@ -85,18 +79,15 @@ class Contexts:
         Raises:
             SecretError: one that cannot be used, and why.
         """
-        self._files = files
-        self._seen = _signatures(files)
-        self._context = _context(files)
+        named = [path for path in (files.ca_file, files.cert_file, files.key_file) if path]
+        self._watched = Watched(named, lambda: _context(files))
 
     def get(self) -> ssl.SSLContext:
         """A context of the files as they are; of what they were while they cannot be used."""
-        seen = _signatures(self._files)
-        if seen != self._seen:
-            # Perhaps half of a pair was replaced so far: then the next connection looks again.
-            with suppress(SecretError):
-                self._context, self._seen = _context(self._files), seen
-        return self._context
+        # Perhaps half of a pair was replaced so far: then the next connection looks again.
+        with suppress(SecretError):
+            self._watched.renewed()
+        return self._watched.value
 
 
 class TlsConnection(redis.SSLConnection):
@@ -170,18 +161,6 @@ def _readable(path: str | Path | None, what: str, *, is_secret: bool = False) ->
         raise SecretError(
             f"{path}: the {what} cannot be read ({why}); let this user read it, or name another"
         ) from None
-    if is_secret and mode & _TOO_OPEN:
-        raise SecretError(
-            f"{path}: the {what} is open to others (mode {stat.S_IMODE(mode):04o}); "
-            f"chmod 600 {path}, and replace it if anyone may have read it"
-        )
+    if is_secret:
+        check_closed(path, what, mode)
     return str(path)
-
-
-def _signatures(files: Tls) -> _Seen:
-    """What changes when one of the files does."""
-    return tuple(signature(Path(path)) for path in _named(files))
-
-
-def _named(files: Tls) -> Iterator[str | Path]:
-    yield from filter(None, (files.ca_file, files.cert_file, files.key_file))

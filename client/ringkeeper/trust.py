@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -18,6 +18,7 @@ from joserfc.util import urlsafe_b64decode
 
 from ringkeeper.algorithms import thumbprint_of
 from ringkeeper.errors import ForgedDocument, MalformedDocument, SecretError
+from ringkeeper.jwk_set import JwkSet, SecretJwkSet, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,71 +40,28 @@ class DocumentType:
 _TRIAL: Final = DocumentType("ringkeeper-trial+json", 1024)
 
 
-class TrustRoot:
-    """The private half: only on daemons that may lead, and with operators.
+class TrustRoot(SecretJwkSet[OKPKey]):
+    """The private half: only on daemons that may lead, and with operators. One signs."""
 
-    Two of them, the newer one first, while the root is being changed: one signs. A ring stays with
-    the one that signed it until an operator says otherwise (`ringkeeper rewrap`).
-    """
-
-    __slots__ = ("_keys",)
-
-    def __init__(self, *keys: OKPKey) -> None:
-        self._keys = {_kid(key): key for key in keys}
+    __slots__ = ()
 
     @classmethod
     def generate(cls) -> TrustRoot:
         """A fresh random root."""
-        return cls(OKPKey.generate_key("Ed25519"))
+        key = OKPKey.generate_key("Ed25519")
+        return cls({_kid(key): key})
 
     @classmethod
-    def from_secret_jwk(cls, jwk: Mapping[str, Any]) -> TrustRoot:
-        """The root in a private JWK, or several in a JWK Set.
-
-        Raises:
-            SecretError: not Ed25519 private keys.
-        """
-        made = cls._made_of(jwk)
-        # Raised where the JWK is no local any more: error reporters ship those of all frames.
-        del jwk
-        if isinstance(made, SecretError):
-            raise made
-        return made
-
-    @classmethod
-    def _made_of(cls, jwk: Mapping[str, Any]) -> TrustRoot | SecretError:
-        """The root in `jwk`, or why there is none; no frame with its numbers in it is left."""
-        members = jwk.get("keys", [jwk])
-        if not isinstance(members, list) or not members:
-            return SecretError("a JWK Set without a key in it")
+    def _import(cls, jwk: object) -> tuple[str, OKPKey]:
+        key = _import(jwk)
+        if not key.is_private:
+            raise SecretError("holds only the public half of a trust root; the private is needed")
+        root = cls({_kid(key): key})
         try:
-            return cls(*(_import_private(member) for member in members))
-        except SecretError as error:
-            return SecretError(str(error))
-
-    @property
-    def kid(self) -> str:
-        """The thumbprint of the one that signs."""
-        return next(iter(self._keys))
-
-    @property
-    def kids(self) -> tuple[str, ...]:
-        """The thumbprints of all of them, the one that signs first."""
-        return tuple(self._keys)
-
-    def using(self, kid: str) -> TrustRoot:
-        """The same keys, signing with `kid` where that is one of them."""
-        if kid not in self._keys:
-            return self
-        return TrustRoot(self._keys[kid], *self._keys.values())
-
-    def only(self, kid: str) -> TrustRoot:
-        """This with `kid` alone."""
-        return TrustRoot(self._keys[kid])
-
-    def joined(self, other: TrustRoot) -> TrustRoot:
-        """These keys, and those of `other` behind them."""
-        return TrustRoot(*self._keys.values(), *other._keys.values())
+            root.public.open(_TRIAL, root.sign(_TRIAL, {}))
+        except ForgedDocument:
+            raise SecretError("a trust root whose two halves do not fit; restore it") from None
+        return root.kid, key
 
     @property
     def public(self) -> PinnedRoots:
@@ -112,15 +70,11 @@ class TrustRoot:
 
     def public_jwk(self) -> dict[str, Any]:
         """Its public JWK, or JWK Set, for `root.pub.jwk`."""
-        return _public_jwk(self._keys)
+        return self._as_jwk(_public_member)
 
     def secret_jwk(self) -> dict[str, Any]:
         """Its private JWK, or JWK Set, in the clear, for `root.jwk` alone."""
-        members = [
-            {**key.as_dict(private=True), "kid": kid, "use": "sig", "alg": _ALG}
-            for kid, key in self._keys.items()
-        ]
-        return members[0] if len(members) == 1 else {"keys": members}
+        return self._as_jwk(lambda kid, key: {**key.as_dict(private=True), **_about(kid)})
 
     def sign(self, kind: DocumentType, payload: Mapping[str, Any]) -> str:
         """`payload` as a compact JWS of that kind; the same payload gives the same bytes."""
@@ -132,20 +86,11 @@ class TrustRoot:
             raise MalformedDocument(f"{kind.typ} of {len(document)} bytes; {kind.limit} at most")
         return document
 
-    def __repr__(self) -> str:
-        return f"<TrustRoot {', '.join(self._keys)}, secret>"
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a trust root is neither pickled nor copied")
-
-
-class PinnedRoots:
+class PinnedRoots(JwkSet[OKPKey]):
     """The public halves that a process trusts: one, or several while the root is being changed."""
 
-    __slots__ = ("_keys",)
-
-    def __init__(self, keys: tuple[OKPKey, ...]) -> None:
-        self._keys = {_kid(key): key for key in keys}
+    __slots__ = ()
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> PinnedRoots:
@@ -154,27 +99,12 @@ class PinnedRoots:
         Raises:
             SecretError: no Ed25519 key in it.
         """
-        members = jwk.get("keys", [jwk])
-        if not isinstance(members, list) or not members:
-            raise SecretError("a JWK Set without a key; make one with ringkeeper init")
-        return cls(tuple(_import({**_members(_import(member))}) for member in members))
-
-    @property
-    def kids(self) -> tuple[str, ...]:
-        """The thumbprints of the pinned roots."""
-        return tuple(self._keys)
-
-    def joined(self, other: PinnedRoots) -> PinnedRoots:
-        """These, and `other` besides."""
-        return PinnedRoots((*self._keys.values(), *other._keys.values()))
-
-    def only(self, kid: str) -> PinnedRoots:
-        """This with `kid` alone."""
-        return PinnedRoots((self._keys[kid],))
+        keys = (_import({**_members(_import(member))}) for member in members_of(jwk))
+        return cls({_kid(key): key for key in keys})
 
     def as_jwk(self) -> dict[str, Any]:
         """Their public JWK, or JWK Set, for `root.pub.jwk`."""
-        return _public_jwk(self._keys)
+        return self._as_jwk(_public_member)
 
     def open(self, kind: DocumentType, document: str) -> dict[str, Any]:
         """The payload of `document`, which is of that kind and signed by a pinned root.
@@ -197,9 +127,6 @@ class PinnedRoots:
         except (JoseError, ValueError):
             raise ForgedDocument(f"{kind.typ} with a signature that does not fit") from None
         return _json_object(opened.payload, kind)
-
-    def __repr__(self) -> str:
-        return f"<PinnedRoots {', '.join(self.kids)}>"
 
 
 def root_of(document: str) -> str:
@@ -239,7 +166,7 @@ def _json_object(raw: bytes, kind: DocumentType) -> dict[str, Any]:
     return value
 
 
-def _import(jwk: Mapping[str, Any]) -> OKPKey:
+def _import(jwk: object) -> OKPKey:
     if not isinstance(jwk, dict) or (jwk.get("kty"), jwk.get("crv")) != ("OKP", "Ed25519"):
         raise SecretError("a trust root is an Ed25519 JWK (kty OKP, crv Ed25519)")
     try:
@@ -251,23 +178,12 @@ def _import(jwk: Mapping[str, Any]) -> OKPKey:
     return key
 
 
-def _import_private(jwk: Mapping[str, Any]) -> OKPKey:
-    key = _import(jwk)
-    if not key.is_private:
-        raise SecretError("holds only the public half of a trust root; the private is needed")
-    root = TrustRoot(key)
-    try:
-        root.public.open(_TRIAL, root.sign(_TRIAL, {}))
-    except ForgedDocument:
-        raise SecretError("a trust root whose two halves do not fit; restore it") from None
-    return key
+def _public_member(kid: str, key: OKPKey) -> dict[str, Any]:
+    return {**_members(key), **_about(kid)}
 
 
-def _public_jwk(keys: Mapping[str, OKPKey]) -> dict[str, Any]:
-    members = [
-        {**_members(key), "kid": kid, "use": "sig", "alg": _ALG} for kid, key in keys.items()
-    ]
-    return members[0] if len(members) == 1 else {"keys": members}
+def _about(kid: str) -> dict[str, str]:
+    return {"kid": kid, "use": "sig", "alg": _ALG}
 
 
 def _members(key: OKPKey) -> dict[str, str]:

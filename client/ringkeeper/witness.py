@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.errors import DocumentError
 from ringkeeper.ring import Ring
 from ringkeeper.testimony import History, Testimony, open_testimony
+from ringkeeper.trust import root_of
 
 if TYPE_CHECKING:
     from ringkeeper.store import Store
@@ -47,8 +48,15 @@ class Witness:
         return self.contested is not None
 
     def _is_lost(self, testimony: Testimony, ring: Ring, now: datetime) -> bool:
+        if self._loses is None or not self._is_trusted(testimony):
+            return False
         history = open_testimony(testimony, self._name, self.roots)
-        return bool(self._loses and self._loses(ring, history, now))
+        return self._loses(ring, history, now)
+
+    def _is_trusted(self, testimony: Testimony) -> bool:
+        """Whether a root that is pinned still signed it: it may have been dropped since."""
+        signed = filter(None, (testimony.snapshot, testimony.proof))
+        return set(map(root_of, signed)) <= set(self.roots.kids)
 
     async def speak(self, known: Testimony) -> None:
         """Write down what Redis lacks, `known` unless something is contested, if there is room.
@@ -56,7 +64,10 @@ class Witness:
         Raises:
             RedisUnavailable: not now.
         """
-        told = self._added(await self._store.testimony(), self.contested or known)
+        ours = self.contested or known
+        if not self._is_trusted(ours):
+            return
+        told = self._added(await self._store.testimony(), ours)
         if told:
             await self._store.testify(told.encode(), WITNESS_TTL)
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,12 @@ from ringkeeper.errors import (
 )
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_pinned_roots, read_root, signature
+from ringkeeper.secret_files import create, read_pinned_roots, read_root
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.trust import TrustRoot
+from ringkeeper.watched import Watched, signature
 from ringkeeperd.doctor import Level, examine_server
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import FOUNDING_TTL, found
@@ -75,7 +77,8 @@ class Daemon:
         """What is not as it should be with Redis, in constant words."""
         self._reload_asked = asyncio.Event()
         self._file_seen = signature(configuration.path)
-        self._secrets_seen = _secret_signatures(configuration)
+        self.secrets_rejected = ""
+        """Why the secret files of now are not in use."""
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -96,7 +99,8 @@ class Daemon:
                 server = await EmbeddedServer.start(configuration.embedded)
                 stack.push_async_callback(server.stop)
                 await self._found_embedded(configuration.embedded)
-            own = read_secrets(configuration)
+            secrets = Watched(_secret_paths(configuration), partial(read_secrets, configuration))
+            own = secrets.value
             self.services |= {
                 ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
                 for ring in configuration.rings
@@ -117,7 +121,7 @@ class Daemon:
             work = [service.run() for service in self.services.values()]
             if server:
                 work.append(server.supervise(self._tell))
-            work += [self._reload_when_due(), self._look_at_redis()]
+            work += [self._reload_when_due(), self._renew(secrets), self._look_at_redis()]
             await first_of(_until(stop), *work)
             self.log.info("stopping")
 
@@ -152,7 +156,6 @@ class Daemon:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY):
                     await self._reload_asked.wait()
-            await self._renew_secrets()
             found = signature(self.configuration.path)
             if self._reload_asked.is_set() or found != self._file_seen:
                 self._reload_asked.clear()
@@ -175,24 +178,31 @@ class Daemon:
             await asyncio.sleep(_LOOK_AT_REDIS_EVERY)
         await asyncio.Event().wait()
 
-    async def _renew_secrets(self) -> None:
+    def _reservations(self) -> tuple[str, ...]:
+        """What is not as it should be, in constant words."""
+        rejected = ("secrets: the files of now cannot be used; the log says why",)
+        return self.warnings + (rejected if self.secrets_rejected else ())
+
+    async def _renew(self, secrets: Watched[Secrets]) -> None:
         """Take up secret files that were changed or replaced; bad ones are told, and not used."""
-        found = await asyncio.to_thread(_secret_signatures, self.configuration)
-        if found == self._secrets_seen:
-            return
-        self._secrets_seen = found
-        try:
-            own = await asyncio.to_thread(read_secrets, self.configuration)
-        except SecretError as error:
-            self.metrics.config_reloads.labels("failure").inc()
-            self.log.error("secrets rejected", error=str(error))  # noqa: TRY400 - it says it all
-            return
-        self.metrics.config_reloads.labels("success").inc()
-        for service in self.services.values():
-            await service.change_secrets(own)
-        self.log.info(
-            "secrets taken up", roots=own.roots.kids, keks=own.kek.kids if own.kek else ()
-        )
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                own = await asyncio.to_thread(secrets.renewed)
+            except SecretError as error:
+                if str(error) != self.secrets_rejected:
+                    self.secrets_rejected = str(error)
+                    self.metrics.config_reloads.labels("failure").inc()
+                    self.log.error("secrets rejected", error=str(error))  # noqa: TRY400
+                continue
+            if own is None:
+                continue
+            self.secrets_rejected = ""
+            self.metrics.config_reloads.labels("success").inc()
+            for service in self.services.values():
+                await service.change_secrets(own)
+            keks = own.kek.kids if own.kek else ()
+            self.log.info("secrets taken up", roots=own.roots.kids, keks=keks)
 
     async def _found_embedded(self, directory: Path) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""
@@ -234,7 +244,7 @@ class Daemon:
     def _serving(self) -> _Serving:
         issuer = self.configuration.issuer
         pages = Pages(
-            self.services, self.metrics, issuer, lambda: self.rejected, lambda: self.warnings
+            self.services, self.metrics, issuer, lambda: self.rejected, self._reservations
         )
         runner = Runner(pages.application(), self._count_refusal, self._tell_defect)
         return _Serving(runner, self.configuration.host, self.configuration.port)
@@ -408,14 +418,14 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _secret_signatures(configuration: Configuration) -> tuple[tuple[int, int, int], ...]:
-    """What changes when a secret file does that this daemon holds."""
+def _secret_paths(configuration: Configuration) -> list[Path]:
+    """The secret files of a daemon."""
     paths = [configuration.trust_root_public]
     if configuration.lead:
         paths.append(configuration.trust_root)
         if isinstance(configuration.kek, Path):
             paths.append(configuration.kek)
-    return tuple(map(signature, paths))
+    return paths
 
 
 async def _until(stop: asyncio.Event) -> None:

@@ -56,6 +56,12 @@ class Finding:
     """What to do about it; empty where all is well."""
 
 
+def told(about: str, line: str) -> Finding:
+    """The finding that an error is, which says in one line "what; what to do"."""
+    what, _, remedy = line.rpartition("; ")
+    return Finding(about, Level.FAIL, what or line, remedy if what else "see ringkeeper status")
+
+
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What a Redis says of itself; None where it would not."""
@@ -226,16 +232,10 @@ def _connections(facts: ServerFacts) -> Finding:
 def examine_ring(facts: RingFacts) -> Iterator[Finding]:
     """What is to be said of one ring."""
     if facts.trouble or facts.seen is None:
-        yield Finding("ring", Level.FAIL, *_split(facts.trouble or "not seen"))
+        yield told("ring", facts.trouble or "not seen")
         return
     for check in _RING_CHECKS:
         yield check(facts, facts.seen)
-
-
-def _split(text: str) -> tuple[str, str]:
-    """A line of ours, "what; what to do", in two."""
-    what, _, remedy = text.rpartition("; ")
-    return (what, remedy) if what else (text, "see ringkeeper status")
 
 
 def _freshness(facts: RingFacts, seen: Seen) -> Finding:

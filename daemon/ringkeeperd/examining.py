@@ -19,6 +19,7 @@ from ringkeeperd.doctor import (
     RingFacts,
     examine_ring,
     examine_server,
+    told,
 )
 from ringkeeperd.operator import Operator, at_ring
 from ringkeeperd.redis_facts import server_facts
@@ -43,14 +44,14 @@ def examine(
     try:
         own = read_secrets(configuration)
     except RingkeeperError as error:
-        yield "host", Finding("secrets", Level.FAIL, *_told(error))
+        yield "host", told("secrets", str(error))
     else:
         yield "host", _files(configuration)
     yield "host", _state_dir(configuration)
     try:
         facts = asyncio.run(server_facts(configuration))
     except RingkeeperError as error:
-        yield "redis", Finding("connection", Level.FAIL, *_told(error))
+        yield "redis", told("connection", str(error))
         return
     for finding in examine_server(facts, rings[0].policy):
         yield "redis", finding
@@ -59,12 +60,6 @@ def examine(
     for ring in rings:
         for finding in examine_ring(_ring(configuration, ring, own)):
             yield f"ring {ring.name}", finding
-
-
-def _told(error: RingkeeperError) -> tuple[str, str]:
-    """An error's line, "what; what to do", in two."""
-    what, _, remedy = str(error).rpartition("; ")
-    return (what, remedy) if what else (str(error), "see the daemon's log")
 
 
 # --- this host -----------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class Metrics:
             "activation_forced", "Keys activated although an instance never confirmed them.", "ring"
         )
         self.heals = self._counter("heals", "Rings repaired after Redis lost writes.", "ring")
+        self.rewraps = self._counter("rewraps", "Rings moved to another KEK or trust root.", "ring")
         self.bootstraps = self._counter("bootstraps", "Rings made by this daemon.", "ring")
         self.redis_errors = self._counter(
             "redis_errors", "Times that Redis began to fail us.", "ring", "operation"
@@ -104,7 +105,8 @@ class Metrics:
                 self.rotation_failures.labels(name, failure)
             for operation in _OPERATIONS:
                 self.redis_errors.labels(name, operation)
-            for family in (self.transitions, self.forced, self.heals, self.bootstraps):
+            moved = (self.transitions, self.forced, self.heals, self.rewraps, self.bootstraps)
+            for family in moved:
                 family.labels(name)
             self.rotation_duration.labels(name)
             self.propagation.labels(name)

@@ -182,7 +182,8 @@ class Operator:
                 return answer
             if ring.version == (await self.look()).ring.version:
                 break
-        raise RequestRefused(str(answer.fields.get("why", "refused")))
+        # Signed, and yet it may quote what anyone wrote into the table of instances.
+        raise RequestRefused(harmless(str(answer.fields.get("why", "refused")), most=2000))
 
     async def _exchange(self, document: str, request: str, wait: timedelta) -> Event:
         """Ask, and wait for the answer; a request that gets none is not left lying about."""

@@ -12,7 +12,7 @@ from ringkeeper.errors import Defect
 from ringkeeper.follower import Follower
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
-from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED
+from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED, RING_REWRAPPED
 from ringkeeperd.leader import ANOTHER_LEADS, Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import lacks
@@ -211,6 +211,8 @@ class _Telling:
                 self.metrics.rotations.labels(self.ring, event.fields["rotation"]).inc()
             elif event.event == RING_HEALED:
                 self.metrics.heals.labels(self.ring).inc()
+            elif event.event == RING_REWRAPPED:
+                self.metrics.rewraps.labels(self.ring).inc()
 
     def forced(self, kid: str, instances: tuple[str, ...]) -> None:
         self.metrics.forced.labels(self.ring).inc()

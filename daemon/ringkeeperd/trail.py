@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ringkeeper.errors import DocumentError
+from ringkeeper.trust import root_of
 from ringkeeper.wire import open_event
 
 if TYPE_CHECKING:
@@ -22,13 +23,18 @@ class Line(NamedTuple):
 
     event: Event | None
     flaw: str = ""
+    remark: str = ""
+    """Why it cannot be believed, where nothing is wrong with that."""
 
 
 class Trail:
     """Reads one ring's events in their order."""
 
     def __init__(self, name: str, ring_id: str, roots: PinnedRoots) -> None:
-        """Begin anywhere: what came before the first event may have been trimmed."""
+        """Begin anywhere: what came before the first event may have been trimmed.
+
+        And what comes before the first one that a pinned root signed cannot be judged here.
+        """
         self.last = 0
         """The number of the newest event that was read."""
         self._name = name
@@ -40,6 +46,10 @@ class Trail:
         try:
             event = open_event(document, self._roots)
         except DocumentError as error:
+            root = root_of(document)
+            if root and root not in self._roots.kids and not self.last:
+                # What a root signed before it was changed stands in front, until it is trimmed.
+                return Line(None, remark=f"signed by the root {root}, which is not pinned here")
             return Line(None, f"forged, or signed by a root that is not pinned here: {error}")
         if (event.ring_id, event.name) != (self._ring_id, self._name):
             return Line(None, f"an event of another ring, {event.name!r} {event.ring_id!r}")

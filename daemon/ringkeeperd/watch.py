@@ -73,7 +73,7 @@ class Watch:
 def _as_json(line: Line) -> dict[str, Any]:
     told = line.event
     if told is None:
-        return {"flaw": line.flaw}
+        return {"flaw": line.flaw or None, "remark": line.remark or None}
     return {
         "number": told.number,
         "at": told.at.isoformat(),
@@ -88,7 +88,7 @@ def _as_json(line: Line) -> dict[str, Any]:
 def _as_text(line: Line) -> str:
     flaw, told = f"!! {harmless(line.flaw, most=400)}", line.event
     if told is None:
-        return flaw
+        return flaw if line.flaw else f"-- {harmless(line.remark, most=400)}"
     fields = "  ".join(f"{name}={harmless(str(value))}" for name, value in told.fields.items())
     text = f"{told.at:%Y-%m-%d %H:%M:%S}  #{told.number:<5} {harmless(told.event):<18} {fields}"
     return f"{flaw}\n{text.rstrip()}" if line.flaw else text.rstrip()

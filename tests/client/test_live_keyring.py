@@ -611,7 +611,7 @@ def test_a_frozen_server_is_noticed_and_an_app_works_on_until_it_is_back(
     with connect(led) as ring:
         server.pause()
         eventually(lambda: isinstance(trouble(ring), RedisUnavailable), within=3)
-        assert "listening" in troubles(caplog)[0]
+        assert "listening" in eventually(lambda: troubles(caplog))[0]
         assert ring.verify(ring.sign({}))
         server.resume()
         eventually(lambda: trouble(ring) is None, within=10)

@@ -38,7 +38,7 @@ async def test_what_was_set_aside_before_stays_there(tmp_path: Path) -> None:
 async def test_a_ring_of_another_root_is_named_and_left_alone(tmp_path: Path) -> None:
     """Staging and production on one host, both without a state_dir of their own."""
     other = TrustRoot.generate()
-    await kept_in(tmp_path, other).write(shown(other))
+    await kept_in(tmp_path, other).write(shown(other, "production"))
     ours = kept_in(tmp_path)
     before = ours.path.read_bytes()
     with pytest.raises(StateUnusable, match=r"not pinned here.*a state_dir of its own"):
@@ -46,6 +46,17 @@ async def test_a_ring_of_another_root_is_named_and_left_alone(tmp_path: Path) ->
     with pytest.raises(StateUnusable, match=r"not pinned here.*a state_dir of its own"):
         await ours.write(shown())
     assert ours.path.read_bytes() == before
+
+
+async def test_the_same_ring_goes_on_under_another_root(tmp_path: Path) -> None:
+    """Its root was changed while this daemon was down: what it kept is not its own any more."""
+    former = TrustRoot.generate()
+    await kept_in(tmp_path, former).write(shown(former))
+    file = kept_in(tmp_path)
+    with pytest.raises(StateUnusable, match="not pinned here"):
+        await file.read()
+    await file.write(shown())
+    assert await file.read() == shown()
 
 
 async def test_another_ring_of_the_same_root_and_name_is_not_replaced(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… fo
 from ringkeeper.topology import connection_for
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_snapshot
+from ringkeeper.witness import Witness
 from ringkeeperd.merge import heal, lacks
 from tests.client.waiting import eventually, eventually_async
 from tests.plugins.rings import LedRing
@@ -428,3 +429,20 @@ def test_a_wrong_kek_is_told_although_a_ring_was_kept(led: LedRing, tmp_path: Pa
     led.server.kill()
     with pytest.raises(RingkeeperError):
         connect(led, cache_dir=tmp_path, kek=Kek.generate(), timeout=2)
+
+
+async def test_what_a_root_signed_that_was_dropped_since_is_no_evidence(led: LedRing) -> None:
+    """Who was away while the root was changed holds such a thing: it must not end the following."""
+    past = Shown(led.snapshot, led.proof, led.sealed)
+    store = RedisStore(connection_for(led.server.url), led.name)
+    witness = Witness(led.name, TrustRoot.generate().public, store, lambda *_: True)
+    try:
+        assert not witness.look_back(past, led.ring, SystemClock().now())
+        await witness.speak(past)
+        assert shown(led) is None
+        witness.roots = led.root.public
+        assert witness.look_back(past, led.ring, SystemClock().now())
+        await witness.speak(past)
+        assert shown(led)
+    finally:
+        await store.close()

@@ -56,11 +56,22 @@ def test_an_event_of_another_ring_is_no_part_of_it(change: dict[str, Any]) -> No
 
 def test_what_nobody_pinned_signed_is_forged() -> None:
     reading = trail()
-    line = reading.read(sign_event(EVENTS[0], TrustRoot.generate()))
+    assert reading.read("garbage").flaw.startswith("forged")
+    assert reading.read(sign_event(EVENTS[0], ROOT)).flaw == ""
+    line = reading.read(sign_event(EVENTS[1], TrustRoot.generate()))
     assert line.event is None
     assert line.flaw.startswith("forged")
-    assert reading.read("garbage").flaw.startswith("forged")
-    assert reading.last == 0
+    assert reading.last == EVENTS[0].number
+
+
+def test_what_a_root_signed_that_was_changed_since_stands_in_front_and_is_no_flaw() -> None:
+    """Else nobody could change the root without an alarm that lasts until all is trimmed."""
+    former, reading = TrustRoot.generate(), trail()
+    lines = [reading.read(sign_event(event, former)) for event in EVENTS[:2]]
+    lines += [reading.read(sign_event(event, ROOT)) for event in EVENTS[2:]]
+    assert [line.flaw for line in lines] == [""] * 6
+    assert [bool(line.event) for line in lines] == [False] * 2 + [True] * 4
+    assert lines[0].remark == f"signed by the root {former.kid}, which is not pinned here"
 
 
 @pytest.mark.parametrize(("counted", "is_seen"), [(16, False), (15, False), (17, True)])

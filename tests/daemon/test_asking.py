@@ -92,6 +92,20 @@ async def test_what_was_refused_for_good_is_asked_once(
     assert len(asked) == 1
 
 
+async def test_a_refusal_moves_no_cursor(
+    led: LedRing, store: RedisLeaderStore, operator: Operator
+) -> None:
+    """It may name instances, whose names anyone may have written."""
+
+    async def answer(request: Request, entry: Entry) -> None:
+        why = "app-\x1b[2J does not have the KEK"
+        await answered(store, entry, told(led, request.id, REQUEST_REFUSED, why=why))
+
+    async with led_by(led, answer):
+        with pytest.raises(RequestRefused, match=r"app-\?\[2J does not have the KEK"):
+            await operator.ask(led.root, Command.REWRAP, reason="test", wait=WAIT)
+
+
 async def test_only_what_the_root_signed_about_this_request_is_its_answer(
     led: LedRing, store: RedisLeaderStore, operator: Operator
 ) -> None:

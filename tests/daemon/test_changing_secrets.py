@@ -154,6 +154,10 @@ def test_a_trust_root_is_changed_under_traffic(
         version = site.status()["version"]
         eventually(lambda: all(app.version == version for app in going.apps))
         eventually(lambda: follower.answers("/readyz"))
+        # What the former root signed is no alarm; it only cannot be verified any more.
+        said = site.done("watch", "--no-follow", "--last", "1000")
+        assert f"-- signed by the root {former}, which is not pinned here" in said
+        assert "audit: signed, numbered, no gap" in site.done("doctor")
         with connected(site) as late:
             assert late.verify(late.sign({"sub": "bob"}))["sub"] == "bob"
     assert not site.leader().events("cannot lead")
@@ -247,11 +251,19 @@ def test_secrets_that_cannot_be_used_are_told_and_the_former_stay_in_use(
         kek.write_text('{"kty":"oct","k":"c2hvcnQ"}')
         (told,) = eventually(lambda: daemon.events("secrets rejected"))
         assert told["error"] == f"{kek}: KEK: a KEK of 40 bits; it must have 256"
+        status, _, body = daemon.get("/readyz")
+        assert status == 200
+        assert "secrets: the files of now cannot be used" in body.decode()
         site.done("rotate", "--now", "--reason", "it goes on")
         eventually(lambda: app.version == site.status()["version"])
         assert app.sign({"sub": "alice"})
         shutil.copy(site.folder / "kept.jwk", kek)
+        kek.chmod(0o644)
+        eventually(lambda: len(daemon.events("secrets rejected")) == 2)
+        assert "is open to others" in daemon.events("secrets rejected")[1]["error"]
+        kek.chmod(0o600)
         eventually(lambda: daemon.events("secrets taken up"))
+        assert b"secrets" not in daemon.get("/readyz")[2]
 
 
 def test_kubernetes_swaps_a_secret_by_a_link(

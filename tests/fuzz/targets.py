@@ -118,7 +118,8 @@ class World:
     """A ring of EdDSA keys with its root and KEK, and the vectors' rings."""
 
     def __init__(self) -> None:
-        self.root = TrustRoot(_fixed("root"))
+        root: Any = _fixed("root").as_dict(private=True)
+        self.root = TrustRoot.from_secret_jwk(root)
         self.kek_jwk = {"kty": "oct", "k": "A" * 43, "kid": "kek-fuzz"}
         self.kek = Kek.from_secret_jwk(self.kek_jwk)
         policy = Policy.derive(algorithm="EdDSA")

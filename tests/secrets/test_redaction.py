@@ -15,7 +15,7 @@ from joserfc import jwe, jws
 
 from ringkeeper import Keyring
 from ringkeeper.algorithms import ALGORITHMS, PrivateKey
-from ringkeeper.connection import Connection
+from ringkeeper.connection import Connection, holdings_of
 from ringkeeper.replica import Replica
 from ringkeeper.ring import Key, KeyKind
 from ringkeeper.sealing import Kek
@@ -123,12 +123,16 @@ def test_secrets_are_neither_copied_nor_pickled(everything: Everything) -> None:
 
 
 def test_a_live_keyring_shows_nothing(everything: Everything, valkey: Server) -> None:
-    connection = Connection(
-        Secret("redis://127.0.0.1:1"), "a", everything.root.public, everything.kek
-    )
+    own = holdings_of(everything.root.public, everything.kek)
+    connection = Connection(Secret("redis://127.0.0.1:1"), "a", own)
     ring = Keyring(connection)
     follower, _ = connection.follower(everything.replica)
-    for name, holder in {"Keyring": ring, "Follower": follower, "Connection": connection}.items():
+    for name, holder in {
+        "Keyring": ring,
+        "Follower": follower,
+        "Connection": connection,
+        "Watched": own,
+    }.items():
         for way, hay in shown(holder).items():
             assert everything.leaks(f"{name}, {way}", hay) == []
 

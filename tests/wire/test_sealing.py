@@ -127,7 +127,7 @@ def test_a_public_half_beside_another_private_number_is_refused(algorithm: str) 
 
 def test_two_keks_of_one_kid_are_refused() -> None:
     twice = [{**Kek.generate().secret_jwk(), "kid": "same"} for _ in range(2)]
-    with pytest.raises(SecretError, match="two KEKs of one kid"):
+    with pytest.raises(SecretError, match="two keys of one kid"):
         Kek.from_secret_jwk({"keys": twice})
 
 

@@ -37,19 +37,18 @@ from ringkeeper.errors import (
     StateUnusable,
     WrongRing,
 )
+from ringkeeper.private_halves import fetch
 from ringkeeper.replica import Replica
-from ringkeeper.sealing import kek_of
 from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.witness import Loses, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
     from random import Random
 
-    from ringkeeper.algorithms import PrivateKey
     from ringkeeper.clock import Clock
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
@@ -525,8 +524,10 @@ class Follower:
         signer = held.ring.signer
         if self._kek and signer and signer.kid in held.lacks:
             return 0.0
-        interval = held.ring.policy.publication_interval.total_seconds()
-        return self._random.random() * min(_UNHURRIED_MOST, interval / 20)
+        policy = held.ring.policy
+        # Nor so long that it is not heard of within three polls: then nobody would wait for it.
+        most = min(policy.publication_interval / 20, policy.poll_interval / 4).total_seconds()
+        return self._random.random() * min(_UNHURRIED_MOST, most)
 
     async def prepare(self) -> None:
         """Open what this instance lacks, and confirm the version, or the last one it can use.
@@ -538,17 +539,22 @@ class Follower:
         held = self.replica.held
         if held is None:
             return
-        broken = await self._fetch(held)
+        keeps_all = self._loses is not None
+        fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all)
+        if fetched.sealed or fetched.opened:
+            self.replica = self.replica.with_keys(fetched.sealed, fetched.opened)
+            self._to_keep.set()
+            self._on_change(self.replica)
         held = self.replica.held or held
         signer = held.ring.signer
         if self._kek is None or signer is None or signer.kid in held.signing:
             self.ready.set()  # to verify, and to sign: what signs later has time
-        if not broken:
+        if not fetched.broken:
             self._usable = (held.ring.epoch, held.ring.version)
         # Who cannot use this version is heard of all the same, so that it is waited for, and named.
         await self._confirm(self._usable)
-        if broken:
-            raise broken[0]
+        if fetched.broken:
+            raise fetched.broken[0]
 
     async def _confirm(self, edition: tuple[int, int]) -> None:
         if edition == self._confirmed:
@@ -560,43 +566,6 @@ class Follower:
             record["keks"] = self._kek.kids[:_TOLD_MOST]
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
-
-    async def _fetch(self, held: Held) -> list[SealBroken]:
-        """Fetch and open the private halves to hold; why some did not open: they spoil no other."""
-        sealed_by, signers = held.ring.kek, {key.kid for key in held.ring.may_sign_next}
-        # What is held may have been sealed anew since, by another KEK: then Redis' is the one, and
-        # to open it once more, though it is open, shows that this process has that KEK.
-        outdated = {k for k, blob in held.sealed.items() if sealed_by not in ("", kek_of(blob))}
-        opening = {*held.lacks, *(outdated & signers)} if self._kek else set()
-        every = [key.kid for key in held.ring.keys if key.may_verify] if self._loses else []
-        opened, _ = await self._unsealed(held, sorted(opening - outdated), held.sealed)
-        wanted = {kid for kid in opening if kid not in opened} | outdated
-        wanted |= {kid for kid in every if kid not in held.sealed}
-        sealed = await self._store.sealed(sorted(wanted))
-        still = sorted(kid for kid in opening if kid not in opened)
-        more, broken = await self._unsealed(held, still, sealed)
-        good = {kid: blob for kid, blob in sealed.items() if kid in more or kid not in still}
-        if good or opened:
-            self.replica = self.replica.with_keys(good, {**opened, **more})
-            self._to_keep.set()
-            self._on_change(self.replica)
-        return broken
-
-    async def _unsealed(
-        self, held: Held, kids: Iterable[str], blobs: Mapping[str, str]
-    ) -> tuple[dict[str, PrivateKey], list[SealBroken]]:
-        """The private halves of `kids` that open, and why the others do not."""
-        opened: dict[str, PrivateKey] = {}
-        broken: list[SealBroken] = []
-        for kid in kids:
-            key = held.ring.key(kid)
-            try:
-                if key and self._kek:
-                    opened[kid] = self._kek.unseal(blobs.get(kid, ""), key)
-            except SealBroken as error:
-                broken.append(error)
-            await asyncio.sleep(0)
-        return opened, broken
 
     # --- what outlives a loss: the file, the witness ---------------------------------------------
 

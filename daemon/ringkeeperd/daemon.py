@@ -121,7 +121,7 @@ class Daemon:
             work = [service.run() for service in self.services.values()]
             if server:
                 work.append(server.supervise(self._tell))
-            work += [self._reload_when_due(), self._renew(secrets), self._look_at_redis()]
+            work += [self._reload_when_due(secrets), self._look_at_redis()]
             await first_of(_until(stop), *work)
             self.log.info("stopping")
 
@@ -150,12 +150,13 @@ class Daemon:
         later = difference(self.configuration, new)
         self.log.info("configuration reloaded", needs_restart=list(later))
 
-    async def _reload_when_due(self) -> None:
-        """Reload at a SIGHUP, and when the file was changed, or replaced as Kubernetes does it."""
+    async def _reload_when_due(self, secrets: Watched[Secrets]) -> None:
+        """Reload at a SIGHUP, and when a file was changed, or replaced as Kubernetes does it."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY):
                     await self._reload_asked.wait()
+            await self._renew(secrets)
             found = signature(self.configuration.path)
             if self._reload_asked.is_set() or found != self._file_seen:
                 self._reload_asked.clear()
@@ -185,24 +186,22 @@ class Daemon:
 
     async def _renew(self, secrets: Watched[Secrets]) -> None:
         """Take up secret files that were changed or replaced; bad ones are told, and not used."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            try:
-                own = await asyncio.to_thread(secrets.renewed)
-            except SecretError as error:
-                if str(error) != self.secrets_rejected:
-                    self.secrets_rejected = str(error)
-                    self.metrics.config_reloads.labels("failure").inc()
-                    self.log.error("secrets rejected", error=str(error))  # noqa: TRY400
-                continue
-            if own is None:
-                continue
-            self.secrets_rejected = ""
-            self.metrics.config_reloads.labels("success").inc()
-            for service in self.services.values():
-                await service.change_secrets(own)
-            keks = own.kek.kids if own.kek else ()
-            self.log.info("secrets taken up", roots=own.roots.kids, keks=keks)
+        try:
+            own = await asyncio.to_thread(secrets.renewed)
+        except SecretError as error:
+            if str(error) != self.secrets_rejected:
+                self.secrets_rejected = str(error)
+                self.metrics.config_reloads.labels("failure").inc()
+                self.log.error("secrets rejected", error=str(error))  # noqa: TRY400
+            return
+        if own is None:
+            return
+        self.secrets_rejected = ""
+        self.metrics.config_reloads.labels("success").inc()
+        for service in self.services.values():
+            await service.change_secrets(own)
+        keks = own.kek.kids if own.kek else ()
+        self.log.info("secrets taken up", roots=own.roots.kids, keks=keks)
 
     async def _found_embedded(self, directory: Path) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""

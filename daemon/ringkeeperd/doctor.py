@@ -1,7 +1,7 @@
 """`ringkeeper doctor`: what would bite one day, judged from facts, each with its remedy. Pure.
 
-`examining` gathers the facts. A fact that could not be had (an ACL that forbids to look) is None,
-and is told as such: what was not seen is not well.
+`doctor_facts` gathers them. One that could not be had (an ACL that forbids to look) is None, and is
+told as such: what was not seen is not well.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ from ringkeeper.errors import ClocksApart, RedisUnavailable
 from ringkeeper.ring import KeyState
 from ringkeeper.tasks import first_of
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
-from ringkeeperd.answering import Answering
 from ringkeeperd.audit import events_between, numbered
 from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale, untold
+from ringkeeperd.loading import Loading
+from ringkeeperd.requests import Requests
 from ringkeeperd.rotation import (
     Activate,
     Confirmations,
@@ -28,7 +29,6 @@ from ringkeeperd.rotation import (
     next_step,
     put_off,
 )
-from ringkeeperd.taking_up import TakingUp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,8 +80,8 @@ class Term:
         """The sealed private keys in Redis, as they were when they were last judged or written."""
         self.root = leader.root
         """The root that signs this ring, first in its file or not."""
-        self._taking_up = TakingUp(self)
-        self._answering = Answering(self)
+        self._loading = Loading(self)
+        self._requests = Requests(self)
         self._proved_at: float | None = None
         self.vouched_at: datetime | None = None
         """When the newest proof that Redis held was signed."""
@@ -90,9 +90,9 @@ class Term:
 
     async def serve(self) -> None:
         """Lead: until cancelled, or an error says why not."""
-        await self._taking_up.load()
+        await self._loading.load()
         self.observer.leading(self.epoch)
-        await first_of(self._keep_lease(), self._answering.hear(), self._turn())
+        await first_of(self._keep_lease(), self._requests.hear(), self._turn())
 
     # --- the lease -------------------------------------------------------------------------------
 
@@ -159,10 +159,10 @@ class Term:
             self.check_lease()
             try:
                 if self.leader.is_doubtful:
-                    await self._taking_up.load()
+                    await self._loading.load()
                 if self._proof_due_in() <= ZERO:
                     await self._prove()
-                await self._answering.answer()
+                await self._requests.answer()
                 await self._step()
             except RedisUnavailable as error:
                 self.observer.failed(error)
@@ -196,7 +196,7 @@ class Term:
 
     def _sleep_for(self, wait: WaitUntil) -> timedelta:
         waits = [wait.when - self.now(), self._proof_due_in(), _LONGEST_SLEEP]
-        if self._answering.asked:
+        if self._requests.asked:
             waits.append(ZERO)
         if wait.awaiting:
             waits.append(_LOOK_AGAIN)
@@ -251,7 +251,7 @@ class Term:
     ) -> bool:
         """As `commit`, telling `events`, and signed `by` another root from now on."""
         if not await self.publish(ring, self.snapshot, put, events, began, by=by):
-            await self._taking_up.load()
+            await self._loading.load()
             return False
         return True
 
@@ -339,7 +339,7 @@ class Term:
         if isinstance(outcome, Fenced):
             raise LeaseLost(outcome.why)
         if isinstance(outcome, Stale):
-            await self._taking_up.load()
+            await self._loading.load()
             return
         self._proved_at = asked_at
         self.leader.follower.take(self.snapshot, proof, {})

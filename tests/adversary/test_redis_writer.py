@@ -31,6 +31,7 @@ from ringkeeper.wire import Command, Event, Request, open_proof, sign_event, sig
 from tests.adversary.arena import MAX_STALENESS, Arena
 from tests.plugins.daemons import eventually
 
+pytestmark = pytest.mark.attack
 MIB = 1024 * 1024
 
 

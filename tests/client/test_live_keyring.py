@@ -281,6 +281,20 @@ def test_connecting_with_the_wrong_kek_says_so_and_leaves_no_trace(led: LedRing)
     assert "ringkeeper" not in [thread.name for thread in threading.enumerate()]
 
 
+async def test_it_is_never_in_so_little_of_a_hurry_that_nobody_hears_of_it(
+    valkey: Server, make_ring: Callable[..., LedRing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was not heard of within three polls is not waited for, though it is alive."""
+    led = make_ring(valkey, poll_interval=timedelta(milliseconds=400))
+    async with await connect_async(led) as ring:
+        await eventually_async(lambda: confirmed(led) == [1])
+        watched = following(ring)
+        monkeypatch.setattr(watched._random, "random", lambda: 1.0)
+        assert watched._unhurried() == 0.1
+        longest = watched._jittered(0.4) + watched._unhurried()
+        assert longest < led.policy.liveness_window.total_seconds() / 2
+
+
 async def test_a_fleet_spreads_its_reads_but_nobody_waits_for_the_key_that_signs(
     led: LedRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

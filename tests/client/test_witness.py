@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +56,28 @@ def held(ring: Keyring) -> Held:
 def following(ring: Keyring) -> Follower:
     assert ring._background._follower
     return ring._background._follower
+
+
+@asynccontextmanager
+async def following_alone(led: LedRing, **options: Any) -> AsyncIterator[Follower]:
+    """A follower without a keyring around it; `options` are the constructor's."""
+    store = RedisStore(connection_for(led.server.url), led.name)
+    alone = Follower(
+        name=led.name,
+        roots=led.root.public,
+        store=store,
+        clock=SystemClock(),
+        random=Random(),
+        notice=lambda event, /, **fields: None,
+        **options,
+    )
+    running = asyncio.create_task(alone.run())
+    try:
+        yield alone
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await store.close()
 
 
 def trouble(ring: Keyring) -> RingkeeperError | None:
@@ -169,22 +192,14 @@ async def test_a_restarted_daemon_is_a_witness_where_a_newer_version_lacks_a_key
     keeper = StateFile(tmp_path, led.name, "state_dir")
     keeper._write(kept.encode())
     doubts: list[bool] = []
-    store = RedisStore(connection_for(led.server.url), led.name)
-    daemon = Follower(
-        name=led.name,
-        roots=led.root.public,
-        store=store,
-        clock=SystemClock(),
-        random=Random(),
+    async with following_alone(
+        led,
         instance="daemon",
         role="daemon",
-        notice=lambda event, /, **fields: None,
         on_doubt=lambda: doubts.append(True),
         keeper=keeper,
         loses=lacks,
-    )
-    running = asyncio.create_task(daemon.run())
-    try:
+    ) as daemon:
         found = await eventually_async(lambda: shown(led))
         assert daemon.replica.version == 3, "it serves what Redis holds meanwhile"
         assert (found.snapshot, found.proof) == (kept.snapshot, kept.proof)
@@ -200,10 +215,6 @@ async def test_a_restarted_daemon_is_a_witness_where_a_newer_version_lacks_a_key
         led.prove(silently=True)
         await eventually_async(lambda: daemon.replica.version == 5)
         assert not daemon._is_in_doubt
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await store.close()
 
 
 def test_an_empty_redis_is_shown_what_was_there(led: LedRing) -> None:
@@ -343,20 +354,7 @@ async def test_the_first_message_that_is_heard_is_laid_beside_what_was_kept(
     keeper._write(Shown(led.snapshot, led.proof, led.sealed).encode())
     with led.server.client() as client:
         client.delete(led.layout.keyring)
-    store = RedisStore(connection_for(led.server.url), led.name)
-    app = Follower(
-        name=led.name,
-        roots=led.root.public,
-        store=store,
-        clock=SystemClock(),
-        random=Random(),
-        instance="app",
-        role="verify",
-        notice=lambda event, /, **fields: None,
-        keeper=keeper,
-    )
-    running = asyncio.create_task(app.run())
-    try:
+    async with following_alone(led, instance="app", role="verify", keeper=keeper) as app:
         await eventually_async(lambda: isinstance(app.trouble, RingMissing))
         with led.server.client() as client:
             client.hset(led.layout.keyring, mapping=older)
@@ -364,10 +362,6 @@ async def test_the_first_message_that_is_heard_is_laid_beside_what_was_kept(
         await eventually_async(lambda: app.replica.held)
         assert app.replica.version == 2
         await eventually_async(lambda: shown(led))
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await store.close()
 
 
 def test_a_kept_ring_whose_proof_is_too_old_starts_nobody(led: LedRing, tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ _REPLICA: Final = f"{_CLIENT}/replica.py"
 _SEALING: Final = f"{_CLIENT}/sealing.py"
 _TOKENS: Final = f"{_CLIENT}/tokens.py"
 _TRUST: Final = f"{_CLIENT}/trust.py"
-_ANSWERING: Final = f"{_DAEMON}/answering.py"
+_REQUESTS: Final = f"{_DAEMON}/requests.py"
 _DOCTOR: Final = f"{_DAEMON}/doctor.py"
-_TAKING_UP: Final = f"{_DAEMON}/taking_up.py"
+_LOADING: Final = f"{_DAEMON}/loading.py"
 _TERM: Final = f"{_DAEMON}/term.py"
 _TRAIL: Final = f"{_DAEMON}/trail.py"
 _LIMITS: Final = f"{_DAEMON}/limits.py"
@@ -98,15 +98,15 @@ CONTROLS: Final = (
         "public half in the snapshot", (_SEALING, "if private.public_jwk != key.public:", "if 0:")
     ),
     _without(
-        "version of a request", (_ANSWERING, "if request.version != ring.version:", "if False:")
+        "version of a request", (_REQUESTS, "if request.version != ring.version:", "if False:")
     ),
     _without(
         "end of a request",
-        (_ANSWERING, "if self._term.now() > request.until + ring.policy.clock_skew:", "if False:"),
+        (_REQUESTS, "if self._term.now() > request.until + ring.policy.clock_skew:", "if False:"),
     ),
     _without(
         "ring of a request",
-        (_ANSWERING, "if (request.ring_id, request.name) != (ring.id, ring.name):", "if False:"),
+        (_REQUESTS, "if (request.ring_id, request.name) != (ring.id, ring.name):", "if False:"),
     ),
     _without(
         "tombstones",
@@ -255,7 +255,7 @@ CONTROLS: Final = (
     _without(
         "neither pickled nor copied",
         (
-            _SEALING,
+            f"{_CLIENT}/jwk_set.py",
             "def __reduce_ex__(self, protocol: object) -> NoReturn:",
             "def __reduce_not__(self, protocol: object) -> NoReturn:",
         ),
@@ -279,7 +279,7 @@ CONTROLS: Final = (
             'cls(f"{error!r} at {where}',
         ),
     ),
-    _without("mode of secret files", (_FILES, "if is_secret and mode & _TOO_OPEN:", "if False:")),
+    _without("mode of secret files", (_FILES, "if mode & _TOO_OPEN:", "if False:")),
     _without(
         "mode of the public root",
         (_FILES, "if not is_secret and mode & stat.S_IWOTH:", "if False:"),
@@ -365,7 +365,7 @@ CONTROLS: Final = (
     _without(
         "no fresh secret for a ring that exists",
         (
-            f"{_DAEMON}/cli.py",
+            f"{_DAEMON}/commands.py",
             "if not path.exists() and await any_ring(configuration):",
             "if False:",
         ),
@@ -380,8 +380,8 @@ CONTROLS: Final = (
     ),
     _without(
         "who cannot open does not lead",
-        (_TAKING_UP, "self._leader.kek.unseal(blobs[key.kid], key)", "pass"),
-        (_TAKING_UP, "if kek and kek not in self._leader.kek.kids:", "if False:"),
+        (_LOADING, "self._leader.kek.unseal(blobs[key.kid], key)", "pass"),
+        (_LOADING, "if kek and kek not in self._leader.kek.kids:", "if False:"),
     ),
     _without(
         "a bad reload changes nothing",
@@ -399,7 +399,7 @@ CONTROLS: Final = (
     _without(
         "another KEK under way",
         (
-            _ANSWERING,
+            _REQUESTS,
             "put[key.kid] = kek.seal(kek.unseal(blobs[key.kid], key))",
             "kek.unseal(blobs[key.kid], key)",
         ),
@@ -415,26 +415,26 @@ CONTROLS: Final = (
     _without(
         "who could follow is asked first",
         (
-            _ANSWERING,
+            _REQUESTS,
             "behind = lacking(instances, kek=kek.kid, root=root.kid)",
             "behind: dict[str, str] = {}",
         ),
     ),
     _without(
         "the ring says which KEK it is sealed by",
-        (_TAKING_UP, "if kek and kek not in self._leader.kek.kids:", "if False:"),
+        (_LOADING, "if kek and kek not in self._leader.kek.kids:", "if False:"),
     ),
     _without(
         "nobody takes over from a root that is trusted",
         (
-            _TAKING_UP,
+            _LOADING,
             "if behind or not instances or now - leader.rootless_since < window.total_seconds():",
             "if False:",
         ),
     ),
     _without(
         "secret files are read again",
-        (f"{_CLIENT}/secret_files.py", "if signatures == self._seen:", "if True:"),
+        (f"{_CLIENT}/watched.py", "if seen == self._seen:", "if True:"),
     ),
     # --- the audit -------------------------------------------------------------------------------
     _without("numbered events", (_TRAIL, "if last and event.number > last + 1:", "if False:")),
@@ -479,7 +479,7 @@ CONTROLS: Final = (
     _without("lengths before values", (f"{_CLIENT}/store.py", "if length > most", "if False")),
     _without(
         "sealed keys put back",
-        (_TAKING_UP, "if others and not self._opens(blob, keys[kid]):", "if False:"),
+        (_LOADING, "if others and not self._opens(blob, keys[kid]):", "if False:"),
     ),
     # --- what bites one day ----------------------------------------------------------------------
     _without(

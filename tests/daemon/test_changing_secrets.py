@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,9 +131,9 @@ def test_a_kek_is_changed_under_traffic(
 
 
 def test_a_trust_root_is_changed_under_traffic(
-    make_site: Callable[[str], Site], any_server: Server
+    make_site: Callable[[str], Site], valkey: Server
 ) -> None:
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     site.daemon(init=True)
     site.daemon()
     follower = site.daemon(lead=False, trust_root=None, kek=None)
@@ -143,7 +144,7 @@ def test_a_trust_root_is_changed_under_traffic(
         assert still == former
         assert set(read_pinned_roots(site.folder / "root.pub.jwk").kids) == {former, fresh}
         rewrapped(site)
-        with any_server.client() as client:
+        with valkey.client() as client:
             assert root_of(client.hget(LAYOUT.keyring, "snapshot")) == fresh
         site.done("rewrap", "--drop-former")
         assert read_pinned_roots(site.folder / "root.pub.jwk").kids == (fresh,)
@@ -164,15 +165,16 @@ def test_a_trust_root_is_changed_under_traffic(
 
 
 def test_the_ring_does_not_move_while_a_live_instance_could_not_follow(
-    make_site: Callable[[str], Site], any_server: Server
+    make_site: Callable[[str], Site], valkey: Server
 ) -> None:
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     site.daemon(init=True)
     behind = connected(site, kek=read_kek(site.folder / "kek.jwk"))
     without = connected(site, kek=None, root=read_pinned_roots(site.folder / "root.pub.jwk"))
     with behind, without:
         site.done("init", "--new-kek")
         version = site.status()["version"]
+        site.leader().signal(signal.SIGHUP)
         eventually(lambda: site.leader().events("secrets taken up"))
 
         def refusal() -> str:
@@ -182,6 +184,7 @@ def test_the_ring_does_not_move_while_a_live_instance_could_not_follow(
         assert "does not have the KEK" in refusal()
         assert site.status()["version"] == version
         site.done("init", "--new-root")
+        site.leader().signal(signal.SIGHUP)
         eventually(lambda: "2 of 3 live instances" in refusal())
         assert "does not have the root" in refusal()
 
@@ -194,12 +197,12 @@ def test_the_ring_does_not_move_while_a_live_instance_could_not_follow(
 
 
 def test_a_leader_without_the_private_half_of_the_rings_root_changes_nothing(
-    make_site: Callable[[str], Site], any_server: Server
+    make_site: Callable[[str], Site], valkey: Server
 ) -> None:
     """Half rotated: the former root was taken out too early, while an app pins nothing else."""
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     site.daemon(init=True).stop()
-    with any_server.client() as client:
+    with valkey.client() as client:
         before = client.hget(LAYOUT.keyring, "snapshot")
     pinned = read_pinned_roots(site.folder / "root.pub.jwk")
     site.done("init", "--new-root")
@@ -210,45 +213,48 @@ def test_a_leader_without_the_private_half_of_the_rings_root_changes_nothing(
         (told, *_) = eventually(lambda: daemon.events("cannot lead"))
         assert f"signed by the root {root.kids[1]}" in told["error"]
         assert "put that back into trust_root" in told["error"]
-        with any_server.client() as client:
+        with valkey.client() as client:
             assert client.hget(LAYOUT.keyring, "snapshot") == before
         app.close()
     # Once nobody is left who could not follow, the ring is taken over: that root may be lost.
     eventually(daemon.leads, within=20)
-    with any_server.client() as client:
+    with valkey.client() as client:
         assert root_of(client.hget(LAYOUT.keyring, "snapshot")) == root.kid
 
 
 def test_a_kek_that_was_swapped_instead_of_added_stops_the_leader_and_nothing_else(
-    make_site: Callable[[str], Site], any_server: Server
+    make_site: Callable[[str], Site], valkey: Server
 ) -> None:
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     daemon = site.daemon(init=True)
     kek = site.folder / "kek.jwk"
     former = read_kek(kek)
-    with connected(site, kek=former) as app, any_server.client() as client:
+    with connected(site, kek=former) as app, valkey.client() as client:
         eventually(daemon.leads)
         before = client.hgetall(LAYOUT.sealed)
         kek.write_text(json.dumps(type(former).generate().secret_jwk()))
+        daemon.signal(signal.SIGHUP)
         (told, *_) = eventually(lambda: daemon.events("cannot lead"))
         assert f"sealed by the KEK {former.kid}, which this daemon does not have" in told["error"]
         assert client.hgetall(LAYOUT.sealed) == before
         assert app.verify(app.sign({"sub": "alice"}))
         both = type(former).generate().joined(former)
         kek.write_text(json.dumps(both.secret_jwk()))
+        daemon.signal(signal.SIGHUP)
         eventually(daemon.leads, within=20)
         assert client.hgetall(LAYOUT.sealed) == before
 
 
 def test_secrets_that_cannot_be_used_are_told_and_the_former_stay_in_use(
-    make_site: Callable[[str], Site], any_server: Server
+    make_site: Callable[[str], Site], valkey: Server
 ) -> None:
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     daemon = site.daemon(init=True)
     kek = site.folder / "kek.jwk"
     shutil.copy(kek, site.folder / "kept.jwk")
     with connected(site) as app:
         kek.write_text('{"kty":"oct","k":"c2hvcnQ"}')
+        daemon.signal(signal.SIGHUP)  # or within seconds, by itself
         (told,) = eventually(lambda: daemon.events("secrets rejected"))
         assert told["error"] == f"{kek}: KEK: a KEK of 40 bits; it must have 256"
         status, _, body = daemon.get("/readyz")
@@ -259,18 +265,20 @@ def test_secrets_that_cannot_be_used_are_told_and_the_former_stay_in_use(
         assert app.sign({"sub": "alice"})
         shutil.copy(site.folder / "kept.jwk", kek)
         kek.chmod(0o644)
+        daemon.signal(signal.SIGHUP)
         eventually(lambda: len(daemon.events("secrets rejected")) == 2)
         assert "is open to others" in daemon.events("secrets rejected")[1]["error"]
         kek.chmod(0o600)
+        daemon.signal(signal.SIGHUP)
         eventually(lambda: daemon.events("secrets taken up"))
         assert b"secrets" not in daemon.get("/readyz")[2]
 
 
 def test_kubernetes_swaps_a_secret_by_a_link(
-    make_site: Callable[[str], Site], any_server: Server
+    make_site: Callable[[str], Site], valkey: Server
 ) -> None:
     """A mounted Secret: `..data` is a link to a folder, and is replaced whole."""
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     mounted = site.folder / "mounted"
     for number, name in enumerate(("..one", "..two")):
         (mounted / name).mkdir(parents=True)
@@ -287,7 +295,7 @@ def test_kubernetes_swaps_a_secret_by_a_link(
         (mounted / "..new").rename(mounted / "..data")
         eventually(lambda: daemon.events("secrets taken up"))
         rewrapped(site)
-        assert {kek_of(blob) for blob in blobs(any_server).values()} == {other.kid}
+        assert {kek_of(blob) for blob in blobs(valkey).values()} == {other.kid}
         eventually(lambda: app.version == 2)
 
 

@@ -379,7 +379,7 @@ def test_the_example_says_in_a_line_what_it_lacks(place: Place) -> None:
         return line
 
     assert said(place.folder) == "app: name a port: python examples/app.py 8001"
-    assert "there is no KEK here" in said(place.folder / "examples", "8001")
+    assert "there is no public trust root here" in said(place.folder / "examples", "8001")
     port = free_port()
     place.start(sys.executable, "examples/app.py", str(port))
     eventually(lambda: place.answers(port)[0], within=30)

@@ -36,7 +36,7 @@ _RECENT: Final = 20
 """Audit events that are looked at to know how far they were counted."""
 
 
-class TakingUp:
+class Loading:
     """Reads, judges and, where it lacks something, heals the ring of one term."""
 
     def __init__(self, term: Term) -> None:

@@ -28,7 +28,7 @@ _REWRAPPING: Final = (Command.REWRAP, Command.REWRAP_NOW)
 _NAMED: Final = 5
 
 
-class Answering:
+class Requests:
     """The operators' requests of one term."""
 
     def __init__(self, term: Term) -> None:

@@ -1,0 +1,423 @@
+"""What each `ringkeeper` command does, once its arguments were read (`cli`).
+
+Each returns the exit status: 0 done, 1 refused or failed. What fails is raised, for `cli` to tell
+in one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ringkeeper
+from ringkeeper.errors import ConfigurationError, RequestRefused, RingkeeperError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+
+    from ringkeeper.configuration import Configuration, RingConfiguration
+    from ringkeeperd.operator import Operator
+
+_DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
+_LOAD_WITHIN = 3.0
+_WORTH_WAITING = timedelta(minutes=2)
+_SOON = timedelta(seconds=1)
+
+
+def complain(line: str) -> None:
+    """Tell `line` on standard error."""
+    print(f"ringkeeper: {line}", file=sys.stderr)
+
+
+def _configuration(parsed: argparse.Namespace) -> Configuration:
+    from ringkeeper.configuration import load  # noqa: PLC0415 - --help does without
+
+    path = parsed.config or os.environ.get("RINGKEEPER_CONFIG")
+    found = Path(path) if path else next((p for p in _DEFAULT_CONFIGS if p.exists()), None)
+    if found is None and "RINGKEEPER_REDIS__URL" not in os.environ:
+        raise ConfigurationError(
+            [f"there is no {' and no '.join(map(str, _DEFAULT_CONFIGS))}; name one with --config"]
+        )
+    return load(found, os.environ)
+
+
+# --- run, init, check ----------------------------------------------------------------------------
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the daemon until it is told to end."""
+    from ringkeeperd import logs  # noqa: PLC0415
+    from ringkeeperd.daemon import Daemon  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    log = logs.set_up(configuration)
+    asyncio.run(Daemon(configuration, log).run())
+    return 0
+
+
+def init(parsed: argparse.Namespace) -> int:
+    """Make rings and secrets; or put a fresh secret beside the present one."""
+    from ringkeeperd.daemon import any_ring, found_ring, make_secrets  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    if parsed.new_root or parsed.new_kek:
+        return _add_secret(parsed, configuration)
+
+    async def make() -> int:
+        async with _server_of(configuration):
+            for path, what in (
+                (configuration.kek, "there is no KEK"),
+                (configuration.trust_root, "there is no trust root"),
+            ):
+                if not path.exists() and await any_ring(configuration):
+                    raise RequestRefused(
+                        f"{path}: {what} here, but a ring was made before; restore it from where "
+                        "that was: a fresh one is of no use to that ring"
+                    )
+            for path in make_secrets(configuration):
+                print(f"made {path}")
+            refusal: RequestRefused | None = None
+            for ring in configuration.rings:
+                try:
+                    made = await found_ring(configuration, ring)
+                except RequestRefused as error:
+                    refusal = error
+                else:
+                    print(f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs")
+            if refusal:
+                raise refusal
+        print("next: start the daemon (ringkeeper run); copy the public root to every app, and the")
+        print("KEK to those that sign; keep both secrets somewhere safe, too")
+        return 0
+
+    return asyncio.run(make())
+
+
+def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    from ringkeeperd import secret_changes  # noqa: PLC0415
+
+    add = secret_changes.add_root if parsed.new_root else secret_changes.add_kek
+    for path in add(configuration):
+        print(f"added to {path}, in front of what was there")
+    if parsed.new_root:
+        print(f"next: copy {configuration.trust_root_public} to every app and sidecar, and")
+        print(f"{configuration.trust_root} to every daemon that leads; then ringkeeper rewrap")
+    else:
+        print(
+            f"next: copy {configuration.kek} to every daemon that leads and every app that signs;"
+        )
+        print("then ringkeeper rewrap")
+    return 0
+
+
+def check(parsed: argparse.Namespace) -> int:
+    """Say what is wrong with an installation."""
+    from ringkeeperd.check import Findings, look_over  # noqa: PLC0415
+
+    try:
+        configuration = _configuration(parsed)
+        found = look_over(configuration, _rings(parsed, configuration))
+    except ConfigurationError as error:
+        found = Findings(problems=list(error.problems))
+    except RingkeeperError as error:
+        found = Findings(problems=[str(error)])
+    is_ok = not found.problems
+    if parsed.json:
+        told = {"ok": is_ok, "problems": found.problems, "remarks": found.remarks}
+        print(json.dumps(told))
+        return 0 if is_ok else 1
+    for problem in found.problems:
+        complain(problem)
+    if is_ok:
+        rest = ", secrets, Redis and ring" if found.is_made else ""
+        print(f"all is well: configuration{rest}")
+    for remark in found.remarks:
+        print(f"yet: {remark}")
+    return 0 if is_ok else 1
+
+
+def doctor(parsed: argparse.Namespace) -> int:
+    """Say what would bite one day; or print Redis users."""
+    from ringkeeperd.doctor import Level  # noqa: PLC0415
+    from ringkeeperd.doctor_facts import examine  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    if parsed.acl:
+        return _print_acl(parsed, configuration)
+    found = []
+    for subject, finding in examine(configuration, _rings(parsed, configuration)):
+        found.append((subject, finding))
+        if not parsed.json:
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            line = f"{subject}, {finding.about}: {finding.what}{remedy}"
+            print(f"{finding.level:<4}  {line}", flush=True)
+    is_bad = any(finding.level is Level.FAIL for _, finding in found)
+    if parsed.json:
+        members = [{"subject": subject, **asdict(finding)} for subject, finding in found]
+        print(json.dumps({"ok": not is_bad, "findings": members}, indent=2))
+    return 1 if is_bad else 0
+
+
+def _print_acl(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    from ringkeeper.redis_url import Fleet, fleet_of, is_fleet, server_of  # noqa: PLC0415
+    from ringkeeperd.acl import acl_lines  # noqa: PLC0415
+
+    if configuration.embedded:
+        raise RequestRefused(
+            "the embedded server has one user, behind a socket of its own; set another redis.url"
+        )
+    names = [ring.name for ring in _rings(parsed, configuration)]
+    url = configuration.redis_url
+    server = fleet_of(url) if is_fleet(url) else server_of(url)
+    is_cluster = isinstance(server, Fleet) and server.is_cluster
+    print(*acl_lines(names, is_cluster=is_cluster, database=server.db), sep="\n")
+    return 0
+
+
+# --- looking, and asking the leader --------------------------------------------------------------
+
+
+def _rings(
+    parsed: argparse.Namespace, configuration: Configuration
+) -> tuple[RingConfiguration, ...]:
+    """The ring that was asked for, or all of them."""
+    return (configuration.ring(parsed.ring),) if parsed.ring else configuration.rings
+
+
+def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) -> Any:
+    """What `work` says, done with an operator at the chosen ring."""
+    from ringkeeperd.operator import at_ring  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    return at_ring(configuration, configuration.ring(parsed.ring).name, work)
+
+
+@asynccontextmanager
+async def _server_of(configuration: Configuration) -> AsyncIterator[None]:
+    """The embedded server, running meanwhile, where it is the one configured."""
+    from ringkeeperd.embedded import EmbeddedServer  # noqa: PLC0415
+
+    if configuration.embedded is None:
+        yield
+        return
+    server = await EmbeddedServer.start(configuration.embedded)
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+def status(parsed: argparse.Namespace) -> int:
+    """Show rings."""
+    from ringkeeper.clock import SystemClock  # noqa: PLC0415
+    from ringkeeperd import status as drawing  # noqa: PLC0415
+    from ringkeeperd.operator import at_ring, without_past  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    rings = _rings(parsed, configuration)
+    failures = 0
+    for number, ring in enumerate(rings[:1] if parsed.json else rings):
+        try:
+            seen = at_ring(configuration, ring.name, lambda operator: operator.look())
+        except RingkeeperError as error:
+            failures += 1
+            complain(str(error))
+            continue
+        seen, now = without_past(seen), SystemClock().now()
+        if parsed.json:
+            others = [other.name for other in configuration.rings if other.name != ring.name]
+            print(json.dumps(drawing.as_json(seen, now, others), indent=2))
+        else:
+            print(end="\n" if number else "", flush=True)
+            drawing.show(seen, now)
+    return 1 if failures else 0
+
+
+def jwks(parsed: argparse.Namespace) -> int:
+    """Print a JWK Set."""
+    seen = _with_operator(parsed, lambda operator: operator.look())
+    print(json.dumps(seen.ring.jwks(), indent=2))
+    return 0
+
+
+def rotate(parsed: argparse.Namespace) -> int:
+    """Let the next key sign."""
+    from ringkeeper.secret_files import read_root  # noqa: PLC0415
+    from ringkeeper.wire import Command  # noqa: PLC0415
+    from ringkeeperd.operator import outlook  # noqa: PLC0415
+    from ringkeeperd.rotation import activation_at  # noqa: PLC0415
+
+    root = read_root(_configuration(parsed).trust_root)
+    command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
+    patience = timedelta(seconds=parsed.answer_within)
+
+    async def turn(operator: Operator) -> int:
+        former = (await operator.look()).ring.active()
+        former_kid = former.kid if former else ""
+        await operator.ask(root, command, reason=parsed.reason, wait=patience)
+        seen, now = await operator.look(), operator.now()
+        at = activation_at(seen.ring) or now
+        if seen.ring.active() == seen.ring.key(former_kid):
+            print(*outlook(seen, now), sep="\n", flush=True)
+        if parsed.no_wait or at - now > _WORTH_WAITING:
+            return 0
+        return await _wait_for_turn(operator, former_kid, at)
+
+    code: int = _with_operator(parsed, turn)
+    return code
+
+
+async def _wait_for_turn(operator: Operator, former: str, at: datetime) -> int:
+    """Wait until another key than `former` signs, and say what for once it is due."""
+    from ringkeeperd.operator import delay  # noqa: PLC0415
+
+    limit, told = operator.now() + 2 * _WORTH_WAITING, ""
+    while True:
+        seen = await operator.look()
+        active = seen.ring.active()
+        if active and active.kid != former:
+            print(f"{active.kid} signs now (version {seen.ring.version})")
+            return 0
+        if operator.now() > limit:
+            complain(f"it does not sign yet: {delay(seen)}; look again with ringkeeper status")
+            return 1
+        if operator.now() > at + _SOON and delay(seen) != told:
+            told = delay(seen)
+            print(told, flush=True)
+        await asyncio.sleep(0.25)
+
+
+def revoke(parsed: argparse.Namespace) -> int:
+    """Refuse a key's tokens."""
+    from ringkeeper.secret_files import read_root  # noqa: PLC0415
+    from ringkeeper.wire import Command  # noqa: PLC0415
+
+    root = read_root(_configuration(parsed).trust_root)
+
+    patience = timedelta(seconds=parsed.answer_within)
+
+    async def refuse(operator: Operator) -> int:
+        await operator.ask(
+            root,
+            Command.REVOKE,
+            kid=parsed.kid,
+            reason=parsed.reason,
+            wait=patience,
+        )
+        ring = (await operator.look()).ring
+        print(f"{parsed.kid} is revoked (version {ring.version}): its tokens are refused")
+        if ring.signer:
+            print(f"{ring.signer.kid} signs")
+        return 0
+
+    code: int = _with_operator(parsed, refuse)
+    return code
+
+
+# --- other secrets, and the audit ---------------------------------------------------------------
+
+
+def rewrap(parsed: argparse.Namespace) -> int:
+    """Move rings to the newest secrets, or say what keeps them from it."""
+    from ringkeeperd import secret_changes  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    rings = _rings(parsed, configuration)
+    if parsed.drop_former:
+        for path in secret_changes.drop_former(configuration, configuration.rings):
+            print(f"dropped the former one from {path}")
+        print("this host holds what the rings use, and nothing else")
+        return 0
+    if parsed.check:
+        found = secret_changes.look(configuration, rings)
+    else:
+        found = secret_changes.rewrap(
+            configuration,
+            rings,
+            reason=parsed.reason,
+            wait=timedelta(seconds=parsed.answer_within),
+            is_forced=parsed.now,
+        )
+    for wrapping in found:
+        ring = wrapping.ring
+        print(
+            f"ring {ring.name}: version {ring.version}, {len(wrapping.sealed)} private keys sealed"
+        )
+        print(f"  by the KEK {ring.kek}, signed by the root {wrapping.seen.signed_by}")
+    problems = [problem for wrapping in found for problem in wrapping.problems]
+    if not problems:
+        print("nothing needs another KEK or root than these")
+        if max(len(holder.kids) for holder in secret_changes.held(configuration)) > 1:
+            print("next: ringkeeper rewrap --drop-former takes the former one out of the files")
+        return 0
+    # The leader may not have read the newest files yet; who is behind is only a matter of time.
+    is_bad = parsed.check or not all(wrapping.is_done for wrapping in found)
+    for problem in problems:
+        if is_bad:
+            complain(problem)
+        else:
+            print(f"yet: {problem}")
+    return 1 if is_bad else 0
+
+
+def watch(parsed: argparse.Namespace) -> int:
+    """Print what happens."""
+    from ringkeeperd.watch import Watch  # noqa: PLC0415
+
+    watching = Watch(last=parsed.last, is_followed=not parsed.no_follow, as_json=parsed.json)
+    _with_operator(parsed, watching.run)
+    return 1 if watching.flaws else 0
+
+
+# --- tokens by hand ------------------------------------------------------------------------------
+
+
+def token_sign(parsed: argparse.Namespace) -> int:
+    """Sign a token."""
+    try:
+        claims = json.loads(parsed.claims)
+    except ValueError:
+        claims = None
+    if not isinstance(claims, dict):
+        raise RequestRefused("""--claims is not a JSON object; write e.g. '{"sub":"alice"}'""")
+    lifetime = timedelta(seconds=parsed.lifetime) if parsed.lifetime is not None else None
+    with _keyring(parsed) as ring:
+        print(ring.sign(claims, lifetime=lifetime))
+    return 0
+
+
+def token_verify(parsed: argparse.Namespace) -> int:
+    """Verify a token."""
+    token = sys.stdin.read().strip() if parsed.token == "-" else parsed.token  # noqa: S105
+    with _keyring(parsed) as ring:
+        claims = ring.verify(token, audience=parsed.audience, issuer=parsed.issuer)
+    print(json.dumps(claims))
+    return 0
+
+
+def _keyring(parsed: argparse.Namespace) -> ringkeeper.Keyring:
+    from ringkeeper.connection import Connection  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    connection = Connection.of(
+        configuration.redis_url,
+        name=configuration.ring(parsed.ring).name,
+        trust_root=configuration.trust_root_public,
+        kek=configuration.kek if configuration.kek.exists() else None,
+        password=configuration.redis_password,
+        tls=configuration.redis_tls,
+    )
+    # What is wrong is told once, as the command's error.
+    logging.getLogger("ringkeeper").addHandler(logging.NullHandler())
+    logging.getLogger("ringkeeper").propagate = False
+    return ringkeeper.Keyring(connection).start(_LOAD_WITHIN)

@@ -98,10 +98,8 @@ def keks_on_disk(site: Site) -> set[str | None]:
     return {kek_of(blob) for state in kept for blob in state["sealed"].values()}
 
 
-def test_a_kek_is_changed_under_traffic(
-    make_site: Callable[[str], Site], any_server: Server
-) -> None:
-    site = make_site(any_server.url)
+def test_a_kek_is_changed_under_traffic(make_site: Callable[[str], Site], valkey: Server) -> None:
+    site = make_site(valkey.url)
     site.daemon(init=True)
     site.daemon()
     former = read_kek(site.folder / "kek.jwk").kid
@@ -113,16 +111,16 @@ def test_a_kek_is_changed_under_traffic(
         assert "holds 2 already" in site.refused("init", "--new-kek")
         assert "is sealed by the KEK" in site.refused("rewrap", "--check")
         site.done("rotate", "--now", "--reason", "between two steps all goes on")
-        assert {kek_of(blob) for blob in blobs(any_server).values()} == {former}
+        assert {kek_of(blob) for blob in blobs(valkey).values()} == {former}
         rewrapped(site)
-        assert {kek_of(blob) for blob in blobs(any_server).values()} == {fresh}
+        assert {kek_of(blob) for blob in blobs(valkey).values()} == {fresh}
         eventually(lambda: keks_on_disk(site) == {fresh})
         assert "dropped the former one from" in site.done("rewrap", "--drop-former")
         assert read_kek(site.folder / "kek.jwk").kids == (fresh,)
         site.leader().kill()
         site.leader()
         site.done("rotate", "--now", "--reason", "by the other daemon")
-        assert {kek_of(blob) for blob in blobs(any_server).values()} == {fresh}
+        assert {kek_of(blob) for blob in blobs(valkey).values()} == {fresh}
         eventually(lambda: all(app.version == going.apps[0].version for app in going.apps))
         with connected(site) as late:
             assert late.verify(late.sign({"sub": "bob"}))["sub"] == "bob"

@@ -365,7 +365,7 @@ class Follower:
             try:
                 self._judge(stored)
             except WrongRing:
-                if not await self._is_kept_one_gone():
+                if not await self._is_kept_one_gone(stored):
                     raise
             except RolledBack:
                 if self.replica.version == before:
@@ -388,13 +388,18 @@ class Follower:
             self._take(replica)
             raise
 
-    async def _is_kept_one_gone(self) -> bool:
+    async def _is_kept_one_gone(self, stored: Stored) -> bool:
         """Whether an app's file, which held a ring that was replaced, is out of the way now.
 
-        A daemon's file is never moved: what it holds may be what was lost.
+        Only for a ring that could be taken in without it: else any document of another ring would
+        do. A daemon's file is never moved: what it holds may be what was lost.
         """
         kept = self._remembered
         if self.replica.held or kept is None or self._keeper is None or self._loses:
+            return False
+        try:
+            self.replica.offer(stored.snapshot, stored.proof, self._clock.now())
+        except (DocumentError, InfrastructureError):
             return False
         self._remembered = None
         where = await self._keeper.set_aside()
@@ -420,6 +425,9 @@ class Follower:
             self._fresh_at = self._clock.monotonic()
             self._is_well("hearing of a leader")
         self._is_well("starting on what was kept")
+        if former.is_disowned:
+            left = former.version
+            self._notice("ring of a dropped root left", ring=replica.name, version=left)
         if former.held is None or replica.held.digest != former.held.digest:
             self._unknown.clear()
             self._wanted.set()

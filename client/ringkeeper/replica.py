@@ -3,7 +3,8 @@
 Every app, and every daemon, judges what it reads from Redis by these rules alone:
 
 - The trust root signed it, for a ring of this name and, once one is held, of the same id.
-- Its version is higher than the one held: news never goes back.
+- Its version is higher than the one held: news never goes back. But what a root signed that is not
+  trusted any more stands in nobody's way.
 - At a cold start there is a proof, of this snapshot or of one before it, younger than
   `max_staleness`: otherwise an attacker could hand a starting app a ring of last month.
 
@@ -29,6 +30,7 @@ from ringkeeper.errors import (
     WrongRing,
 )
 from ringkeeper.testimony import Testimony
+from ringkeeper.trust import root_of
 from ringkeeper.wire import Proof, digest_of, open_proof, open_snapshot
 
 if TYPE_CHECKING:
@@ -110,6 +112,15 @@ class Replica:
         """The version held, 0 before there is one."""
         return self.held.ring.version if self.held else 0
 
+    @property
+    def is_disowned(self) -> bool:
+        """Whether a root signed what is held that is not trusted any more.
+
+        It may be forged, by whoever has that root, and then at any version: so it counts for
+        nothing beside what a trusted root signed. Until that is heard, it is better than nothing.
+        """
+        return self.held is not None and root_of(self.held.snapshot) not in self.roots.kids
+
     def offer(self, snapshot: str, proof: str, now: datetime) -> Replica:
         """This replica after it was shown a snapshot and, perhaps empty, a proof.
 
@@ -117,6 +128,9 @@ class Replica:
             DocumentError: refused, and why. What is held stays as it is.
             RingNotLoaded, StaleRing, ClocksApart: a cold start needs a young proof.
         """
+        if self.held and self.is_disowned:
+            offered = replace(self, held=None).offer(snapshot, proof, now)
+            return offered.with_keys(self.held.sealed, self.held.signing)
         if self.held and snapshot == self.held.snapshot:
             return self.prove(proof, now) if proof else self
         ring = open_snapshot(snapshot, self.roots)
@@ -152,7 +166,7 @@ class Replica:
         Raises:
             DocumentError: as `prove`.
         """
-        if self.held is None:
+        if self.held is None or self.is_disowned:
             return True
         opened = self._opened_proof(proof, self.held.ring)
         return opened.version > self.held.ring.version

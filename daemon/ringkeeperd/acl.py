@@ -84,7 +84,7 @@ _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
             (
                 "RW",
                 ("instances", "seen"),
-                ("evalsha", "type", "del", "hget", "hdel", "zrange", "zrem"),
+                ("evalsha", "type", "del", "hstrlen", "hget", "hdel", "zrange", "zrem"),
             ),
             ("W", ("requests",), ("xadd", "xdel")),
             ("R", ("events",), ("xread", "xrevrange")),

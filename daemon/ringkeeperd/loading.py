@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ClocksApart, DocumentError, RingMissing, SealBroken, SecretError
+from ringkeeper.sealing import kek_of
 from ringkeeper.testimony import Testimony
 from ringkeeper.trust import root_of
-from ringkeeper.wire import open_event, open_proof
+from ringkeeper.wire import open_event, open_proof, open_snapshot
 from ringkeeperd.audit import ring_rewrapped
 from ringkeeperd.healing import check_identity, diagnose, evidence_of, found_in
 from ringkeeperd.leader_store import LeaseLost
@@ -69,7 +70,8 @@ class Loading:
         editions = [side.history.ring for side in known] + ([found.ring] if found else [])
         keys = {key.kid: key for ring in editions for key in ring.keys if key.may_verify}
         there = await self._store.sealed(sorted(keys))
-        mended = self._mended(there, known, keys)
+        sealed_by = max(editions, key=_edition).kek if editions else ""
+        mended = self._mended(there, known, keys, sealed_by)
         term.sealed = {**there, **mended}
         now = term.now()
         diagnosis = diagnose(found, known, there, stored.version, now=now, epoch=term.epoch)
@@ -87,9 +89,7 @@ class Loading:
             raise LeaseLost("redis counts epochs from further back; leading anew, above the ring's")
         self._wait_for_lost(diagnosis)
         self._check_seals(diagnosis, term.sealed)
-        signed_by = next(
-            map(root_of, filter(None, [stored.snapshot, *(t.snapshot for t in shown)]))
-        )
+        signed_by = self._root_of_newest([stored.snapshot, *(each.snapshot for each in shown)])
         takes_over = await self._takes_over(signed_by, diagnosis.ring)
         proofs = [stored.proof, *(testimony.proof for testimony in shown)]
         await self._count_events(diagnosis.ring.id, proofs)
@@ -135,22 +135,43 @@ class Loading:
                     opening[kid] = blob
         return witness._replace(sealed=opening)
 
+    def _root_of_newest(self, snapshots: Iterable[str]) -> str:
+        """The root that signed the newest of `snapshots`, of which one at least is this ring's.
+
+        An older one that somebody put back would take the ring back to a former root.
+        """
+        replica = self._leader.follower.replica
+        signed: list[tuple[tuple[int, int], str]] = []
+        for snapshot in filter(None, snapshots):
+            with suppress(DocumentError):
+                ring = open_snapshot(snapshot, replica.roots)
+                if ring.name == replica.name:
+                    signed.append((_edition(ring), root_of(snapshot)))
+        return max(signed)[1]
+
     def _mended(
-        self, there: Mapping[str, str], known: list[Evidence], keys: Mapping[str, Key]
+        self,
+        there: Mapping[str, str],
+        known: list[Evidence],
+        keys: Mapping[str, Key],
+        sealed_by: str,
     ) -> dict[str, str]:
         """Sealed keys that open, for those in Redis that do not: anyone may have written these.
 
+        One that another KEK sealed than the ring's does not count as opening: it was put back.
         Where nobody knows one that opens, what is there stays (promise 7).
         """
         mended: dict[str, str] = {}
         for kid, blob in there.items():
             others = {side.sealed[kid] for side in known if kid in side.sealed} - {blob}
-            if others and not self._opens(blob, keys[kid]):
-                good = [other for other in sorted(others) if self._opens(other, keys[kid])]
+            if others and not self._opens(blob, keys[kid], sealed_by):
+                good = (each for each in sorted(others) if self._opens(each, keys[kid], sealed_by))
                 mended |= zip([kid], good, strict=False)
         return mended
 
-    def _opens(self, blob: str, key: Key) -> bool:
+    def _opens(self, blob: str, key: Key, sealed_by: str) -> bool:
+        if sealed_by not in ("", kek_of(blob)):
+            return False
         with suppress(SealBroken):
             self._leader.kek.unseal(blob, key)
             return True
@@ -238,6 +259,10 @@ class Loading:
                 event = open_event(entry.document, roots)
                 if event.ring_id == ring_id:
                     self._leader.told = max(self._leader.told, event.number)
+
+
+def _edition(ring: Ring) -> tuple[int, int]:
+    return ring.version, ring.epoch
 
 
 def _decoded(text: str) -> list[Testimony]:

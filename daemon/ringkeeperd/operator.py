@@ -25,6 +25,7 @@ from ringkeeper.wire import (
     Command,
     Proof,
     Request,
+    digest_of,
     open_event,
     open_proof,
     open_snapshot,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
+    from ringkeeper.store import Stored
     from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeper.wire import Event
     from ringkeeperd.leader_store import Entry, EntryStream
@@ -61,6 +63,7 @@ class Seen:
 
     ring: Ring
     proof: Proof | None
+    """None where there is none that vouches for this ring at this version."""
     leader: str
     """Who holds the lease, as far as the owner token tells; empty if nobody does."""
     instances: tuple[Instance, ...]
@@ -106,18 +109,24 @@ class Operator:
         if not stored.snapshot:
             raise RingMissing(f"redis holds no ring {name!r}; ringkeeper init makes one")
         ring = open_snapshot(stored.snapshot, self._roots)
-        proof = None
-        with suppress(DocumentError):
-            proof = open_proof(stored.proof, self._roots)
         owner = await self._store.owner()
         instances = await self._store.instances(ring.policy.liveness_window)
         return Seen(
             ring,
-            proof,
+            self._proof_of(ring, stored),
             harmless(owner.partition("/")[0]),
             tuple(replace(i, id=harmless(i.id), role=harmless(i.role)) for i in instances),
             root_of(stored.snapshot),
         )
+
+    def _proof_of(self, ring: Ring, stored: Stored) -> Proof | None:
+        """The proof that vouches for just this; there is always one, unless it was taken away."""
+        vouched = (ring.id, ring.name, ring.version, digest_of(stored.snapshot))
+        with suppress(DocumentError):
+            proof = open_proof(stored.proof, self._roots)
+            if (proof.ring_id, proof.name, proof.version, proof.digest) == vouched:
+                return proof
+        return None
 
     @property
     def roots(self) -> PinnedRoots:

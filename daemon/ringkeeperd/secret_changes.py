@@ -48,7 +48,7 @@ def add_root(configuration: Configuration) -> tuple[Path, ...]:
     _check_room(configuration.trust_root, root.kids, "root")
     fresh = TrustRoot.generate().joined(root)
     # The public half first: whoever signs by a root that this host itself does not pin is refused.
-    amend(configuration.trust_root_public, pinned.joined(fresh.public).as_jwk())
+    amend(configuration.trust_root_public, fresh.public.joined(pinned).as_jwk())
     amend(configuration.trust_root, fresh.secret_jwk())
     return configuration.trust_root_public, configuration.trust_root
 

@@ -63,8 +63,19 @@ class Trail:
             )
         return Line(event)
 
+    def is_news(self, document: str) -> bool:
+        """Whether an entry holds anything else than an event that was read before."""
+        try:
+            return open_event(document, self._roots).number > self.last
+        except DocumentError:
+            return True
+
     def end(self, proof: Proof | None) -> str:
         """What is wrong with where the stream ends, by what the newest proof says."""
-        if proof is None or proof.events <= self.last:
+        if proof is None:
+            return (
+                "no proof of freshness vouches for the ring, so nobody knows where the stream ends"
+            )
+        if proof.events <= self.last:
             return ""
         return f"the stream ends at number {self.last}, and {proof.events} events were told"

@@ -103,6 +103,8 @@ class Pages:
             raise web.HTTPNotFound(text="there is no such ring here")
         if held is None or not held.ring.jwks()["keys"]:
             return _unavailable("the ring is not loaded yet")
+        if not held.may_verify(service.clock.now()):
+            return _unavailable("the ring is too old to verify by")
         body, tag = self._jwks_of(service.name, held)
         headers = {**_cacheable(service, held), "ETag": f'"{tag}"'}
         if any(known.value in (tag, "*") for known in request.if_none_match or ()):

@@ -339,3 +339,41 @@ def test_private_halves_of_keys_that_sign_no_more_are_let_go() -> None:
 def test_private_halves_of_unknown_keys_are_not_kept() -> None:
     assert not holding().with_keys({}, {"d-x": PrivateKey.generate("EdDSA")}).loaded().signing
     assert EMPTY.with_keys({}, {"d-x": PrivateKey.generate("EdDSA")}) is EMPTY
+
+
+# --- a root that is not trusted any more ---------------------------------------------------------
+
+
+def test_what_a_dropped_root_signed_stands_in_nobodys_way() -> None:
+    """A thief who has the former root can sign any version; dropping it ends that."""
+    stolen = following(RING, by=2**40)
+    both = replace(EMPTY, roots=OTHER_ROOT.public.joined(ROOT.public))
+    fooled = both.offer(*signed(stolen), NOW)
+    genuine = signed(following(RING), NOW, OTHER_ROOT)
+    with pytest.raises(RolledBack):
+        fooled.offer(*genuine, NOW)
+    assert not fooled.is_disowned
+    dropped = replace(fooled, roots=OTHER_ROOT.public)
+    assert dropped.is_disowned
+    assert dropped.lags(genuine[1])
+    with pytest.raises(ForgedDocument):
+        dropped.offer(*signed(stolen), NOW)
+    taken = dropped.offer(*genuine, NOW)
+    assert taken.version == RING.version + 1
+    assert not taken.is_disowned
+
+
+def test_who_dropped_a_root_takes_no_older_ring_for_that() -> None:
+    dropped = replace(holding(following(RING)), roots=OTHER_ROOT.public)
+    with pytest.raises(StaleRing):
+        dropped.offer(*signed(RING, NOW, OTHER_ROOT), NOW + LIMIT + SECOND)
+
+
+def test_private_halves_outlive_the_root_that_signed_their_ring() -> None:
+    key = PrivateKey.generate("EdDSA")
+    kid = RING.keys[0].kid
+    held = holding().with_keys({kid: "sealed"}, {RING.may_sign_next[0].kid: key})
+    dropped = replace(held, roots=OTHER_ROOT.public)
+    taken = dropped.offer(*signed(following(RING), NOW, OTHER_ROOT), NOW).loaded()
+    assert taken.signing == held.loaded().signing
+    assert taken.sealed == held.loaded().sealed

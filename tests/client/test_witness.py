@@ -21,6 +21,7 @@ from ringkeeper.errors import (
     RedisUnavailable,
     RingkeeperError,
     RingMissing,
+    SealBroken,
     StaleRing,
 )
 from ringkeeper.follower import Follower
@@ -32,7 +33,7 @@ from ringkeeper.testimony import MAX_TESTIMONY, History, open_testimony
 from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
 from ringkeeper.topology import connection_for
 from ringkeeper.trust import TrustRoot
-from ringkeeper.wire import sign_snapshot
+from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeper.witness import Witness
 from ringkeeperd.merge import heal, lacks
 from tests.client.waiting import eventually, eventually_async
@@ -78,6 +79,12 @@ async def following_alone(led: LedRing, **options: Any) -> AsyncIterator[Followe
         running.cancel()
         await asyncio.wait([running])
         await store.close()
+
+
+def confirmed_by(led: LedRing) -> list[int]:
+    """The versions that live instances have confirmed."""
+    with led.server.client() as client:
+        return [json.loads(row)["version"] for row in client.hvals(led.layout.instances)]
 
 
 def trouble(ring: Keyring) -> RingkeeperError | None:
@@ -440,3 +447,55 @@ async def test_what_a_root_signed_that_was_dropped_since_is_no_evidence(led: Led
         assert shown(led)
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("what", ["snapshot", "proof"])
+def test_a_document_of_another_ring_makes_nobody_forget_what_it_kept(
+    led: LedRing, tmp_path: Path, what: str
+) -> None:
+    """Else whoever writes in Redis could take an app back behind a revocation that it knew."""
+    older = {"snapshot": led.snapshot, "proof": led.proof, "version": "1"}
+    with connect(led, cache_dir=tmp_path, kek=None) as ring:
+        led.revoke(led.signer.kid)
+        eventually(lambda: ring.version == 2)
+        file = tmp_path / f"cache-{led.name}.json"
+        eventually(lambda: file.exists() and led.snapshot in file.read_text())
+    sister = replace(led.ring, id="another", name="sister")
+    snapshot = sign_snapshot(sister, led.root)
+    documents = {
+        "snapshot": snapshot,
+        "proof": sign_proof(sister, snapshot, SystemClock().now(), led.root),
+    }
+    with led.server.client() as client:
+        client.hset(led.layout.keyring, what, documents[what])
+        with pytest.raises(RingkeeperError):
+            connect(led, cache_dir=tmp_path, kek=None, timeout=0.5)
+        assert [path.name for path in tmp_path.iterdir()] == [file.name]
+        client.hset(led.layout.keyring, mapping=older)
+    with connect(led, cache_dir=tmp_path, kek=None) as ring:
+        assert ring.version == 2
+
+
+async def test_a_sealed_key_that_does_not_open_is_not_kept_to_be_given_back(led: LedRing) -> None:
+    with led.server.client() as client:
+        client.hset(led.layout.sealed, led.standby.kid, led.sealed[led.signer.kid])
+    daemon = {"instance": "daemon", "role": "daemon", "kek": led.kek, "loses": lacks}
+    async with following_alone(led, **daemon) as following:
+        await eventually_async(lambda: isinstance(following.trouble, SealBroken))
+        held = following.replica.loaded()
+        assert led.signer.kid in held.sealed
+        assert led.standby.kid not in held.sealed
+
+
+async def test_who_lacks_the_kek_that_a_ring_was_sealed_with_anew_confirms_it_not(
+    led: LedRing,
+) -> None:
+    """It goes on signing with what it opened before; but it could not start anew."""
+    app = {"instance": "app", "role": "sign", "kek": led.kek}
+    async with following_alone(led, **app) as following:
+        await eventually_async(lambda: confirmed_by(led) == [1])
+        led.reseal(Kek.generate())
+        await eventually_async(lambda: isinstance(following.trouble, SealBroken))
+        assert following.replica.version == 2
+        assert led.signer.kid in following.replica.loaded().signing
+        assert confirmed_by(led) == [1]

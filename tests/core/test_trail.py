@@ -81,4 +81,11 @@ def test_a_missing_end_is_seen_by_what_the_newest_proof_counts(counted: int, is_
         reading.read(sign_event(event, ROOT))
     flaw = reading.end(Proof("r1", "access-token", 1, 1, "", NOW, counted))
     assert (flaw == f"the stream ends at number 16, and {counted} events were told") == is_seen
-    assert reading.end(None) == ""
+    assert reading.end(None).startswith("no proof of freshness")
+
+
+def test_what_was_read_is_no_news() -> None:
+    reading = trail()
+    first, second = (sign_event(event, ROOT) for event in EVENTS[:2])
+    reading.read(first)
+    assert [reading.is_news(each) for each in (first, second, "x")] == [False, True, True]

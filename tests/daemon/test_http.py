@@ -10,6 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from ringkeeper.clock import SystemClock
 from ringkeeper.replica import Replica
+from ringkeeper.ring import Ring
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeperd.metrics import Metrics
@@ -82,10 +84,8 @@ def test_an_unloaded_ring_is_unavailable_and_never_an_empty_set(site: Site) -> N
     eventually(lambda: "ringkeeper init" in json.loads(daemon.get("/readyz")[2])["why"])
 
 
-@pytest.mark.parametrize("hours", [23, 25])
-async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(hours: int) -> None:
-    """Whoever verifies is better off with it than without: promise 9."""
-    ring = new_ring(policy(algorithm="EdDSA"))
+def pages_of(ring: Ring, now: datetime) -> Pages:
+    """The pages of a daemon that read `ring` at `NOW`, and nothing since."""
     root = TrustRoot.generate()
     snapshot = sign_snapshot(ring, root)
     replica = Replica(ring.name, root.public).offer(
@@ -95,14 +95,30 @@ async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(ho
         name=ring.name,
         follower=SimpleNamespace(replica=replica, trouble=None),
         state=SimpleNamespace(trouble=""),
-        clock=SimpleNamespace(now=lambda: NOW + hours * HOUR),
+        clock=SimpleNamespace(now=lambda: now),
     )
-    pages, asking = Pages({ring.name: service}, Metrics(), "", str), make_mocked_request("GET", "/")
+    return Pages({ring.name: service}, Metrics(), "", str)
+
+
+@pytest.mark.parametrize("hours", [23, 25])
+async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(hours: int) -> None:
+    """Whoever verifies is better off with it than without: promise 9."""
+    pages = pages_of(new_ring(policy(algorithm="EdDSA")), NOW + hours * HOUR)
+    asking = make_mocked_request("GET", "/")
     ready, jwks = await pages.readyz(asking), await pages.jwks(asking)
     assert ready.status == (200 if hours < 24 else 503)
     assert ("its newest proof of freshness is too old" in str(ready.text)) == (hours > 24)
     assert jwks.status == 200
     assert jwks.headers["Cache-Control"] == "public, max-age=0"
+
+
+@pytest.mark.parametrize("hours", [23, 25])
+async def test_a_ring_too_old_to_verify_by_is_served_to_nobody(hours: int) -> None:
+    """Only where `max_verify_staleness` says so: an app refuses by then, too."""
+    ring = new_ring(policy(algorithm="EdDSA", max_verify_staleness=24 * HOUR))
+    pages, asking = pages_of(ring, NOW + hours * HOUR), make_mocked_request("GET", "/")
+    jwks = await pages.jwks(asking)
+    assert jwks.status == (200 if hours < 24 else 503)
 
 
 def test_promtool_accepts_the_metrics(site: Site) -> None:

@@ -19,6 +19,7 @@ from ringkeeper.follower import Follower
 from ringkeeper.ring import KeyState, Ring
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
+from ringkeeper.trust import TrustRoot, root_of
 from ringkeeper.wire import (
     Command,
     Event,
@@ -83,12 +84,14 @@ def _silent(event: str, /, **fields: object) -> None:
 class Candidate:
     """One daemon's part in leading, with a clock of its own."""
 
-    def __init__(self, led: LedRing, url: str, name: str, clock: SystemClock) -> None:
+    def __init__(
+        self, led: LedRing, url: str, name: str, clock: SystemClock, root: TrustRoot | None
+    ) -> None:
         self.told = Told()
         self.store = RedisLeaderStore.connect(url, led.name, clock, password=None)
         self.follower = Follower(
             name=led.name,
-            roots=led.root.public,
+            roots=root.public.joined(led.root.public) if root else led.root.public,
             store=self.store,
             clock=clock,
             random=random.Random(),
@@ -102,7 +105,7 @@ class Candidate:
             policy=led.policy,
             store=self.store,
             follower=self.follower,
-            root=led.root,
+            root=root or led.root,
             kek=led.kek,
             clock=clock,
             owner=lambda: f"{name}/{next(terms)}",
@@ -125,8 +128,10 @@ async def candidates_of() -> AsyncIterator[Any]:
     made: list[Candidate] = []
 
     def of(led: LedRing) -> Any:
-        def candidate(name: str, clock: SystemClock | None = None) -> Candidate:
-            made.append(Candidate(led, led.server.url, name, clock or SystemClock()))
+        def candidate(
+            name: str, clock: SystemClock | None = None, root: TrustRoot | None = None
+        ) -> Candidate:
+            made.append(Candidate(led, led.server.url, name, clock or SystemClock(), root))
             return made[-1]
 
         return candidate
@@ -649,6 +654,46 @@ def lose_all(led: LedRing, testimony: Shown) -> None:
     with led.server.client() as client:
         client.flushall()
         client.set(led.layout.witness, testimony.encode())
+
+
+@pytest.mark.usefixtures("tries_again_soon")
+async def test_a_ring_whose_root_is_lost_is_taken_over_once_nobody_can_be_left_behind(
+    valkey: Server, make_ring: Any, candidates_of: Any
+) -> None:
+    """Not before everybody had time to be heard, nor while nobody is: they pin its root alone."""
+    led = make_ring(valkey, poll_interval=timedelta(seconds=10))
+    clock, root = ShiftedClock(), TrustRoot.generate()
+    candidate = candidates_of(led)("a", clock, root)
+
+    async def is_still_refused() -> None:
+        before = len(candidate.told.named("cannot_lead"))
+        await until(lambda: len(candidate.told.named("cannot_lead")) > before + 2)
+        assert "whose private half this daemon does not have" in str(
+            candidate.told.named("cannot_lead")[-1]
+        )
+
+    with led.server.client() as client:
+        await until(lambda: client.exists(led.layout.instances))
+        await is_still_refused()
+        client.delete(led.layout.instances, led.layout.seen)
+        clock.uptime = led.policy.liveness_window + timedelta(seconds=1)
+        await is_still_refused()
+        assert root_of(client.hget(led.layout.keyring, "snapshot")) == led.root.kid
+        candidate.follower._confirmed = None  # as its next poll does
+        candidate.follower._wanted.set()
+        await until(lambda: candidate.told.named("leading"))
+        assert root_of(client.hget(led.layout.keyring, "snapshot")) == root.kid
+
+
+async def test_what_a_dropped_root_signed_is_not_known_any_more(
+    led: LedRing, candidates: Any
+) -> None:
+    candidate = candidates("a")
+    await until(lambda: candidate.told.named("waiting"))
+    assert candidate.leader.known()
+    replica = candidate.follower.replica
+    candidate.follower.replica = replace(replica, roots=TrustRoot.generate().public)
+    assert candidate.leader.known() == []
 
 
 async def test_a_leader_that_knows_nothing_heals_from_a_witness_and_counts_on_from_its_epoch(

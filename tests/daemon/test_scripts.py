@@ -500,3 +500,14 @@ async def test_a_version_too_long_to_be_one_is_not_handed_to_a_leader(
         client.hset(store.layout.keyring, "version", "7" * 1_000_000)
     assert await store.prove("a", 1, "snapshot 1", "p", {}) == Stale("0")
     assert await store.publish("a", "snapshot 0", edition(2)) == Stale("0")
+
+
+async def test_what_an_instance_may_not_have_written_is_not_read(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    """Redis would copy it for the script, and stand still meanwhile."""
+    await store.confirm("huge", '{"role":"sign","epoch":3,"version":7}' + " " * 1000)
+    with any_server.client() as client:
+        client.config_resetstat()
+        assert [(i.id, i.version) for i in await store.instances(TTL)] == [("huge", 0)]
+        assert "cmdstat_hget" not in client.info("commandstats")

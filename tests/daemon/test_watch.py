@@ -1,15 +1,27 @@
 """`ringkeeper watch` and the numbers of the audit, on real servers. Promise 12."""
 
+import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from ringkeeper.clock import SystemClock
+from ringkeeper.configuration import load
 from ringkeeper.layout import Layout
+from ringkeeper.secret_files import read_pinned_roots
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import Event, sign_event
+from ringkeeperd import leader_store
+from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.operator import Operator
+from ringkeeperd.watch import Watch
 from tests.plugins.daemons import Site, clean_environment, eventually
 from tests.plugins.servers import Server
 
@@ -118,3 +130,120 @@ def test_numbers_go_on_after_redis_lost_everything(
     healed = eventually(newest)
     assert healed["event"] == "ring healed"
     assert healed["number"] == before + 1
+
+
+@contextmanager
+def watched(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Iterator[Callable[[], str]]:
+    """What a `watch` that follows has printed so far; it looks at the stream's end often."""
+    monkeypatch.setattr(leader_store, "STREAM_WAIT", 0.3)
+    monkeypatch.chdir(site.folder)
+    configuration = load(site.folder / "config.yaml", {})
+    watch, loop, said = (
+        Watch(last=100, is_followed=True, as_json=False),
+        asyncio.new_event_loop(),
+        [],
+    )
+
+    async def follow() -> None:
+        clock = SystemClock()
+        store = RedisLeaderStore.configured(configuration, "access-token", clock)
+        roots = read_pinned_roots(configuration.trust_root_public)
+        try:
+            await watch.run(Operator(store, roots, clock))
+        finally:
+            await store.close()
+
+    def printed() -> str:
+        said.append(capsys.readouterr().out)
+        return "".join(said)
+
+    task = loop.create_task(follow())
+    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
+    thread.start()
+    try:
+        eventually(printed)
+        yield printed
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        loop.close()
+
+
+def test_a_stream_that_was_begun_anew_is_told_and_read(
+    make_site: Callable[[str], Site],
+    valkey: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    """Its ids may be lower than those that were seen: nobody would hear of a revocation."""
+    site = make_site(valkey.url)
+    site.daemon(init=True)
+    with valkey.client() as client, watched(site, monkeypatch, capsys) as printed:
+        client.execute_command("XSETID", LAYOUT.events, "9999999999999-0")
+        site.done("rotate", "--now", "--reason", "before")
+        eventually(lambda: "reason=before" in printed())
+        client.delete(LAYOUT.events)
+        site.done("rotate", "--now", "--reason", "afterwards")
+        eventually(lambda: "reason=afterwards" in printed())
+        assert printed().count("!! what was newest in the stream was taken away") == 1
+        assert "comes again" not in printed()
+
+
+def test_whoever_watches_is_told_once_that_nothing_can_be_seen_and_goes_on(
+    make_site: Callable[[str], Site],
+    own_server: Callable[..., Server],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    server = own_server()
+    site = make_site(server.url)
+    site.daemon(init=True)
+    with watched(site, monkeypatch, capsys) as printed:
+        with server.client() as client:
+            good = client.hget(LAYOUT.keyring, "snapshot")
+            client.hset(LAYOUT.keyring, "snapshot", "x")
+            eventually(lambda: "!! the ring cannot be read" in printed())
+            client.hset(LAYOUT.keyring, "snapshot", good)
+        site.done("rotate", "--now", "--reason", "readable again")
+        eventually(lambda: "reason=readable again" in printed())
+        tries: list[float] = []
+        events = Operator.events
+
+        def counted(self: Operator, after: str) -> Any:
+            tries.append(time.monotonic())
+            return events(self, after)
+
+        monkeypatch.setattr(Operator, "events", counted)
+        with server.client() as client:
+            client.save()
+        server.kill()
+        eventually(lambda: "; trying again" in printed())
+        eventually(lambda: len(tries) > 2)
+        assert tries[2] - tries[0] > 1.5, "it keeps no core busy"
+        server.start()
+        site.leader()
+        site.done("rotate", "--now", "--reason", "back again")
+        eventually(lambda: "reason=back again" in printed())
+        assert printed().count("the ring cannot be read") == 1
+        assert printed().count("; trying again") == 1
+
+
+def test_a_proof_that_vouches_for_something_else_is_none(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    """It would hide that the newest events are gone, and how old the ring is."""
+    site = make_site(valkey.url)
+    site.daemon(init=True)
+    with valkey.client() as client:
+        former = client.hget(LAYOUT.keyring, "proof")
+        site.done("rotate", "--now", "--reason", "one")
+        site.leader().stop()
+        assert flaws(site) == []
+        for proof in (former, "nonsense"):
+            client.hset(LAYOUT.keyring, "proof", proof)
+            (flaw,) = flaws(site)
+            assert flaw.startswith("no proof of freshness vouches for the ring")
+            doctor = json.loads(site.run("doctor", "--json").stdout)
+            assert '"no proof"' in json.dumps(doctor)

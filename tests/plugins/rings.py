@@ -25,6 +25,7 @@ from ringkeeperd.leader_store import (
     Written,
 )
 from ringkeeperd.minting import Minted, mint, mint_aside
+from ringkeeperd.rewrapping import rewrapped
 from ringkeeperd.rotation import (
     Activate,
     Adopt,
@@ -93,6 +94,17 @@ class LedRing:
             lambda epoch: apply(self.ring, step, now=_CLOCK.now(), epoch=epoch, fresh=fresh.fresh),
             fresh,
             silently=silently,
+        )
+
+    def reseal(self, kek: Kek) -> Ring:
+        """Seal every private half by `kek` instead."""
+        keys = {key.kid: key for key in self.ring.keys}
+        blobs = {k: kek.seal(self.kek.unseal(blob, keys[k])) for k, blob in self.sealed.items()}
+        with self.server.client() as client:
+            client.hset(self.layout.sealed, mapping=blobs)
+        self.sealed, self.kek = blobs, kek
+        return self._publish(
+            lambda epoch: rewrapped(self.ring, kek=kek.kid, epoch=epoch), None, silently=False
         )
 
     def revoke(self, kid: str, *, silently: bool = False) -> Ring:

@@ -29,9 +29,9 @@ local live = redis.call('ZRANGE', KEYS[2], now - window, '+inf', 'BYSCORE', 'LIM
     'WITHSCORES')
 local answer = {now}
 for i = 1, #live, 2 do
-    local record = redis.call('HGET', KEYS[1], live[i]) or ''
+    local is_short = redis.call('HSTRLEN', KEYS[1], live[i]) <= 1000
     answer[#answer + 1] = string.sub(live[i], 1, 200)
     answer[#answer + 1] = live[i + 1]
-    answer[#answer + 1] = #record > 1000 and '' or record
+    answer[#answer + 1] = is_short and redis.call('HGET', KEYS[1], live[i]) or ''
 end
 return answer

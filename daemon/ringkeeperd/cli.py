@@ -218,8 +218,8 @@ def _add_secrets_and_audit(command: Callable[..., argparse.ArgumentParser]) -> N
     how.add_argument(
         "--now",
         action="store_true",
-        help="even though a live instance lacks the new secrets: it signs, or learns of new "
-        "keys, no more until it has them",
+        help="even though a live instance lacks the new secrets: without the KEK it stops signing "
+        "after a turn or two, without the root it hears of nothing new, until it has them",
     )
     rewrapping.add_argument("--reason", default="", help="for the audit")
     _add_patience(rewrapping)

@@ -90,6 +90,13 @@ def drop_former(
         raise RequestRefused(f"nothing is dropped: {problems[0]}")
     kek, root = held(configuration)
     pinned = read_pinned_roots(configuration.trust_root_public)
+    # A fresh root is put in front, public half first: so this host has but half of a change.
+    if pinned.kid not in root.kids:
+        raise RequestRefused(
+            f"nothing is dropped: {configuration.trust_root_public} has the root {pinned.kid} in "
+            f"front, which {configuration.trust_root} does not have: a change of root is under "
+            "way; copy that file here, too, and let ringkeeper rewrap do the change"
+        )
     written: list[Path] = []
     if len(kek.kids) > 1 and isinstance(configuration.kek, Path):
         amend(configuration.kek, kek.only(kek.kid).secret_jwk())

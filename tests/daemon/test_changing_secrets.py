@@ -227,6 +227,23 @@ def test_the_ring_does_not_move_while_a_live_instance_could_not_follow(
         assert "nothing is dropped" in site.refused("rewrap", "--drop-former")
 
 
+def test_a_root_that_is_to_come_is_not_dropped(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    """A host that was given the public half alone: there, the present root is the private one."""
+    site = make_site(valkey.url)
+    site.daemon(init=True)
+    root = site.folder / "root.jwk"
+    shutil.copy(root, site.folder / "former.jwk")
+    site.done("init", "--new-root")
+    fresh, former = read_root(root).kids
+    shutil.copy(site.folder / "former.jwk", root)
+    told = site.refused("rewrap", "--drop-former")
+    assert f"has the root {fresh} in front" in told
+    assert "a change of root is under way" in told
+    assert read_pinned_roots(site.folder / "root.pub.jwk").kids == (fresh, former)
+
+
 def test_a_leader_that_has_just_begun_does_not_move_the_ring(
     make_site: Callable[[str], Site], valkey: Server
 ) -> None:

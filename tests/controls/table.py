@@ -441,7 +441,7 @@ CONTROLS: Final = (
     _without("no number twice", (_TRAIL, "if last and event.number <= last:", "if False:")),
     _without(
         "events counted by each proof",
-        (_TRAIL, "if proof is None or proof.events <= self.last:", "if True:"),
+        (_TRAIL, "if proof.events <= self.last:", "if True:"),
     ),
     # --- the transport ---------------------------------------------------------------------------
     _without(
@@ -479,7 +479,7 @@ CONTROLS: Final = (
     _without("lengths before values", (f"{_CLIENT}/store.py", "if length > most", "if False")),
     _without(
         "sealed keys put back",
-        (_LOADING, "if others and not self._opens(blob, keys[kid]):", "if False:"),
+        (_LOADING, "if others and not self._opens(blob, keys[kid], sealed_by):", "if False:"),
     ),
     # --- what bites one day ----------------------------------------------------------------------
     _without(

@@ -548,6 +548,8 @@ class Follower:
         if held is None:
             return
         keeps_all = self._loses is not None
+        # Of now: a version that comes meanwhile was not made ready by this.
+        edition = (held.ring.epoch, held.ring.version)
         fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all)
         if fetched.sealed or fetched.opened:
             self.replica = self.replica.with_keys(fetched.sealed, fetched.opened)
@@ -558,7 +560,7 @@ class Follower:
         if self._kek is None or signer is None or signer.kid in held.signing:
             self.ready.set()  # to verify, and to sign: what signs later has time
         if not fetched.broken:
-            self._usable = (held.ring.epoch, held.ring.version)
+            self._usable = edition
         # Who cannot use this version is heard of all the same, so that it is waited for, and named.
         await self._confirm(self._usable)
         if fetched.broken:

@@ -166,7 +166,7 @@ class Daemon:
     async def _look_at_redis(self) -> None:
         """Look now and then at what would lose keys one day, and tell of it once (`doctor`)."""
         while self.configuration.lead:
-            with suppress(RedisUnavailable):
+            with suppress(RedisUnavailable, SecretError):
                 facts = await server_facts(self.configuration, is_brief=True)
                 found = examine_server(facts, self.configuration.rings[0].policy)
                 bad = [finding for finding in found if finding.level is Level.FAIL]

@@ -499,3 +499,26 @@ async def test_who_lacks_the_kek_that_a_ring_was_sealed_with_anew_confirms_it_no
         assert following.replica.version == 2
         assert led.signer.kid in following.replica.loaded().signing
         assert confirmed_by(led) == [1]
+
+
+async def test_a_version_that_comes_during_a_fetch_is_not_confirmed_by_it(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its standby was not opened: the leader would let a key sign that this process lacks."""
+    goes_on, began, sealed = asyncio.Event(), asyncio.Event(), RedisStore.sealed
+
+    async def slow(self: RedisStore, kids: Any) -> dict[str, str]:
+        found = await sealed(self, kids)
+        began.set()
+        await goes_on.wait()
+        return found
+
+    monkeypatch.setattr(RedisStore, "sealed", slow)
+    app = {"instance": "app", "role": "sign", "kek": led.kek}
+    async with following_alone(led, **app) as following:
+        await began.wait()
+        led.turn(kek=Kek.generate())
+        await eventually_async(lambda: following.replica.version == 2)
+        goes_on.set()
+        await eventually_async(lambda: isinstance(following.trouble, SealBroken))
+        assert confirmed_by(led) == [1]

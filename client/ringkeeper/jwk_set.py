@@ -6,6 +6,7 @@ is in use, a ring says (`ringkeeper rewrap`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from ringkeeper.errors import SecretError
@@ -57,7 +58,7 @@ class JwkSet(Generic[K]):
         return f"<{type(self).__name__} {', '.join(self._keys)}>"
 
 
-class SecretJwkSet(JwkSet[K]):
+class SecretJwkSet(JwkSet[K], ABC):
     """The same of secrets: no way of showing it shows one."""
 
     __slots__ = ()
@@ -88,9 +89,9 @@ class SecretJwkSet(JwkSet[K]):
         return cls(dict(keys))
 
     @classmethod
+    @abstractmethod
     def _import(cls, jwk: object) -> tuple[str, K]:
         """The key that one JWK holds, and its id; raises SecretError."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, secret>"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+_CANCEL_AGAIN: Final = 1.5
+"""Seconds; longer than anything that is stopped takes to say goodbye, over a slow network, too."""
 
 
 async def first_of(*work: Coroutine[Any, Any, None]) -> None:
@@ -20,6 +23,6 @@ async def first_of(*work: Coroutine[Any, Any, None]) -> None:
         while pending := [task for task in tasks if not task.done()]:
             for task in pending:
                 task.cancel()
-            await asyncio.wait(pending, timeout=0.2)
+            await asyncio.wait(pending, timeout=_CANCEL_AGAIN)
     for task in done:
         task.result()

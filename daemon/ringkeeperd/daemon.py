@@ -194,9 +194,9 @@ class Daemon:
                 self.metrics.config_reloads.labels("failure").inc()
                 self.log.error("secrets rejected", error=str(error))  # noqa: TRY400
             return
+        self.secrets_rejected = ""  # also where the very file came back that is in use
         if own is None:
             return
-        self.secrets_rejected = ""
         self.metrics.config_reloads.labels("success").inc()
         for service in self.services.values():
             await service.change_secrets(own)

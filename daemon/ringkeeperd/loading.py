@@ -89,7 +89,8 @@ class Loading:
             raise LeaseLost("redis counts epochs from further back; leading anew, above the ring's")
         self._wait_for_lost(diagnosis)
         self._check_seals(diagnosis, term.sealed)
-        signed_by = self._root_of_newest([stored.snapshot, *(each.snapshot for each in shown)])
+        snapshots = [stored.snapshot, *(each.snapshot for each in shown)]
+        signed_by = self._root_of_newest(snapshots, diagnosis.ring.id)
         takes_over = await self._takes_over(signed_by, diagnosis.ring)
         proofs = [stored.proof, *(testimony.proof for testimony in shown)]
         await self._count_events(diagnosis.ring.id, proofs)
@@ -135,17 +136,16 @@ class Loading:
                     opening[kid] = blob
         return witness._replace(sealed=opening)
 
-    def _root_of_newest(self, snapshots: Iterable[str]) -> str:
-        """The root that signed the newest of `snapshots`, of which one at least is this ring's.
+    def _root_of_newest(self, snapshots: Iterable[str], ring_id: str) -> str:
+        """The root that signed the newest of `snapshots` that are this ring's; one at least is.
 
         An older one that somebody put back would take the ring back to a former root.
         """
-        replica = self._leader.follower.replica
         signed: list[tuple[tuple[int, int], str]] = []
         for snapshot in filter(None, snapshots):
             with suppress(DocumentError):
-                ring = open_snapshot(snapshot, replica.roots)
-                if ring.name == replica.name:
+                ring = open_snapshot(snapshot, self._leader.follower.replica.roots)
+                if ring.id == ring_id:
                     signed.append((_edition(ring), root_of(snapshot)))
         return max(signed)[1]
 

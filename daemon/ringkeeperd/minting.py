@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ringkeeper.algorithms import PrivateKey
 from ringkeeperd.rotation import FreshKey
@@ -12,6 +13,10 @@ from ringkeeperd.rotation import FreshKey
 if TYPE_CHECKING:
     from ringkeeper.sealing import Kek
     from ringkeeperd.rotation import KeyWanted
+
+
+_ASIDE: Final = ThreadPoolExecutor(1, thread_name_prefix="minting")
+"""A thread that nothing else uses: a disk that hangs holds up those that read and write files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +41,4 @@ def mint(wanted: KeyWanted, kek: Kek) -> Minted:
 
 async def mint_aside(wanted: KeyWanted, kek: Kek) -> Minted:
     """As `mint`, on a thread: the lease is renewed meanwhile."""
-    return await asyncio.to_thread(mint, wanted, kek)
+    return await asyncio.get_running_loop().run_in_executor(_ASIDE, mint, wanted, kek)

@@ -172,7 +172,8 @@ class _Telling:
 
     def not_leading(self, why: str) -> None:
         if why == ANOTHER_LEADS:
-            self._is_free_of_trouble()
+            # What kept us from leading may keep that one, too: then it is told once, not each time.
+            self.failing, self.state.trouble = "", ""
             if not self.is_standing_by and not self.state.is_leading:
                 self.log.info("standing by", ring=self.ring, why=why)
         elif self.state.is_leading:

@@ -227,6 +227,34 @@ def test_the_ring_does_not_move_while_a_live_instance_could_not_follow(
         assert "nothing is dropped" in site.refused("rewrap", "--drop-former")
 
 
+def test_a_redis_that_went_back_behind_a_change_of_root_is_healed_once_told_so(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    """As docs/secrets.md says: what a dropped root signed is overwritten by nobody."""
+    site = make_site(valkey.url)
+    daemon = site.daemon(init=True)
+    eventually(daemon.leads)
+    with valkey.client() as client:
+        former = client.hgetall(LAYOUT.keyring)
+        site.done("init", "--new-root")
+        root = read_root(site.folder / "root.jwk").kid
+        daemon.signal(signal.SIGHUP)
+        rewrapped(site)
+        site.done("rewrap", "--drop-former")
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: len(daemon.events("secrets taken up")) == 2)
+        version = site.status()["version"]
+        client.hset(LAYOUT.keyring, mapping=former)
+        daemon.kill()
+        site.daemons.append(daemon := daemon.again())
+        eventually(lambda: daemon.events("cannot lead"), within=20)
+        assert client.hgetall(LAYOUT.keyring) == former
+        client.hdel(LAYOUT.keyring, "snapshot")
+        eventually(daemon.leads, within=20)
+        assert root_of(client.hget(LAYOUT.keyring, "snapshot")) == root
+        assert site.status()["version"] == version + 1
+
+
 def test_a_root_that_is_to_come_is_not_dropped(
     make_site: Callable[[str], Site], valkey: Server
 ) -> None:
@@ -334,6 +362,12 @@ def test_secrets_that_cannot_be_used_are_told_and_the_former_stay_in_use(
         daemon.signal(signal.SIGHUP)
         eventually(lambda: daemon.events("secrets taken up"))
         assert b"secrets" not in daemon.get("/readyz")[2]
+        kek.rename(site.folder / "away.jwk")
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: b"secrets" in daemon.get("/readyz")[2])
+        (site.folder / "away.jwk").rename(kek)  # the very same file: nothing is new, all is well
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: b"secrets" not in daemon.get("/readyz")[2])
 
 
 def test_kubernetes_swaps_a_secret_by_a_link(

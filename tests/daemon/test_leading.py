@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from ringkeeper import policy
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import ClocksApart, RedisUnavailable, RequestRefused, RingLed
 from ringkeeper.follower import Follower
-from ringkeeper.ring import KeyState, Ring
+from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
 from ringkeeper.trust import TrustRoot, root_of
@@ -35,7 +36,7 @@ from ringkeeperd.founding import found
 from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint_aside
-from ringkeeperd.rotation import Instance, WaitUntil
+from ringkeeperd.rotation import Instance, KeyWanted, WaitUntil
 from tests.plugins import rings
 from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
@@ -912,3 +913,17 @@ async def test_a_leader_in_a_frozen_server_says_that_it_leads_no_more_before_its
     took = time.monotonic() - began
     server.resume()
     assert took < TTL.total_seconds()
+
+
+async def test_a_key_is_made_while_a_disk_hangs(led: LedRing) -> None:
+    """Files are read and written on threads, of which there are few: all of them may hang."""
+    hangs = threading.Event()
+    loop = asyncio.get_running_loop()
+    hung = [loop.run_in_executor(None, hangs.wait) for _ in range(64)]
+    try:
+        async with asyncio.timeout(5):
+            made = await mint_aside(KeyWanted(KeyKind.DYNAMIC, "EdDSA"), led.kek)
+        assert made.sealed
+    finally:
+        hangs.set()
+        await asyncio.gather(*hung)

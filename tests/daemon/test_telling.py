@@ -1,15 +1,19 @@
 """What a daemon tells of leading: each thing once, in few words (promise 12)."""
 
+import asyncio
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import ClocksApart, RingMissing
+from ringkeeper.configuration import load
+from ringkeeper.errors import ClocksApart, RingMissing, SealBroken, SecretError
+from ringkeeperd import daemon as daemon_module
 from ringkeeperd.leader import ANOTHER_LEADS
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.rotation import WaitUntil
@@ -57,6 +61,14 @@ def test_who_was_kept_from_leading_and_stands_by_tells_both_once() -> None:
     assert daemon.events() == ["leading is troubled", "standing by"]
 
 
+def test_two_that_cannot_lead_and_meet_one_anothers_lease_tell_it_once() -> None:
+    daemon = Daemon()
+    for _ in range(9):
+        daemon.telling.cannot_lead(SealBroken("sealed by another KEK"))
+        daemon.telling.not_leading(ANOTHER_LEADS)
+    assert daemon.events().count("cannot lead") == 1
+
+
 @pytest.mark.parametrize("count", [20, 20_000])
 def test_a_log_line_names_a_few_instances_and_counts_the_others(count: int) -> None:
     daemon = Daemon()
@@ -68,3 +80,27 @@ def test_a_log_line_names_a_few_instances_and_counts_the_others(count: int) -> N
         named = line.get("awaiting") or line["instances"]
         assert named[:20] == list(names[:20])
         assert named[20:] == ([] if count == 20 else ["and 19980 more"])
+
+
+async def test_a_look_at_redis_that_cannot_be_taken_ends_no_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a pair for TLS was replaced so far: that is told elsewhere, and passes."""
+    looks: list[bool] = []
+
+    async def facts(*_: object, **__: object) -> None:
+        looks.append(True)
+        raise SecretError("ca.pem: the CA file cannot be read; name another")
+
+    monkeypatch.setattr(daemon_module, "server_facts", facts)
+    monkeypatch.setattr(daemon_module, "_LOOK_AT_REDIS_EVERY", 0.01)
+    (tmp_path / "config.yaml").write_text("redis: {url: redis://127.0.0.1}\n")
+    looking = daemon_module.Daemon(
+        load(tmp_path / "config.yaml", {}), structlog.get_logger()
+    )._look_at_redis()
+    task = asyncio.create_task(looking)
+    async with asyncio.timeout(5):
+        while len(looks) < 3 and not task.done():
+            await asyncio.sleep(0.01)
+    assert not task.done()
+    task.cancel()

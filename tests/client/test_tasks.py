@@ -1,0 +1,44 @@
+"""Several things at once, that begin and end together."""
+
+import asyncio
+
+import pytest
+
+from ringkeeper import tasks
+from ringkeeper.tasks import first_of
+
+
+async def test_who_is_stopped_has_the_time_to_say_goodbye() -> None:
+    """To a Redis that is far away, too: else a lease is kept, and an instance waited for."""
+    said: list[str] = []
+
+    async def lead() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.5)  # as a round trip or two
+            said.append("goodbye")
+
+    await first_of(lead(), asyncio.sleep(0))
+    assert said == ["goodbye"]
+
+
+async def test_a_cancellation_that_is_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_CANCEL_AGAIN", 0.02)
+
+    async def takes_it_for_a_time_out() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        await first_of(takes_it_for_a_time_out(), asyncio.sleep(0))
+
+
+async def test_all_end_as_the_first_one_did() -> None:
+    async def fails() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await first_of(fails(), asyncio.sleep(60))

@@ -11,7 +11,7 @@ import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from redis import exceptions
 
@@ -130,6 +130,14 @@ class Entry:
     document: str
 
 
+class RollCall(NamedTuple):
+    """Who was heard of, by the table of instances."""
+
+    instances: tuple[Instance, ...]
+    is_whole: bool
+    """Whether the table is the one that the same leader saw before."""
+
+
 class EntryStream(Protocol):
     """Waits for what comes into a stream, on a connection of its own."""
 
@@ -171,6 +179,10 @@ class LeaderStore(Store, Protocol):
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
         """Who was heard of within `window`."""
+        ...
+
+    async def roll_call(self, owner: str, window: timedelta) -> RollCall:
+        """As `instances`, and whether the table was lost since `owner` last asked."""
         ...
 
     def requests(self) -> AbstractAsyncContextManager[EntryStream]:
@@ -307,11 +319,15 @@ class RedisLeaderStore(RedisStore):
 
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
         """Who was heard of within `window`."""
+        return (await self.roll_call("", window)).instances
+
+    async def roll_call(self, owner: str, window: timedelta) -> RollCall:
+        """As `instances`, and whether the table was lost since `owner` last asked."""
         keys = [self.layout.instances, self.layout.seen]
         with speaking(self.where, "reading the instances"):
-            _, *flat = await self._instances(keys=keys, args=[to_ms(window)])
+            is_marked, *flat = await self._instances(keys=keys, args=[to_ms(window), owner])
         rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return tuple(_instance(*row) for row in rows)
+        return RollCall(tuple(_instance(*row) for row in rows), is_whole=bool(is_marked))
 
     @asynccontextmanager
     async def requests(self) -> AsyncIterator[EntryStream]:

@@ -75,7 +75,6 @@ class Term:
         self._redis_was_at = asked_at
         self._is_ours_from(asked_at, acquired.redis_now)
         self._trusted_from: datetime | None = None
-        self._had_instances = False
         self.sealed: dict[str, str] = {}
         """The sealed private keys in Redis, as they were when they were last judged or written."""
         self.root = leader.root
@@ -169,10 +168,10 @@ class Term:
                 await asyncio.sleep(_RETRY_AFTER)
 
     async def _step(self) -> None:
-        instances = await self.store.instances(self.ring.policy.liveness_window)
-        if self._had_instances and not instances:
-            self._trusted_from = None  # the table was lost: we ourselves would be in it
-        self._had_instances = bool(instances)
+        window = self.ring.policy.liveness_window
+        instances, is_whole = await self.store.roll_call(self.owner, window)
+        if not is_whole:
+            self._trusted_from = None
         confirmed = Confirmations(instances, self.trusts_from())
         step = next_step(
             self.ring,
@@ -189,7 +188,7 @@ class Term:
         await self.leader.rest(self._sleep_for(step))
 
     def trusts_from(self) -> datetime:
-        """The table of instances is trusted one liveness window after this term began."""
+        """The table of instances is trusted one liveness window after the term, or it, began."""
         if self._trusted_from is None:
             self._trusted_from = self.now() + self.ring.policy.liveness_window
         return self._trusted_from

@@ -246,7 +246,8 @@ async def leads(store: RedisLeaderStore) -> None:
     assert await store.prove("me", 1, "t", "p", {}) == Written(has_witness=True)
     await store.prove("me", 1, "t", "p", {"kid": "blob"})
     await store.heard("me", "{}")
-    await store.instances(TTL)
+    await store.roll_call("me", TTL)
+    assert (await store.roll_call("me", TTL)).is_whole
     async with store.requests() as requests:
         (asked,) = await requests.next()
     assert await store.answer("me", asked, "answer") == Written()

@@ -285,13 +285,13 @@ async def test_a_clock_that_is_stepped_between_two_looks_at_redis_removes_and_ad
 async def test_what_nobody_thought_of_ends_a_term_and_not_the_daemon(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instances = RedisLeaderStore.instances
+    roll_call = RedisLeaderStore.roll_call
 
-    async def once(self: RedisLeaderStore, window: timedelta) -> Any:
-        monkeypatch.setattr(RedisLeaderStore, "instances", instances)
+    async def once(self: RedisLeaderStore, owner: str, window: timedelta) -> Any:
+        monkeypatch.setattr(RedisLeaderStore, "roll_call", roll_call)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(RedisLeaderStore, "instances", once)
+    monkeypatch.setattr(RedisLeaderStore, "roll_call", once)
     candidate = candidates("a")
     await until(lambda: len(candidate.told.named("leading")) >= 2)
     assert [type(error) for error in candidate.told.named("broken")] == [ZeroDivisionError]
@@ -448,6 +448,12 @@ async def test_a_new_leader_activates_nothing_before_every_live_instance_had_tim
     assert candidate.told.named("changed") == []
 
 
+def sees_an_instance(candidate: Candidate) -> bool:
+    """Whether it was among those that were heard of, when it was made to look."""
+    candidate.leader.wake.set()
+    return bool(candidate.told.instances)
+
+
 async def test_a_leader_whose_table_of_instances_is_lost_hears_of_every_live_instance_again(
     valkey: Server, make_ring: Any, candidates_of: Any
 ) -> None:
@@ -455,12 +461,7 @@ async def test_a_leader_whose_table_of_instances_is_lost_hears_of_every_live_ins
     led = make_ring(valkey, poll_interval=timedelta(seconds=10))
     clock = ShiftedClock()
     candidate = candidates_of(led)("a", clock)
-
-    def sees_an_instance() -> bool:
-        candidate.leader.wake.set()
-        return bool(candidate.told.instances)
-
-    await until(sees_an_instance)
+    await until(lambda: sees_an_instance(candidate))
     clock.by = led.policy.liveness_window + timedelta(seconds=1)
     with led.server.client() as client:
         client.delete(led.layout.instances, led.layout.seen)
@@ -655,6 +656,37 @@ def lose_all(led: LedRing, testimony: Shown) -> None:
     with led.server.client() as client:
         client.flushall()
         client.set(led.layout.witness, testimony.encode())
+
+
+@pytest.mark.parametrize("lost", ["instances", "seen"])
+async def test_a_lost_table_that_others_are_in_again_is_noticed_all_the_same(
+    valkey: Server, make_ring: Any, candidates_of: Any, lost: str
+) -> None:
+    """One who confirmed nothing was waited for: it is no reason to pass over it that it is gone."""
+    led = make_ring(valkey, poll_interval=timedelta(seconds=10))
+    clock = ShiftedClock()
+    candidate = candidates_of(led)("a", clock)
+    await until(lambda: sees_an_instance(candidate))
+    clock.by = led.policy.liveness_window + timedelta(seconds=1)
+    await candidate.store.confirm("stuck", '{"role":"sign","epoch":0,"version":0}')
+    await candidate.store.ask(request(led, Command.ROTATE))
+
+    def awaits_the_stuck_one() -> bool:
+        candidate.leader.wake.set()
+        return bool(candidate.told.named("waiting")[-1].awaiting == ("stuck",))
+
+    await until(awaits_the_stuck_one)
+    with led.server.client() as client:
+        client.delete(getattr(led.layout, lost))
+    ring = held(candidate)
+    other = f'{{"role":"sign","epoch":{ring.epoch},"version":{ring.version}}}'
+    await candidate.store.confirm("other", other)
+    candidate.leader.wake.set()
+    await until(lambda: candidate.told.named("waiting")[-1].awaiting != ("stuck",))
+    assert (
+        candidate.told.named("waiting")[-1].why == "a new leader first hears of every live instance"
+    )
+    assert held(candidate).signer == ring.signer
 
 
 @pytest.mark.usefixtures("tries_again_soon")

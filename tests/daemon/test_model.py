@@ -162,6 +162,18 @@ class Agreement(RuleBasedStateMachine):
         self.do(self.store.confirm(name, record))
         self.compare()
 
+    @rule(owner=st.sampled_from(["a", "b"]))
+    def call_the_roll(self, owner: str) -> None:
+        real = self.do(self.store.roll_call(owner, WINDOW))
+        assert real.is_whole == self.model.roll_call(owner, WINDOW).is_whole
+        self.compare()
+
+    @rule()
+    def lose_the_instances(self) -> None:
+        self.model.data.instances, self.model.data.mark = {}, ""
+        self.client.delete(self.store.layout.instances, self.store.layout.seen)
+        self.compare()
+
     @rule(name=st.sampled_from(["i1", "i2"]))
     def forget(self, name: str) -> None:
         self.model.data.instances.pop(name, None)

@@ -27,6 +27,7 @@ from ringkeeperd.leader_store import (
     Fenced,
     HeldByAnother,
     Outcome,
+    RollCall,
     Stale,
     Written,
 )
@@ -52,6 +53,7 @@ class Data:
     events: list[str] = field(default_factory=list)
     requests: dict[str, str] = field(default_factory=dict)
     instances: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    mark: str = ""
     witness: str = ""
 
 
@@ -212,6 +214,11 @@ class SimRedis:
             for name, (record, seen) in self.data.instances.items()
             if now - seen <= window and (fields := json.loads(record))
         )
+
+    def roll_call(self, owner: str, window: timedelta) -> RollCall:
+        """As instances.lua with a leader's mark."""
+        is_whole, self.data.mark = self.data.mark == owner, owner
+        return RollCall(self.live(window), is_whole)
 
     def ask(self, document: str) -> None:
         """An operator's request goes into the stream."""
@@ -438,6 +445,10 @@ class SimStore:
     async def instances(self, window: timedelta) -> tuple[Instance, ...]:
         """As `LeaderStore.instances`."""
         return await self.link.call(lambda: self.redis.live(window))
+
+    async def roll_call(self, owner: str, window: timedelta) -> RollCall:
+        """As `LeaderStore.roll_call`."""
+        return await self.link.call(lambda: self.redis.roll_call(owner, window))
 
     @asynccontextmanager
     async def requests(self) -> AsyncIterator[SimStore]:

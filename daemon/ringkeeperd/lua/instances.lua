@@ -3,7 +3,11 @@
 -- KEYS[1] instances (hash)    instance id -> what it confirmed
 -- KEYS[2] seen (sorted set)   instance id -> last heard of, ms
 -- ARGV[1] liveness window, ms
--- Returns {now in ms, id, last heard of, what it confirmed, id, ...}. Idempotent.
+-- ARGV[2] a leader's mark, empty for who only looks
+-- Returns {whether the mark was there, id, last heard of, what it confirmed, id, ...}. Idempotent.
+--
+-- The mark is a row of no instance, with an empty id. Where it is gone, the table was lost since the
+-- leader last looked, and whoever is not in it again yet may be alive.
 --
 -- Anyone who may write to Redis may write here: so rows and their length are limited, and a key that
 -- is no such table is dropped. It is not the truth: whoever lives is in it again at its next poll.
@@ -27,11 +31,22 @@ forget('-inf', now - 10 * window)
 forget(now + 864e5, '+inf')  -- Redis' own clock wrote none of these
 local live = redis.call('ZRANGE', KEYS[2], now - window, '+inf', 'BYSCORE', 'LIMIT', 0, 20000,
     'WITHSCORES')
-local answer = {now}
+local answer = {0}
+local is_marked = false
 for i = 1, #live, 2 do
     local is_short = redis.call('HSTRLEN', KEYS[1], live[i]) <= 1000
-    answer[#answer + 1] = string.sub(live[i], 1, 200)
-    answer[#answer + 1] = live[i + 1]
-    answer[#answer + 1] = is_short and redis.call('HGET', KEYS[1], live[i]) or ''
+    local record = is_short and redis.call('HGET', KEYS[1], live[i]) or ''
+    if live[i] == '' then
+        is_marked = record == ARGV[2]
+    else
+        answer[#answer + 1] = string.sub(live[i], 1, 200)
+        answer[#answer + 1] = live[i + 1]
+        answer[#answer + 1] = record
+    end
+end
+if ARGV[2] ~= '' then
+    answer[1] = is_marked and 1 or 0
+    redis.call('HSET', KEYS[1], '', ARGV[2])
+    redis.call('ZADD', KEYS[2], now + 8e7, '')  -- for most of a day: a leader may not look for long
 end
 return answer

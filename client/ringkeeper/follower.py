@@ -431,6 +431,8 @@ class Follower:
         if former.held is None or replica.held.digest != former.held.digest:
             self._unknown.clear()
             self._wanted.set()
+            if not replica.misfit(self._kek):
+                self._is_well("using its secrets")
             self._look_back(known, replica.held)
         self._to_keep.set()
         self._on_change(replica)
@@ -495,7 +497,16 @@ class Follower:
         self._kek = kek
         self._confirmed = None
         await self.refresh()  # what was refused may be good now
+        self._judge_secrets()
         self._wanted.set()
+
+    def _judge_secrets(self) -> None:
+        """Tell at once if these secrets are not the ring's: what is held may last for a while."""
+        misfit = self.replica.misfit(self._kek)
+        if misfit:
+            self._is_troubled("using its secrets", SecretError(misfit))
+        else:
+            self._is_well("using its secrets")
 
     # --- making ready: private halves, then the confirmation -------------------------------------
 

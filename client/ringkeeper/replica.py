@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from ringkeeper.ring import Ring
+    from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots
 
 
@@ -120,6 +121,21 @@ class Replica:
         nothing beside what a trusted root signed. Until that is heard, it is better than nothing.
         """
         return self.held is not None and root_of(self.held.snapshot) not in self.roots.kids
+
+    def misfit(self, kek: Kek | None) -> str:
+        """Why these roots, or that `kek`, are not what the ring uses; empty where they are."""
+        held = self.held
+        if held and self.is_disowned:
+            return (
+                f"the ring is signed by the root {root_of(held.snapshot)}, and pinned here is "
+                f"{', '.join(self.roots.kids)}; pin both until ringkeeper rewrap is done"
+            )
+        if held and kek and held.ring.kek not in ("", *kek.kids):
+            return (
+                f"the ring is sealed by the KEK {held.ring.kek}, and this process has "
+                f"{', '.join(kek.kids)}; give it the file that holds both"
+            )
+        return ""
 
     def offer(self, snapshot: str, proof: str, now: datetime) -> Replica:
         """This replica after it was shown a snapshot and, perhaps empty, a proof.

@@ -39,6 +39,21 @@ def read_pinned_roots(path: Path) -> PinnedRoots:
     return _read(path, "public trust root", _public_alone, is_secret=False)
 
 
+def read_pair(private: Path, public: Path) -> tuple[TrustRoot, PinnedRoots]:
+    """The trust root in the file `private`, and the roots pinned in `public`, which include it.
+
+    Raises:
+        SecretError: one of them cannot be used, or they do not belong together.
+    """
+    pinned, root = read_pinned_roots(public), read_root(private)
+    if not set(root.kids) <= set(pinned.kids):
+        raise SecretError(
+            f"{private}: is not the private half of {public}; give both files of the pair that "
+            "belongs together"
+        )
+    return root, pinned
+
+
 def read_kek(path: Path) -> Kek:
     """The key-encryption keys."""
     return _read(path, "KEK", Kek.from_secret_jwk, is_secret=True)

@@ -376,6 +376,10 @@ def _forget_frames(error: BaseException | None) -> None:
 
 
 _WIDEN: Final = "widen this user's ACL: docs/redis.md has what each needs"
+_PERHAPS_TLS: Final = (
+    "is Redis up and reachable? where it speaks TLS, write rediss://, and where it asks for a "
+    "client certificate, give redis.tls.cert_file one"
+)
 # What Redis' own words begin with or hold, and what to do about it.
 _REMEDIES: Final = (
     *REMEDIES,
@@ -396,8 +400,8 @@ _REMEDIES: Final = (
     ("No master found", "are the Sentinels reachable, and is that what they call the primary?"),
     ("cluster mode disabled", "that is no Cluster: give redis.url redis:// instead"),
     ("MOVED", "that is a Cluster: give redis.url redis+cluster:// instead"),
-    ("reset by peer", "is Redis up and reachable? where it speaks TLS, write rediss://"),
-    ("closed by server", "is Redis up and reachable? where it speaks TLS, write rediss://"),
+    ("reset by peer", _PERHAPS_TLS),
+    ("closed by server", _PERHAPS_TLS),
     ("CLUSTERDOWN", "a part of the Cluster is down; it goes on when that is back"),
 )
 

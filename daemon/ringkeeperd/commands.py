@@ -252,12 +252,13 @@ def jwks(parsed: argparse.Namespace) -> int:
 
 def rotate(parsed: argparse.Namespace) -> int:
     """Let the next key sign."""
-    from ringkeeper.secret_files import read_root  # noqa: PLC0415
+    from ringkeeper.secret_files import read_pair  # noqa: PLC0415
     from ringkeeper.wire import Command  # noqa: PLC0415
     from ringkeeperd.operator import outlook  # noqa: PLC0415
     from ringkeeperd.rotation import activation_at  # noqa: PLC0415
 
-    root = read_root(_configuration(parsed).trust_root)
+    configuration = _configuration(parsed)
+    root, _ = read_pair(configuration.trust_root, configuration.trust_root_public)
     command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
     patience = timedelta(seconds=parsed.answer_within)
 
@@ -299,11 +300,11 @@ async def _wait_for_turn(operator: Operator, former: str, at: datetime) -> int:
 
 def revoke(parsed: argparse.Namespace) -> int:
     """Refuse a key's tokens."""
-    from ringkeeper.secret_files import read_root  # noqa: PLC0415
+    from ringkeeper.secret_files import read_pair  # noqa: PLC0415
     from ringkeeper.wire import Command  # noqa: PLC0415
 
-    root = read_root(_configuration(parsed).trust_root)
-
+    configuration = _configuration(parsed)
+    root, _ = read_pair(configuration.trust_root, configuration.trust_root_public)
     patience = timedelta(seconds=parsed.answer_within)
 
     async def refuse(operator: Operator) -> int:
@@ -391,7 +392,7 @@ def token_sign(parsed: argparse.Namespace) -> int:
     if not isinstance(claims, dict):
         raise RequestRefused("""--claims is not a JSON object; write e.g. '{"sub":"alice"}'""")
     lifetime = timedelta(seconds=parsed.lifetime) if parsed.lifetime is not None else None
-    with _keyring(parsed) as ring:
+    with _keyring(parsed, signs=True) as ring:
         print(ring.sign(claims, lifetime=lifetime))
     return 0
 
@@ -399,13 +400,13 @@ def token_sign(parsed: argparse.Namespace) -> int:
 def token_verify(parsed: argparse.Namespace) -> int:
     """Verify a token."""
     token = sys.stdin.read().strip() if parsed.token == "-" else parsed.token  # noqa: S105
-    with _keyring(parsed) as ring:
+    with _keyring(parsed, signs=False) as ring:
         claims = ring.verify(token, audience=parsed.audience, issuer=parsed.issuer)
     print(json.dumps(claims))
     return 0
 
 
-def _keyring(parsed: argparse.Namespace) -> ringkeeper.Keyring:
+def _keyring(parsed: argparse.Namespace, *, signs: bool) -> ringkeeper.Keyring:
     from ringkeeper.connection import Connection  # noqa: PLC0415
 
     configuration = _configuration(parsed)
@@ -413,7 +414,7 @@ def _keyring(parsed: argparse.Namespace) -> ringkeeper.Keyring:
         configuration.redis_url,
         name=configuration.ring(parsed.ring).name,
         trust_root=configuration.trust_root_public,
-        kek=configuration.kek if configuration.kek.exists() else None,
+        kek=configuration.kek if signs and configuration.kek.exists() else None,
         password=configuration.redis_password,
         tls=configuration.redis_tls,
     )

@@ -29,7 +29,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_pinned_roots, read_root
+from ringkeeper.secret_files import create, read_pair, read_pinned_roots, read_root
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
@@ -308,16 +308,10 @@ def read_secrets(configuration: Configuration) -> Secrets:
     Raises:
         SecretError: a file that it needs and cannot use.
     """
-    roots = read_pinned_roots(configuration.trust_root_public)
     if not configuration.lead:
-        return Secrets(roots, None, None)
-    root = read_root(configuration.trust_root)
-    if not set(root.kids) <= set(roots.kids):
-        raise SecretError(
-            f"{configuration.trust_root}: is not the private half of "
-            f"{configuration.trust_root_public}; give the daemon the pair that belongs together"
-        )
-    return Secrets(roots, root, kek_from(configuration.kek))
+        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None)
+    root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
+    return Secrets(pinned, root, kek_from(configuration.kek))
 
 
 def make_secrets(configuration: Configuration) -> tuple[Path, ...]:

@@ -278,7 +278,7 @@ def outlook(seen: Seen, now: datetime) -> tuple[str, ...]:
     lines = [
         f"{standby.kid} signs once every live instance has confirmed it"
         if seen.awaited
-        else f"{standby.kid} signs within {heard}: so long a leader listens that has just begun"
+        else f"{standby.kid} signs at once; a leader that has just begun listens for {heard} first"
     ]
     if at > now:
         earliest = f"{at:%Y-%m-%d %H:%M:%S} UTC at the earliest"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ringkeeper.errors import RequestRefused, SecretError
 from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.sealing import Kek, kek_of
-from ringkeeper.secret_files import amend, read_kek, read_pinned_roots, read_root
+from ringkeeper.secret_files import amend, read_kek, read_pair, read_pinned_roots
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import Command
 from ringkeeperd.operator import at_ring, some
@@ -41,10 +41,7 @@ def add_root(configuration: Configuration) -> tuple[Path, ...]:
     Raises:
         SecretError: a file cannot be used, or already holds two.
     """
-    root, pinned = (
-        read_root(configuration.trust_root),
-        read_pinned_roots(configuration.trust_root_public),
-    )
+    root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
     _check_room(configuration.trust_root, root.kids, "root")
     fresh = TrustRoot.generate().joined(root)
     # The public half first: whoever signs by a root that this host itself does not pin is refused.
@@ -74,7 +71,8 @@ def _check_room(path: Path, kids: Sequence[str], what: str) -> None:
 
 def held(configuration: Configuration) -> tuple[Kek, TrustRoot]:
     """What the secret files of this host hold."""
-    return kek_from(configuration.kek), read_root(configuration.trust_root)
+    root, _ = read_pair(configuration.trust_root, configuration.trust_root_public)
+    return kek_from(configuration.kek), root
 
 
 def drop_former(
@@ -183,7 +181,7 @@ def rewrap(
         RequestRefused: the leader said no, and why.
         InfrastructureError: nobody answered.
     """
-    root = read_root(configuration.trust_root)
+    _, root = held(configuration)
     command = Command.REWRAP_NOW if is_forced else Command.REWRAP
 
     async def ask(operator: Operator) -> None:

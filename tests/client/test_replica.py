@@ -20,6 +20,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import KeyState, Ring
+from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import digest_of, sign_proof, sign_snapshot
 from ringkeeperd.rotation import revoke
@@ -377,3 +378,16 @@ def test_private_halves_outlive_the_root_that_signed_their_ring() -> None:
     taken = dropped.offer(*signed(following(RING), NOW, OTHER_ROOT), NOW).loaded()
     assert taken.signing == held.loaded().signing
     assert taken.sealed == held.loaded().sealed
+
+
+def test_secrets_that_are_not_the_rings_are_told() -> None:
+    kek, other = Kek.generate(), Kek.generate()
+    ring = replace(RING, kek=kek.kid)
+    held = holding(ring)
+    assert held.misfit(kek) == held.misfit(other.joined(kek)) == held.misfit(None) == ""
+    assert EMPTY.misfit(other) == ""
+    assert f"sealed by the KEK {kek.kid}, and this process has {other.kid};" in held.misfit(other)
+    dropped = replace(held, roots=OTHER_ROOT.public)
+    assert f"signed by the root {ROOT.kid}, and pinned here is {OTHER_ROOT.kid};" in dropped.misfit(
+        kek
+    )

@@ -167,7 +167,7 @@ async def test_tls_on_one_side_only_is_told_on_either(
 ) -> None:
     server = tls_server()
     told = await asked(server.tls_url.replace("rediss", "redis"))
-    assert told.endswith("; is Redis up and reachable? where it speaks TLS, write rediss://")
+    assert "; is Redis up and reachable? where it speaks TLS, write rediss://, and where" in told
     told = await asked(server.tcp_url.replace("redis", "rediss"), trusting(authority))
     assert "no TLS connection to 127.0.0.1" in told
     assert told.endswith("; is Redis up, and does it speak TLS on that port? if not, redis://")

@@ -522,3 +522,24 @@ async def test_a_version_that_comes_during_a_fetch_is_not_confirmed_by_it(
         goes_on.set()
         await eventually_async(lambda: isinstance(following.trouble, SealBroken))
         assert confirmed_by(led) == [1]
+
+
+async def test_secrets_of_another_ring_are_told_at_once_and_cost_nothing_when_they_go(
+    led: LedRing,
+) -> None:
+    told: list[str] = []
+    app = {"instance": "app", "role": "sign", "kek": led.kek}
+    async with following_alone(led, **app) as following:
+        await eventually_async(following.ready.is_set)
+        led.reseal(led.kek)
+        await eventually_async(lambda: following.replica.version == 2)
+        following._notice = lambda event, /, **fields: told.append(f"{event}: {fields}")
+        await following.change_secrets(TrustRoot.generate().public, led.kek)
+        assert any("and pinned here is" in line for line in told)
+        await following.change_secrets(led.root.public, led.kek)
+        await following.change_secrets(led.root.public, Kek.generate())
+        assert any("give it the file that holds both" in line for line in told)
+        await following.change_secrets(led.root.public, led.kek)
+        await eventually_async(lambda: following.trouble is None)
+        led.turn()
+        await eventually_async(lambda: following.replica.version == 3)

@@ -220,8 +220,8 @@ CONTROLS: Final = (
         "no root where lead is false",
         (
             f"{_DAEMON}/daemon.py",
-            "if not configuration.lead:\n        return Secrets(roots, None, None)",
-            "if False:\n        return Secrets(roots, None, None)",
+            "if not configuration.lead:\n        return Secrets(",
+            "if False:\n        return Secrets(",
         ),
     ),
     _without(

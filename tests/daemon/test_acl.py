@@ -112,6 +112,12 @@ def test_every_role_lives_its_whole_life_and_is_denied_nothing(
             client.flushall()
         eventually(lambda: daemon.events("ring healed"), within=20)
         assert sidecar.answers("/readyz")
+        # The commands that are apps, where a KEK lies about.
+        site.configure(redis={"url": url_of(guarded, Role.SIGNER)})
+        token = site.done("token", "sign", "--claims", '{"sub":"alice"}').strip()
+        site.configure(redis={"url": url_of(guarded, Role.VERIFIER)})
+        assert "alice" in site.done("token", "verify", token)
+        site.configure(redis={"url": url_of(guarded, Role.OPERATOR)})
     eventually(lambda: len(site.status()["instances"]) == 2)
     sidecar.stop()
     daemon.stop()

@@ -433,6 +433,50 @@ CONTROLS: Final = (
         ),
     ),
     _without(
+        "a dropped root stands in nobody's way",
+        (_REPLICA, "if self.held and self.is_disowned:", "if False:"),
+    ),
+    _without(
+        "the newest edition says which root",
+        (_LOADING, "return max(signed)[1]", "return signed[0][1]"),
+    ),
+    _without(
+        "seals of the ring's own KEK",
+        (_LOADING, 'if sealed_by not in ("", kek_of(blob)):', "if False:"),
+    ),
+    _without(
+        "what was kept gives way to nothing but a ring",
+        (
+            _FOLLOWER,
+            (
+                "self.replica.offer(stored.snapshot, stored.proof, self._clock.now())\n"
+                "        except (DocumentError, InfrastructureError):"
+            ),
+            "pass\n        except (DocumentError, InfrastructureError):",
+        ),
+    ),
+    _without(
+        "misfits are told at once",
+        (_FOLLOWER, "        if misfit:\n", "        if False:\n"),
+    ),
+    _without(
+        "no root that is to come is dropped",
+        (f"{_DAEMON}/secret_changes.py", "if pinned.kid not in root.kids:", "if False:"),
+    ),
+    _without(
+        "a proof of just this",
+        (
+            f"{_DAEMON}/operator.py",
+            "if (proof.ring_id, proof.name, proof.version, proof.digest) == vouched:",
+            "if vouched:",
+        ),
+    ),
+    _without(
+        "a stream that went back is told",
+        (f"{_DAEMON}/watch.py", "if _place(newest) >= _place(self._after):", "if True:"),
+    ),
+    _without("a mark in the table", (_TERM, "if not is_whole:", "if False:")),
+    _without(
         "secret files are read again",
         (f"{_CLIENT}/watched.py", "if seen == self._seen:", "if True:"),
     ),

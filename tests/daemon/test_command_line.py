@@ -1,7 +1,9 @@
 """The command line by itself, without a server: what is refused, and how it is said."""
 
 import getpass
+import signal
 import socket
+import subprocess
 import sys
 from typing import Any
 
@@ -74,3 +76,20 @@ def test_help_says_which_ring_is_meant_by_default(capsys: Any, command: str, def
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     assert f"which ring (default: {default}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_whoever_interrupts_it_while_it_is_being_loaded_sees_no_traceback() -> None:
+    script = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(name, *_):
+        if name == "ringkeeper":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting)
+from ringkeeperd.__main__ import main
+main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")

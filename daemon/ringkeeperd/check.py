@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
-from ringkeeperd.daemon import read_secrets
 from ringkeeperd.operator import at_ring
+from ringkeeperd.own_secrets import read_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -67,7 +67,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 def init(parsed: argparse.Namespace) -> int:
     """Make rings and secrets; or put a fresh secret beside the present one."""
-    from ringkeeperd.daemon import any_ring, found_ring, make_secrets  # noqa: PLC0415
+    from ringkeeperd.founding import any_ring, found_ring  # noqa: PLC0415
+    from ringkeeperd.own_secrets import make_secrets  # noqa: PLC0415
 
     configuration = _configuration(parsed)
     if parsed.new_root or parsed.new_kek:

@@ -6,11 +6,9 @@ import asyncio
 import ctypes
 import gc
 import os
-import secrets
 import signal
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ringkeeperd.lean  # noqa: F401  # isort: skip - before what it loads
@@ -19,42 +17,33 @@ from ringkeeper.configuration import difference, load
 from ringkeeper.errors import (
     ConfigurationError,
     Defect,
-    DocumentError,
     InfrastructureError,
-    MalformedDocument,
     RedisUnavailable,
     RequestRefused,
     RingLed,
     SecretError,
 )
-from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
-from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_pair, read_pinned_roots, read_root
-from ringkeeper.state_file import StateFile
+from ringkeeper.kek_variable import WHY_NOT, KekVariable
 from ringkeeper.tasks import first_of
-from ringkeeper.testimony import Testimony, open_testimony
-from ringkeeper.trust import TrustRoot
 from ringkeeper.watched import Watched, signature
 from ringkeeperd.doctor import Level, examine_server
 from ringkeeperd.embedded import EmbeddedServer
-from ringkeeperd.founding import FOUNDING_TTL, found
-from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.founding import FOUNDING_TTL, any_ring, found_ring
 from ringkeeperd.lean import web
 from ringkeeperd.limits import Runner
 from ringkeeperd.metrics import Metrics
-from ringkeeperd.minting import mint_aside
+from ringkeeperd.own_secrets import Secrets, make_secrets, read_secrets, secret_paths
 from ringkeeperd.redis_facts import server_facts
-from ringkeeperd.service import RingService, Secrets
+from ringkeeperd.service import RingService
 from ringkeeperd.web import Pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from structlog.stdlib import BoundLogger
 
     from ringkeeper.configuration import Configuration, RingConfiguration
-    from ringkeeper.ring import Ring
-    from ringkeeper.trust import PinnedRoots
 
 _LOOK_AT_REDIS_EVERY = 600.0
 _LOOK_EVERY = 5.0
@@ -99,7 +88,7 @@ class Daemon:
                 server = await EmbeddedServer.start(configuration.embedded)
                 stack.push_async_callback(server.stop)
                 await self._found_embedded(configuration.embedded)
-            secrets = Watched(_secret_paths(configuration), partial(read_secrets, configuration))
+            secrets = Watched(secret_paths(configuration), partial(read_secrets, configuration))
             own = secrets.value
             self.services |= {
                 ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
@@ -302,123 +291,12 @@ def _listening(host: str, port: int) -> Iterator[None]:
         ) from None
 
 
-def read_secrets(configuration: Configuration) -> Secrets:
-    """What a daemon of this configuration holds.
-
-    Raises:
-        SecretError: a file that it needs and cannot use.
-    """
-    if not configuration.lead:
-        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None)
-    root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
-    return Secrets(pinned, root, kek_from(configuration.kek))
-
-
-def make_secrets(configuration: Configuration) -> tuple[Path, ...]:
-    """Make the trust root and the KEK where there are none; the files that were written."""
-    made: list[Path] = []
-    if not configuration.trust_root_public.exists() or configuration.trust_root.exists():
-        if create(configuration.trust_root, TrustRoot.generate().secret_jwk()):
-            made.append(configuration.trust_root)
-        root = read_root(configuration.trust_root)
-        if create(configuration.trust_root_public, root.public_jwk(), mode=0o644):
-            made.append(configuration.trust_root_public)
-    kek = configuration.kek
-    if not isinstance(kek, KekVariable) and create(kek, Kek.generate().secret_jwk()):
-        made.append(kek)
-    return tuple(made)
-
-
-async def found_ring(configuration: Configuration, ring: RingConfiguration) -> Ring:
-    """Make `ring` in Redis, with the secrets that are there.
-
-    Raises:
-        RequestRefused: it exists.
-    """
-    own = read_secrets(configuration)
-    if own.root is None or own.kek is None:
-        raise RequestRefused("lead is false here; make the ring where the private root is")
-    clock = SystemClock()
-    store = RedisLeaderStore.configured(configuration, ring.name, clock)
-    try:
-        await _check_unknown(configuration, ring.name, own.roots, store)
-        return await found(
-            name=ring.name,
-            ring_id=secrets.token_urlsafe(12),
-            policy=ring.policy,
-            store=store,
-            root=own.root,
-            kek=own.kek,
-            mint=mint_aside,
-            clock=clock,
-            owner=secrets.token_urlsafe(16),
-        )
-    finally:
-        await store.close()
-
-
-async def any_ring(configuration: Configuration) -> bool:
-    """Whether a ring of this configuration is known, to Redis or to `state_dir`."""
-    for ring in configuration.rings:
-        if StateFile(configuration.state_dir, ring.name, "state_dir").path.exists():
-            return True
-        store = RedisLeaderStore.configured(configuration, ring.name, SystemClock())
-        try:
-            if (await store.read()).snapshot:
-                return True
-        finally:
-            await store.close()
-    return False
-
-
-async def _check_unknown(
-    configuration: Configuration, name: str, roots: PinnedRoots, store: RedisLeaderStore
-) -> None:
-    """Promise 7: where Redis is empty and the ring is known all the same, it was lost.
-
-    Raises:
-        RequestRefused: it is to be healed, not made anew.
-        StateUnusable: where it would be kept, there is another ring.
-    """
-    if (await store.read()).snapshot:
-        return
-    kept = StateFile(configuration.state_dir, name, "state_dir", roots)
-    if await _holds_anything(kept):
-        raise RequestRefused(
-            f"{kept.path}: ring {name!r} is known here, and Redis lost it: start the daemon to put "
-            "it back; only to begin anew, and log everybody out, remove that file"
-        )
-    with suppress(DocumentError):
-        open_testimony(Testimony.decode(await store.testimony()), name, roots)
-        raise RequestRefused(
-            f"ring {name!r} is known to an app that runs, and Redis lost it: start the daemon to "
-            "put it back; only to begin anew, and log everybody out, stop all apps for an hour"
-        )
-
-
-async def _holds_anything(kept: StateFile) -> bool:
-    try:
-        return await kept.read() is not None
-    except MalformedDocument:
-        return True
-
-
 def give_memory_back() -> None:
     """Return to the system what only starting up needed, where the C library can (glibc)."""
     gc.collect()
     gc.freeze()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _secret_paths(configuration: Configuration) -> list[Path]:
-    """The secret files of a daemon."""
-    paths = [configuration.trust_root_public]
-    if configuration.lead:
-        paths.append(configuration.trust_root)
-        if isinstance(configuration.kek, Path):
-            paths.append(configuration.kek)
-    return paths
 
 
 async def _until(stop: asyncio.Event) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable
-from ringkeeperd.daemon import read_secrets
 from ringkeeperd.doctor import (
     Finding,
     Level,
@@ -22,6 +21,7 @@ from ringkeeperd.doctor import (
     told,
 )
 from ringkeeperd.operator import Operator, at_ring
+from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.redis_facts import server_facts
 from ringkeeperd.trail import Trail
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.sealing import Kek
-    from ringkeeperd.service import Secrets
+    from ringkeeperd.own_secrets import Secrets
 
 _EVENTS_READ: Final = 1_000
 _OTHERS_MAY: Final = stat.S_IRWXO

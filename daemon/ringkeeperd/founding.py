@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import secrets
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ringkeeper.clock import SystemClock
 from ringkeeper.durations import format_duration
-from ringkeeper.errors import ClocksApart, RequestRefused, RingLed
+from ringkeeper.errors import (
+    ClocksApart,
+    DocumentError,
+    MalformedDocument,
+    RequestRefused,
+    RingLed,
+)
+from ringkeeper.state_file import StateFile
+from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.audit import events_between, numbered
-from ringkeeperd.leader_store import Acquired, Edition, Written
+from ringkeeperd.leader_store import Acquired, Edition, RedisLeaderStore, Written
+from ringkeeperd.minting import mint_aside
+from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.rotation import first_keys_wanted, first_ring
 
 if TYPE_CHECKING:
     from ringkeeper.clock import Clock
+    from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.policy import Policy
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
-    from ringkeeper.trust import TrustRoot
+    from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeperd.leader import Mint
     from ringkeeperd.leader_store import LeaderStore
 
@@ -94,3 +108,80 @@ async def _check_absent(store: LeaderStore, name: str) -> None:
         raise RequestRefused(
             f"ring {name!r} exists already and is left as it is; ringkeeper status shows it"
         )
+
+
+# --- by a configuration --------------------------------------------------------------------------
+
+
+async def found_ring(configuration: Configuration, ring: RingConfiguration) -> Ring:
+    """Make `ring` in Redis, with the secrets that are there.
+
+    Raises:
+        RequestRefused: it exists.
+    """
+    own = read_secrets(configuration)
+    if own.root is None or own.kek is None:
+        raise RequestRefused("lead is false here; make the ring where the private root is")
+    clock = SystemClock()
+    store = RedisLeaderStore.configured(configuration, ring.name, clock)
+    try:
+        await _check_unknown(configuration, ring.name, own.roots, store)
+        return await found(
+            name=ring.name,
+            ring_id=secrets.token_urlsafe(12),
+            policy=ring.policy,
+            store=store,
+            root=own.root,
+            kek=own.kek,
+            mint=mint_aside,
+            clock=clock,
+            owner=secrets.token_urlsafe(16),
+        )
+    finally:
+        await store.close()
+
+
+async def any_ring(configuration: Configuration) -> bool:
+    """Whether a ring of this configuration is known, to Redis or to `state_dir`."""
+    for ring in configuration.rings:
+        if StateFile(configuration.state_dir, ring.name, "state_dir").path.exists():
+            return True
+        store = RedisLeaderStore.configured(configuration, ring.name, SystemClock())
+        try:
+            if (await store.read()).snapshot:
+                return True
+        finally:
+            await store.close()
+    return False
+
+
+async def _check_unknown(
+    configuration: Configuration, name: str, roots: PinnedRoots, store: RedisLeaderStore
+) -> None:
+    """Promise 7: where Redis is empty and the ring is known all the same, it was lost.
+
+    Raises:
+        RequestRefused: it is to be healed, not made anew.
+        StateUnusable: where it would be kept, there is another ring.
+    """
+    if (await store.read()).snapshot:
+        return
+    kept = StateFile(configuration.state_dir, name, "state_dir", roots)
+    if await _holds_anything(kept):
+        raise RequestRefused(
+            f"{kept.path}: ring {name!r} is known here, and Redis lost it: start the daemon to put "
+            "it back; only to begin anew, and log everybody out, remove that file"
+        )
+    with suppress(DocumentError):
+        open_testimony(Testimony.decode(await store.testimony()), name, roots)
+        raise RequestRefused(
+            f"ring {name!r} is known to an app that runs, and Redis lost it: start the daemon to "
+            "put it back; only to begin anew, and log everybody out, stop all apps for an hour"
+        )
+
+
+async def _holds_anything(kept: StateFile) -> bool:
+    try:
+        return await kept.read() is not None
+    except MalformedDocument:
+        return True

@@ -28,28 +28,13 @@ if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.errors import RingkeeperError
     from ringkeeper.ring import Ring
-    from ringkeeper.sealing import Kek
-    from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeper.wire import Event
     from ringkeeperd.metrics import Metrics
+    from ringkeeperd.own_secrets import Secrets
     from ringkeeperd.rotation import Instance, WaitUntil
 
 _NAMED_MOST: Final = 20
 """Instances that one log line names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """What this daemon holds; `root` and `kek` only where it may lead."""
-
-    roots: PinnedRoots
-    root: TrustRoot | None
-    kek: Kek | None
-
-    @property
-    def able(self) -> tuple[str, ...]:
-        """The roots under which it could go on: a daemon that may lead has to sign, too."""
-        return tuple(k for k in self.roots.kids if self.root is None or k in self.root.kids)
 
 
 @dataclass(slots=True)

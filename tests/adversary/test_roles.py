@@ -43,7 +43,7 @@ from ringkeeper.wire import (
     sign_request,
     sign_snapshot,
 )
-from ringkeeperd.daemon import read_secrets
+from ringkeeperd.own_secrets import read_secrets
 from tests.adversary.forging import compact, signer_of
 from tests.client.waiting import eventually
 from tests.plugins.daemons import Site

@@ -219,7 +219,7 @@ CONTROLS: Final = (
     _without(
         "no root where lead is false",
         (
-            f"{_DAEMON}/daemon.py",
+            f"{_DAEMON}/own_secrets.py",
             "if not configuration.lead:\n        return Secrets(",
             "if False:\n        return Secrets(",
         ),
@@ -360,7 +360,7 @@ CONTROLS: Final = (
     # --- a careless operator ---------------------------------------------------------------------
     _without(
         "no ring where one is known",
-        (f"{_DAEMON}/daemon.py", "if await _holds_anything(kept):", "if False:"),
+        (f"{_DAEMON}/founding.py", "if await _holds_anything(kept):", "if False:"),
     ),
     _without(
         "no fresh secret for a ring that exists",

@@ -24,8 +24,8 @@ from ringkeeper.secret_files import create, read_kek, read_root
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import PROOF, sign_proof, sign_snapshot
 from ringkeeperd.minting import mint
+from ringkeeperd.own_secrets import Secrets
 from ringkeeperd.rotation import FreshKey, KeyWanted, first_keys_wanted, first_ring
-from ringkeeperd.service import Secrets
 from tests.core.builders import NOW, policy
 from tests.plugins.servers import Server
 from tests.secrets.scanner import Scanner

@@ -1,0 +1,67 @@
+"""The secrets of a daemon's host: where they are, read, and made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ringkeeper.kek_variable import KekVariable, kek_from
+from ringkeeper.sealing import Kek
+from ringkeeper.secret_files import create, read_pair, read_pinned_roots, read_root
+from ringkeeper.trust import TrustRoot
+
+if TYPE_CHECKING:
+    from ringkeeper.configuration import Configuration
+    from ringkeeper.trust import PinnedRoots
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What this daemon holds; `root` and `kek` only where it may lead."""
+
+    roots: PinnedRoots
+    root: TrustRoot | None
+    kek: Kek | None
+
+    @property
+    def able(self) -> tuple[str, ...]:
+        """The roots under which it could go on: a daemon that may lead has to sign, too."""
+        return tuple(k for k in self.roots.kids if self.root is None or k in self.root.kids)
+
+
+def secret_paths(configuration: Configuration) -> list[Path]:
+    """The secret files of a daemon."""
+    paths = [configuration.trust_root_public]
+    if configuration.lead:
+        paths.append(configuration.trust_root)
+        if isinstance(configuration.kek, Path):
+            paths.append(configuration.kek)
+    return paths
+
+
+def read_secrets(configuration: Configuration) -> Secrets:
+    """What a daemon of this configuration holds.
+
+    Raises:
+        SecretError: a file that it needs and cannot use.
+    """
+    if not configuration.lead:
+        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None)
+    root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
+    return Secrets(pinned, root, kek_from(configuration.kek))
+
+
+def make_secrets(configuration: Configuration) -> tuple[Path, ...]:
+    """Make the trust root and the KEK where there are none; the files that were written."""
+    made: list[Path] = []
+    if not configuration.trust_root_public.exists() or configuration.trust_root.exists():
+        if create(configuration.trust_root, TrustRoot.generate().secret_jwk()):
+            made.append(configuration.trust_root)
+        root = read_root(configuration.trust_root)
+        if create(configuration.trust_root_public, root.public_jwk(), mode=0o644):
+            made.append(configuration.trust_root_public)
+    kek = configuration.kek
+    if not isinstance(kek, KekVariable) and create(kek, Kek.generate().secret_jwk()):
+        made.append(kek)
+    return tuple(made)

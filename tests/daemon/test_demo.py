@@ -19,13 +19,13 @@ from tests.plugins.daemons import clean_environment, eventually
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("what", ["faults", "secrets"])  # without either: make demo, in CI
-def test_no_valid_token_is_rejected_while_keys_turn(what: str) -> None:
+def test_no_valid_token_is_rejected_while_keys_turn_things_die_and_secrets_change() -> None:
+    """All at once; without any of it: make demo, in CI."""
     with tempfile.TemporaryDirectory(prefix="rk-") as folder:
         result = subprocess.run(
             [
                 sys.executable, "-m", "ringkeeperd", "demo", "--json",
-                "--interval", "3", "--seconds", "30", f"--{what}",
+                "--interval", "3", "--seconds", "34", "--faults", "--secrets",
             ],
             capture_output=True,
             text=True,
@@ -40,8 +40,8 @@ def test_no_valid_token_is_rejected_while_keys_turn(what: str) -> None:
     assert summary["rotations"] >= 5
     assert summary["removed"] >= 1
     assert summary["verified"] > 1000
-    assert bool(summary["killed"]) == (what == "faults")
-    assert bool(summary["secrets_changed"]) == (what == "secrets")
+    assert summary["killed"] >= 3
+    assert summary["secrets_changed"] >= 2
     assert left == []
 
 

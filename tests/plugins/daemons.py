@@ -39,11 +39,13 @@ def eventually(is_so: Callable[[], Any], within: float = 10.0) -> Any:
     """What `is_so` says once it says yes; an assertion if it never does."""
     deadline = time.monotonic() + within
     while True:
+        began = time.monotonic()
         answer = is_so()
         if answer:
             return answer
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < deadline, "it never came about"
+        time.sleep(max(0.03, now - began))  # a command costs what the daemon waited for needs
 
 
 class Site:

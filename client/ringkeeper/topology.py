@@ -397,11 +397,11 @@ _REMEDIES: Final = (
     ("'maxmemory'", "give Redis more memory, and set maxmemory-policy noeviction"),
     ("NOREPLICAS", "bring a replica back, or lower min-replicas-to-write"),
     ("MISCONF", "free the server's disk"),
+    ("reset by peer", _PERHAPS_TLS),
+    ("closed by server", _PERHAPS_TLS),
     ("No master found", "are the Sentinels reachable, and is that what they call the primary?"),
     ("cluster mode disabled", "that is no Cluster: give redis.url redis:// instead"),
     ("MOVED", "that is a Cluster: give redis.url redis+cluster:// instead"),
-    ("reset by peer", _PERHAPS_TLS),
-    ("closed by server", _PERHAPS_TLS),
     ("CLUSTERDOWN", "a part of the Cluster is down; it goes on when that is back"),
 )
 

@@ -36,7 +36,7 @@ from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeper.witness import Witness
 from ringkeeperd.merge import heal, lacks
-from tests.client.waiting import eventually, eventually_async
+from tests.client.waiting import eventually, eventually_async, stopped
 from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
 
@@ -76,8 +76,7 @@ async def following_alone(led: LedRing, **options: Any) -> AsyncIterator[Followe
     try:
         yield alone
     finally:
-        running.cancel()
-        await asyncio.wait([running])
+        await stopped(running)
         await store.close()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _PAUSE = 0.005
@@ -25,3 +25,10 @@ async def eventually_async(condition: Callable[[], _T | None], within: float = 5
         assert time.monotonic() < deadline, f"still not so after {within:g} s"
         await asyncio.sleep(_PAUSE)
     return found
+
+
+async def stopped(task: asyncio.Task[Any]) -> None:
+    """Cancel `task` until it has ended: redis-py may take a cancellation for a time-out of its own."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1)

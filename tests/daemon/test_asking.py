@@ -15,6 +15,7 @@ from ringkeeper.wire import Command, Request, open_request, sign_event
 from ringkeeperd.audit import REQUEST_REFUSED, ROTATION_ASKED, event
 from ringkeeperd.leader_store import Entry, RedisLeaderStore
 from ringkeeperd.operator import Operator
+from tests.client.waiting import stopped
 from tests.plugins.rings import LedRing, answered
 
 WAIT = timedelta(seconds=5)
@@ -58,8 +59,7 @@ async def led_by(
     try:
         yield asked
     finally:
-        leading.cancel()
-        await asyncio.wait([leading])
+        await stopped(leading)
         await store.close()
 
 

@@ -25,9 +25,9 @@ def keyring(site: Site) -> ringkeeper.Keyring:
     )
 
 
-def test_two_terminals(make_site: Callable[[str], Site], any_server: Server) -> None:
+def test_two_terminals(make_site: Callable[[str], Site], valkey: Server) -> None:
     """A token outlives the rotation; after a revocation it is refused and the standby signs."""
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     site.daemon(init=True)
     first = site.status()["signer"]
     token = site.done("token", "sign", "--claims", '{"sub":"alice"}')

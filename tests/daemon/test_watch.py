@@ -22,6 +22,7 @@ from ringkeeperd import leader_store
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.operator import Operator
 from ringkeeperd.watch import Watch
+from tests.client.waiting import stopped
 from tests.plugins.daemons import Site, clean_environment, eventually
 from tests.plugins.servers import Server
 
@@ -41,9 +42,9 @@ def flaws(site: Site) -> list[str]:
 
 
 def test_events_are_numbered_without_a_gap_whoever_leads_and_whatever_is_refused(
-    make_site: Callable[[str], Site], any_server: Server
+    make_site: Callable[[str], Site], valkey: Server
 ) -> None:
-    site = make_site(any_server.url)
+    site = make_site(valkey.url)
     site.daemon(init=True)
     site.daemon()
     site.done("rotate", "--now", "--reason", "one")
@@ -146,27 +147,28 @@ def watched(
         [],
     )
 
+    stop = asyncio.Event()
+
     async def follow() -> None:
         clock = SystemClock()
         store = RedisLeaderStore.configured(configuration, "access-token", clock)
-        roots = read_pinned_roots(configuration.trust_root_public)
-        try:
-            await watch.run(Operator(store, roots, clock))
-        finally:
-            await store.close()
+        operator = Operator(store, read_pinned_roots(configuration.trust_root_public), clock)
+        watching = asyncio.create_task(watch.run(operator))
+        await stop.wait()
+        await stopped(watching)
+        await store.close()
 
     def printed() -> str:
         said.append(capsys.readouterr().out)
         return "".join(said)
 
-    task = loop.create_task(follow())
-    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(follow()))
     thread.start()
     try:
         eventually(printed)
         yield printed
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
 

@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-WORKERS ?= 4
+WORKERS ?= 5
 # The modules that hold the promises and do no I/O: every branch of theirs is tested.
 comma := ,
 empty :=

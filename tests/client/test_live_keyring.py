@@ -748,8 +748,7 @@ def _put(led: LedRing, client: redis.Redis, snapshot: str | bytes) -> None:
 
 
 def _wrong_type(led: LedRing, client: redis.Redis) -> None:
-    client.delete(led.layout.keyring)
-    client.set(led.layout.keyring, "mine")
+    client.set(led.layout.keyring, "mine")  # whatever type was there
 
 
 def _emptied(led: LedRing, client: redis.Redis) -> None:

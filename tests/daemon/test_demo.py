@@ -25,7 +25,7 @@ def test_no_valid_token_is_rejected_while_keys_turn_things_die_and_secrets_chang
         result = subprocess.run(
             [
                 sys.executable, "-m", "ringkeeperd", "demo", "--json",
-                "--interval", "3", "--seconds", "34", "--faults", "--secrets",
+                "--interval", "3", "--seconds", "30", "--faults", "--secrets",
             ],
             capture_output=True,
             text=True,

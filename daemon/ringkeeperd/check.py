@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
+from ringkeeperd.founding import any_ring
 from ringkeeperd.operator import at_ring
 from ringkeeperd.own_secrets import read_secrets
 
@@ -33,9 +35,10 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
 
     Raises:
         SecretError: a file that a daemon needs and cannot use.
+        RedisUnavailable: nobody knows whether there is a ring.
     """
-    if _is_first_start(configuration):
-        remark = f"{configuration.embedded}: not made yet; ringkeeper run makes it"
+    remark = _first_step(configuration)
+    if remark:
         return Findings(remarks=[remark], is_made=False)
     found = Findings()
     kek = read_secrets(configuration).kek
@@ -55,14 +58,15 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
     return found
 
 
-def _is_first_start(configuration: Configuration) -> bool:
-    """Whether the embedded server's directory is empty of all that the first start makes."""
+def _first_step(configuration: Configuration) -> str:
+    """Where nothing was made yet, neither secrets nor rings: what makes them."""
     roots = (configuration.trust_root, configuration.trust_root_public)
     is_file = not isinstance(configuration.kek, KekVariable)
     secrets = (*roots, configuration.kek) if is_file else roots
-    return (
-        configuration.embedded is not None
-        and configuration.lead
-        and not any(configuration.embedded.glob("founded-*"))
-        and not any(secret.exists() for secret in secrets)
-    )
+    if not configuration.lead or any(secret.exists() for secret in secrets):
+        return ""
+    if configuration.embedded is not None:
+        is_made = any(configuration.embedded.glob("founded-*"))
+        return "" if is_made else f"{configuration.embedded}: not made yet; ringkeeper run makes it"
+    is_made = asyncio.run(any_ring(configuration))
+    return "" if is_made else "no secrets and no ring are made yet; ringkeeper init makes them"

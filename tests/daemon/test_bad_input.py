@@ -265,3 +265,17 @@ def test_a_lost_trust_root_is_not_replaced_by_a_fresh_one(site: Site) -> None:
 
 def test_a_configuration_that_is_not_there_is_named(site: Site) -> None:
     assert "there is no such file" in site.refused("status", config="elsewhere.yaml")
+
+
+def test_check_tells_what_is_not_made_yet_from_what_is_lost(site: Site) -> None:
+    site.configure()
+    secrets = [site.folder / name for name in ("root.jwk", "root.pub.jwk", "kek.jwk")]
+    for secret in secrets:
+        secret.unlink()
+    told = json.loads(site.done("check", "--json"))
+    remark = "no secrets and no ring are made yet; ringkeeper init makes them"
+    assert (told["problems"], told["remarks"]) == ([], [remark])
+    site.done("init")
+    for secret in secrets:
+        secret.unlink()
+    assert "there is no public trust root here; restore it" in site.refused("check")

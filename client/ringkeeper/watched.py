@@ -35,14 +35,16 @@ class Watched(Generic[T]):
         self._seen = seen
         return self.value
 
-    def _signatures(self) -> tuple[tuple[int, int, int], ...]:
+    def _signatures(self) -> tuple[tuple[int, ...], ...]:
         return tuple(map(signature, self._paths))
 
 
-def signature(path: Path | None) -> tuple[int, int, int]:
-    """What changes when a file does."""
+def signature(path: Path | None) -> tuple[int, ...]:
+    """What changes when a file does, or who may read it."""
     try:
         status = path.stat() if path else None
     except OSError:
         status = None
-    return (status.st_mtime_ns, status.st_ino, status.st_size) if status else (0, 0, 0)
+    if status is None:
+        return ()
+    return status.st_mtime_ns, status.st_ino, status.st_size, status.st_mode

@@ -268,8 +268,8 @@ def _secrets(facts: RingFacts, seen: Seen) -> Finding:
     kek, root = (facts.keks or ("",))[0], (facts.roots or (seen.signed_by,))[0]
     behind = lacking(seen.instances, kek=kek, root=root)
     if behind:
-        name, why = min(behind.items())
-        what = f"{len(behind)} live instances could not follow the first secrets: {name} {why}"
+        named = some([f"{who.named(facts.now)} {lack}" for who, lack in behind])
+        what = f"{len(behind)} live instances could not follow the first secrets: {named}"
         return Finding("secrets", Level.WARN, what, "give them the files that hold both")
     if max(len(facts.keks), len(facts.roots)) > 1:
         is_moved = seen.ring.kek in ("", kek) and seen.signed_by == root

@@ -495,9 +495,9 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         fields = json.loads(record)
         edition = int(fields["epoch"]), int(fields["version"])
         role = str(fields["role"])[:20]
-        keks, roots = (frozenset(map(str, fields.get(name, ()))) for name in ("keks", "roots"))
+        keks, roots = (tuple(map(str, fields.get(name, ()))) for name in ("keks", "roots"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         edition, role = (0, 0), "unknown"
-        keks = roots = frozenset()
+        keks = roots = ()
     seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
     return Instance(str(instance)[:80], role, *edition, seen_at, keks, roots)

@@ -230,11 +230,11 @@ class Loading:
         instances = await self._store.instances(window)
         behind = lacking(instances, kek="", root=self._term.root.kid)
         if behind or not instances or now - leader.rootless_since < window.total_seconds():
-            named = f"; {min(behind)} does not pin {self._term.root.kid}" if behind else ""
+            named = f"; {behind[0][0].id} does not pin {self._term.root.kid}" if behind else ""
             raise SecretError(
                 f"the ring is signed by the root {signed_by}, whose private half this daemon does "
                 f"not have{named}; put that back into trust_root, behind the present one, and "
-                "let ringkeeper rewrap do the change"
+                "let ringkeeper rewrap do the change (if it is lost for good: docs/secrets.md)"
             )
         return True
 

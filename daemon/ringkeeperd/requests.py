@@ -152,7 +152,7 @@ class Requests:
             raise RequestRefused(
                 f"the leader's files have {kek.kid} and the root {root.kid} first, which seal and "
                 "sign already; give it files that have the new ones first: it reads them within "
-                "seconds"
+                "seconds, and its log tells if it cannot use them"
             )
         if request.command is Command.REWRAP:
             await self._check_followed(kek, root)
@@ -186,7 +186,8 @@ class Requests:
         instances = await self._store.instances(term.ring.policy.liveness_window)
         behind = lacking(instances, kek=kek.kid, root=root.kid)
         if behind:
-            named = "; ".join(f"{name} {what}" for name, what in sorted(behind.items())[:_NAMED])
+            now = term.now()
+            named = "; ".join(f"{who.named(now)} {what}" for who, what in behind[:_NAMED])
             raise RequestRefused(
                 f"{len(behind)} of {len(instances)} live instances could not follow: {named}; give "
                 "them the file that holds both, or pass over them with --now"

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
     from ringkeeperd.rotation import Instance
 
 
-def lacking(instances: Iterable[Instance], *, kek: str, root: str) -> dict[str, str]:
+def lacking(
+    instances: Iterable[Instance], *, kek: str, root: str
+) -> tuple[tuple[Instance, str], ...]:
     """The live instances that could not follow a ring under `kek` and `root`, and what they lack.
 
-    An empty `kek` stands for any. Who has no KEK at all only verifies, and needs none.
+    They are in the order of their ids. An empty `kek` stands for any. Who has no KEK at all only
+    verifies, and needs none.
     """
-    found: dict[str, str] = {}
-    for instance in instances:
+    found: list[tuple[Instance, str]] = []
+    for instance in sorted(instances, key=lambda instance: instance.id):
         if root not in instance.roots:
-            found[instance.id] = f"does not have the root {root}"
+            found.append((instance, f"does not have the root {root}"))
         elif kek and instance.keks and kek not in instance.keks:
-            found[instance.id] = f"does not have the KEK {kek}"
-    return found
+            found.append((instance, f"does not have the KEK {kek}"))
+    return tuple(found)
 
 
 def sealed_otherwise(ring: Ring, blobs: Mapping[str, str], kek: str) -> list[Key]:

@@ -39,6 +39,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.algorithms import kid_of
+from ringkeeper.durations import format_duration
 from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
@@ -92,10 +93,15 @@ class Instance:
     epoch: int
     version: int
     seen_at: datetime
-    keks: frozenset[str] = frozenset()
-    """The ids of the KEKs that it has."""
-    roots: frozenset[str] = frozenset()
-    """The thumbprints of the roots that it pins."""
+    keks: tuple[str, ...] = ()
+    """The ids of the KEKs that it has, the one that would seal first."""
+    roots: tuple[str, ...] = ()
+    """The thumbprints of the roots that it pins, in the order of its file."""
+
+    def named(self, now: datetime) -> str:
+        """Its id, and for how long it has been silent: who has just ended counts as live, too."""
+        silent = timedelta(seconds=max(0, (now - self.seen_at) // timedelta(seconds=1)))
+        return f"{self.id} (last heard of {format_duration(silent)} ago)"
 
 
 @dataclass(frozen=True, slots=True)

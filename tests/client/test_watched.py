@@ -7,7 +7,7 @@ import pytest
 from ringkeeper.connection import Connection
 from ringkeeper.errors import SecretError
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create
+from ringkeeper.secret_files import create, read_kek
 from ringkeeper.trust import TrustRoot
 from ringkeeper.watched import Watched
 
@@ -41,6 +41,18 @@ def test_what_changes_while_it_is_read_is_a_change(tmp_path: Path) -> None:
     watched = Watched([path], read)
     assert watched.value == "1"
     assert watched.renewed() == "22"
+
+
+def test_a_file_that_was_opened_to_others_is_looked_at_again(tmp_path: Path) -> None:
+    path = tmp_path / "kek.jwk"
+    create(path, Kek.generate().secret_jwk())
+    watched = Watched([path], lambda: read_kek(path))
+    assert watched.renewed() is None
+    path.chmod(0o644)
+    with pytest.raises(SecretError, match="is open to others"):
+        watched.renewed()
+    path.chmod(0o600)
+    assert watched.renewed() is None, "and nothing is left of it"
 
 
 def test_a_bad_one_is_tried_again_although_it_did_not_change_again(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ SERVER = ServerFacts(
     way=Way.TLS,
 )
 RING = new_ring(RULES)
-INSTANCE = Instance("app-1", "sign", 1, 1, NOW, frozenset({"kek-1"}), frozenset({"root-1"}))
+INSTANCE = Instance("app-1", "sign", 1, 1, NOW, ("kek-1",), ("root-1",))
 SEEN = Seen(
     RING,
     Proof(RING.id, RING.name, 1, 1, "", NOW, events=4),

@@ -1,6 +1,7 @@
 """Who could follow a ring under other secrets, and what is sealed by which KEK."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -8,8 +9,8 @@ from ringkeeperd.rewrapping import lacking, rewrapped, sealed_otherwise
 from ringkeeperd.rotation import Instance
 from tests.core.builders import NOW, new_ring
 
-SIGNER = Instance("signer", "sign", 1, 1, NOW, frozenset({"k1", "k2"}), frozenset({"r1", "r2"}))
-VERIFIER = Instance("verifier", "verify", 1, 1, NOW, frozenset(), frozenset({"r1"}))
+SIGNER = Instance("signer", "sign", 1, 1, NOW, ("k1", "k2"), ("r1", "r2"))
+VERIFIER = Instance("verifier", "verify", 1, 1, NOW, (), ("r1",))
 
 
 @pytest.mark.parametrize(
@@ -28,12 +29,26 @@ VERIFIER = Instance("verifier", "verify", 1, 1, NOW, frozenset(), frozenset({"r1
     ],
 )
 def test_who_lacks_what_is_named(kek: str, root: str, behind: dict[str, str]) -> None:
-    assert lacking([SIGNER, VERIFIER], kek=kek, root=root) == behind
+    told = lacking([VERIFIER, SIGNER], kek=kek, root=root)
+    assert {instance.id: what for instance, what in told} == behind
+    assert [instance.id for instance, _ in told] == sorted(behind)
 
 
 def test_an_instance_that_tells_nothing_of_its_secrets_counts_as_lacking_them() -> None:
-    silent = replace(SIGNER, keks=frozenset(), roots=frozenset())
-    assert lacking([silent], kek="k1", root="r1") == {"signer": "does not have the root r1"}
+    silent = replace(SIGNER, keks=(), roots=())
+    assert lacking([silent], kek="k1", root="r1") == ((silent, "does not have the root r1"),)
+
+
+@pytest.mark.parametrize(
+    ("silent_for", "told"),
+    [(-10.0, "0s"), (0.0, "0s"), (2.9, "2s"), (75.0, "1m 15s")],
+)
+def test_an_instance_is_named_with_the_time_since_it_was_heard_of(
+    silent_for: float, told: str
+) -> None:
+    """It may have ended since, or its host's clock be ahead."""
+    named = SIGNER.named(NOW + timedelta(seconds=silent_for))
+    assert named == f"signer (last heard of {told} ago)"
 
 
 def test_the_next_version_has_the_same_keys_under_another_kek() -> None:

@@ -208,8 +208,8 @@ class SimRedis:
                 fields["epoch"],
                 fields["version"],
                 seen,
-                frozenset(fields.get("keks", ())),
-                frozenset(fields.get("roots", ())),
+                tuple(fields.get("keks", ())),
+                tuple(fields.get("roots", ())),
             )
             for name, (record, seen) in self.data.instances.items()
             if now - seen <= window and (fields := json.loads(record))

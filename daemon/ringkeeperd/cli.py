@@ -110,6 +110,11 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         action="store_true",
         help="put a fresh KEK in front of the present one; nothing uses it before rewrap",
     )
+    making.add_argument(
+        "--former-lost",
+        action="store_true",
+        help="with --new-root: the present root's private half is gone for good (docs/secrets.md)",
+    )
     _add_looking(command)
     _add_requests(command)
     _add_secrets_and_audit(command)
@@ -202,6 +207,7 @@ def _add_secrets_and_audit(command: Callable[..., argparse.ArgumentParser]) -> N
         commands.rewrap,
         "Let the leader seal all private keys by the first KEK of its file, and sign by the first "
         "root. It refuses while a live instance does not have them.",
+        as_json=True,
         default_ring="all",
     )
     how = rewrapping.add_mutually_exclusive_group()

@@ -71,7 +71,7 @@ def init(parsed: argparse.Namespace) -> int:
     from ringkeeperd.own_secrets import make_secrets  # noqa: PLC0415
 
     configuration = _configuration(parsed)
-    if parsed.new_root or parsed.new_kek:
+    if parsed.new_root or parsed.new_kek or parsed.former_lost:
         return _add_secret(parsed, configuration)
 
     async def make() -> int:
@@ -83,7 +83,7 @@ def init(parsed: argparse.Namespace) -> int:
                 if not path.exists() and await any_ring(configuration):
                     raise RequestRefused(
                         f"{path}: {what} here, but a ring was made before; restore it from where "
-                        "that was: a fresh one is of no use to that ring"
+                        "that was: a fresh one is of no use to that ring (docs/secrets.md)"
                     )
             for path in make_secrets(configuration):
                 print(f"made {path}")
@@ -107,6 +107,14 @@ def init(parsed: argparse.Namespace) -> int:
 def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int:
     from ringkeeperd import secret_changes  # noqa: PLC0415
 
+    if parsed.former_lost:
+        if not parsed.new_root:
+            raise RequestRefused("--former-lost belongs to --new-root; a lost KEK has no remedy")
+        public, private = secret_changes.replace_lost_root(configuration)
+        print(f"made {private}; added to {public}, in front of what was there")
+        print(f"next: copy {public} to every app and sidecar, then both to every daemon that")
+        print("leads: one takes the ring over once every live instance trusts the new root")
+        return 0
     add = secret_changes.add_root if parsed.new_root else secret_changes.add_kek
     for path in add(configuration):
         print(f"added to {path}, in front of what was there")
@@ -336,10 +344,7 @@ def rewrap(parsed: argparse.Namespace) -> int:
     configuration = _configuration(parsed)
     rings = _rings(parsed, configuration)
     if parsed.drop_former:
-        for path in secret_changes.drop_former(configuration, configuration.rings):
-            print(f"dropped the former one from {path}")
-        print("this host holds what the rings use, and nothing else")
-        return 0
+        return _drop_former(parsed, configuration)
     if parsed.check:
         found = secret_changes.look(configuration, rings)
     else:
@@ -350,6 +355,11 @@ def rewrap(parsed: argparse.Namespace) -> int:
             wait=timedelta(seconds=parsed.answer_within),
             is_forced=parsed.now,
         )
+    # The leader may not have read the newest files yet; who is behind is only a matter of time.
+    is_bad = any(w.problems and (parsed.check or not w.is_done) for w in found)
+    if parsed.json:
+        print(json.dumps({"ok": not is_bad, "rings": [w.as_json() for w in found]}, indent=2))
+        return 1 if is_bad else 0
     for wrapping in found:
         ring = wrapping.ring
         print(
@@ -362,14 +372,25 @@ def rewrap(parsed: argparse.Namespace) -> int:
         if max(len(holder.kids) for holder in secret_changes.held(configuration)) > 1:
             print("next: ringkeeper rewrap --drop-former takes the former one out of the files")
         return 0
-    # The leader may not have read the newest files yet; who is behind is only a matter of time.
-    is_bad = parsed.check or not all(wrapping.is_done for wrapping in found)
     for problem in problems:
         if is_bad:
             complain(problem)
         else:
             print(f"yet: {problem}")
     return 1 if is_bad else 0
+
+
+def _drop_former(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    from ringkeeperd.secret_changes import drop_former  # noqa: PLC0415
+
+    dropped = drop_former(configuration, configuration.rings)
+    if parsed.json:
+        print(json.dumps({"ok": True, "dropped": list(map(str, dropped))}))
+        return 0
+    for path in dropped:
+        print(f"dropped the former one from {path}")
+    print("this host holds what the rings use, and nothing else")
+    return 0
 
 
 def watch(parsed: argparse.Namespace) -> int:

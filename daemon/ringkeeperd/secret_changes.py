@@ -8,21 +8,25 @@ likes; docs/secrets.md tells the whole order.
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ringkeeper.errors import RequestRefused, SecretError
+from ringkeeper.clock import SystemClock
+from ringkeeper.durations import format_duration
+from ringkeeper.errors import InfrastructureError, RequestRefused, RingMissing, SecretError
 from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.sealing import Kek, kek_of
-from ringkeeper.secret_files import amend, read_kek, read_pair, read_pinned_roots
+from ringkeeper.secret_files import amend, create, read_kek, read_pair, read_pinned_roots
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import Command
 from ringkeeperd.operator import at_ring, some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import timedelta
+    from collections.abc import Callable, Sequence
+    from datetime import datetime, timedelta
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.ring import Ring
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 
 _MOST = 2
 """Secrets of one kind in a file: the one in use, and the next or the former one."""
+_CONFIRMED_WITHIN = 5.0
+"""Seconds: an instance that hears of a new version has confirmed it long before."""
+_LOOK_AGAIN_AFTER = 0.2
 
 
 # --- the files -----------------------------------------------------------------------------------
@@ -39,15 +46,37 @@ def add_root(configuration: Configuration) -> tuple[Path, ...]:
     """Put a fresh trust root in front of the present one, private and public; the files written.
 
     Raises:
-        SecretError: a file cannot be used, or already holds two.
+        SecretError: a file cannot be used, already holds two, or is not what a ring is under, as
+            far as Redis can be asked.
+        DocumentError: a ring is signed by a root that is not even pinned here.
     """
     root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
     _check_room(configuration.trust_root, root.kids, "root")
+    _check_used(configuration, configuration.trust_root, root.kids, lambda seen: seen.signed_by)
     fresh = TrustRoot.generate().joined(root)
     # The public half first: whoever signs by a root that this host itself does not pin is refused.
     amend(configuration.trust_root_public, fresh.public.joined(pinned).as_jwk())
     amend(configuration.trust_root, fresh.secret_jwk())
     return configuration.trust_root_public, configuration.trust_root
+
+
+def replace_lost_root(configuration: Configuration) -> tuple[Path, ...]:
+    """Make a fresh trust root where the private half of the present one is lost; the files written.
+
+    Raises:
+        RequestRefused: it is there, or not to be expected here.
+        SecretError: a file cannot be used.
+    """
+    path = configuration.trust_root
+    if not configuration.lead:
+        raise RequestRefused("lead is false here: run this where the private root was")
+    if path.exists():
+        raise RequestRefused(f"{path}: is there; without --former-lost, it gets a fresh one beside")
+    pinned = read_pinned_roots(configuration.trust_root_public)
+    fresh = TrustRoot.generate()
+    amend(configuration.trust_root_public, fresh.public.joined(pinned).as_jwk())
+    create(path, fresh.secret_jwk())
+    return configuration.trust_root_public, path
 
 
 def add_kek(configuration: Configuration) -> tuple[Path, ...]:
@@ -57,6 +86,7 @@ def add_kek(configuration: Configuration) -> tuple[Path, ...]:
         raise SecretError(f"{path}: an environment variable cannot be amended; keep it in a file")
     kek = read_kek(path)
     _check_room(path, kek.kids, "KEK")
+    _check_used(configuration, path, kek.kids, lambda seen: seen.ring.kek)
     amend(path, Kek.generate().joined(kek).secret_jwk())
     return (path,)
 
@@ -67,6 +97,23 @@ def _check_room(path: Path, kids: Sequence[str], what: str) -> None:
             f"{path}: holds {len(kids)} already: the {what} is being changed; finish that first: "
             "ringkeeper rewrap, then ringkeeper rewrap --drop-former"
         )
+
+
+def _check_used(
+    configuration: Configuration, path: Path, kids: Sequence[str], used: Callable[[Seen], str]
+) -> None:
+    """Whether what each ring uses is in the file, so that the fresh one comes beside the right one.
+
+    Where Redis cannot be asked, nobody knows, and the files can be changed all the same.
+    """
+    for ring in configuration.rings:
+        with suppress(InfrastructureError, RingMissing):
+            in_use = used(at_ring(configuration, ring.name, lambda operator: operator.look()))
+            if in_use not in kids:
+                raise SecretError(
+                    f"{path}: ring {ring.name!r} uses {in_use}, which is not in this file; put "
+                    "that back first"
+                )
 
 
 def held(configuration: Configuration) -> tuple[Kek, TrustRoot]:
@@ -118,9 +165,21 @@ class Wrapping:
     seen: Seen
     sealed: dict[str, str | None]
     """kid to the KEK that sealed its private half."""
-    kek: str
-    root: str
-    """What is to seal and to sign: the first ones of this host's files."""
+    keks: tuple[str, ...]
+    roots: tuple[str, ...]
+    """What this host's files hold: the first one of each is to seal, and to sign."""
+    at: datetime
+    """When it was looked at."""
+
+    @property
+    def kek(self) -> str:
+        """The KEK that is to seal."""
+        return self.keks[0]
+
+    @property
+    def root(self) -> str:
+        """The root that is to sign."""
+        return self.roots[0]
 
     @property
     def ring(self) -> Ring:
@@ -147,22 +206,53 @@ class Wrapping:
             found.append(f"{name}: {some(others)} still sealed by another KEK than {self.kek}")
         if found:
             found = [f"{problem}; ringkeeper rewrap changes it" for problem in found]
-        elif self.seen.behind:
+        elif self.behind:
+            forgotten = format_duration(self.ring.policy.liveness_window)
             found.append(
-                f"{name}: {some(self.seen.behind)} did not confirm version {self.ring.version} "
-                "yet; give them the new secrets, or wait"
+                f"{name}: {some(self.behind)} did not confirm version {self.ring.version} yet; "
+                f"give them the new secrets, or wait: who has ended counts for {forgotten} more"
+            )
+        elif self.ahead:
+            found.append(
+                f"{name}: {some(self.ahead)} would use secrets that this host does not have: a "
+                "change is under way; copy the files that were changed here, too"
             )
         return tuple(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "ring": self.ring.name,
+            "version": self.ring.version,
+            "kek": self.ring.kek,
+            "root": self.seen.signed_by,
+            "sealed": self.sealed,
+            "problems": list(self.problems),
+        }
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The live instances that have not confirmed this version, and when they were heard of."""
+        behind = set(self.seen.behind)
+        return tuple(sorted(i.named(self.at) for i in self.seen.instances if i.id in behind))
+
+    @property
+    def ahead(self) -> tuple[str, ...]:
+        """The live instances that have in front what this host does not have at all."""
+        here = {*self.keks, *self.roots}
+        ahead = (i for i in self.seen.instances if not {*i.keks[:1], *i.roots[:1]} <= here)
+        return tuple(sorted(i.named(self.at) for i in ahead))
 
 
 def look(configuration: Configuration, rings: Sequence[RingConfiguration]) -> tuple[Wrapping, ...]:
     """How each of `rings` is wrapped; changes nothing."""
-    kek, root = (holder.kid for holder in held(configuration))
+    keks, roots = (holder.kids for holder in held(configuration))
 
     async def at(operator: Operator) -> Wrapping:
         seen = await operator.look()
         sealed = await operator.sealed(seen.ring)
-        return Wrapping(seen, {kid: kek_of(blob) for kid, blob in sealed.items()}, kek, root)
+        by = {kid: kek_of(blob) for kid, blob in sealed.items()}
+        return Wrapping(seen, by, keks, roots, operator.now())
 
     return tuple(at_ring(configuration, ring.name, at) for ring in rings)
 
@@ -177,6 +267,8 @@ def rewrap(
 ) -> tuple[Wrapping, ...]:
     """Ask the leader of each ring that is not yet so to seal and to sign by the first secrets.
 
+    How they are then, once every live instance has confirmed it, or after a few seconds.
+
     Raises:
         RequestRefused: the leader said no, and why.
         InfrastructureError: nobody answered.
@@ -190,4 +282,11 @@ def rewrap(
     for wrapping in look(configuration, rings):
         if not wrapping.is_done:
             at_ring(configuration, wrapping.ring.name, ask)
-    return look(configuration, rings)
+    clock = SystemClock()
+    patience = clock.monotonic() + _CONFIRMED_WITHIN
+    while True:
+        found = look(configuration, rings)
+        is_settled = not any(wrapping.is_done and wrapping.behind for wrapping in found)
+        if is_settled or clock.monotonic() > patience:
+            return found
+        time.sleep(_LOOK_AGAIN_AFTER)

@@ -14,7 +14,7 @@ import pytest
 import ringkeeper
 from ringkeeper.errors import TokenError
 from ringkeeper.layout import Layout
-from ringkeeper.sealing import kek_of
+from ringkeeper.sealing import Kek, kek_of
 from ringkeeper.secret_files import read_kek, read_pinned_roots, read_root
 from ringkeeper.trust import root_of
 from tests.plugins.daemons import Site, eventually
@@ -310,6 +310,74 @@ def test_a_leader_without_the_private_half_of_the_rings_root_changes_nothing(
     eventually(daemon.leads, within=20)
     with valkey.client() as client:
         assert root_of(client.hget(LAYOUT.keyring, "snapshot")) == root.kid
+
+
+def test_a_lost_root_is_replaced_while_apps_go_on(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    """As docs/secrets.md says: the apps first, the daemons last."""
+    site = make_site(valkey.url)
+    daemon = site.daemon(init=True)
+    root, public = site.folder / "root.jwk", site.folder / "root.pub.jwk"
+    assert "is there" in site.refused("init", "--new-root", "--former-lost")
+    assert "belongs to --new-root" in site.refused("init", "--former-lost")
+    former = read_root(root).kid
+    with traffic(site):
+        eventually(daemon.leads)
+        root.unlink()
+        assert "there is no trust root here" in site.refused("init", "--new-root")
+        site.done("init", "--new-root", "--former-lost")
+        fresh = read_root(root).kid
+        assert read_pinned_roots(public).kids == (fresh, former)
+        daemon.signal(signal.SIGHUP)
+
+        def signed_by() -> str:
+            with valkey.client() as client:
+                return root_of(client.hget(LAYOUT.keyring, "snapshot"))
+
+        eventually(lambda: signed_by() == fresh, within=20)
+        eventually(lambda: site.run("rewrap", "--check").returncode == 0, within=20)
+        site.done("rewrap", "--drop-former")
+        assert read_pinned_roots(public).kids == (fresh,)
+    (told,) = daemon.events("ring rewrapped")
+    assert told["reason"] == f"the private half of {former} is gone"
+
+
+def test_a_fresh_secret_is_put_beside_the_one_in_use_and_no_other(
+    make_site: Callable[[str], Site], own_server: Callable[..., Server]
+) -> None:
+    server = own_server()
+    site = make_site(server.url)
+    site.daemon(init=True)
+    kek = site.folder / "kek.jwk"
+    former = kek.read_text()
+    kek.write_text(json.dumps(Kek.generate().secret_jwk()))
+    told = site.refused("init", "--new-kek")
+    assert "kek.jwk: ring 'access-token' uses kek-" in told
+    assert "put that back first" in told
+    assert len(read_kek(kek).kids) == 1
+    kek.write_text(former)
+    # Where nobody can be asked, the files are changed all the same.
+    server.stop()
+    site.done("init", "--new-kek")
+
+
+def test_a_host_that_lacks_what_others_have_in_front_gives_no_all_clear(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    site = make_site(valkey.url)
+    daemon = site.daemon(init=True)
+    kek = site.folder / "kek.jwk"
+    former = kek.read_text()
+    site.done("init", "--new-kek")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.events("secrets taken up"))
+    kek.write_text(former)
+    told = eventually(lambda: site.run("rewrap", "--check").stderr)
+    assert "would use secrets that this host does not have: a change is under way" in told
+    found = json.loads(site.run("rewrap", "--check", "--json").stdout)
+    assert not found["ok"]
+    assert "last heard of" in found["rings"][0]["problems"][0]
 
 
 def test_a_kek_that_was_swapped_instead_of_added_stops_the_leader_and_nothing_else(

@@ -569,6 +569,8 @@ def _read_yaml(path: Path, problems: list[str]) -> object:
         line, column = (mark.line, mark.column) if mark else (0, 0)
         # What a scanner quotes may be part of a password that nobody put in quotes.
         why = re.sub(r"'(?!<)[^']{2,}'", "…", error.problem or error.context or "no YAML")
+        if mark and text[mark.index : mark.index + 1] == "\t":
+            why = "a tab, where YAML wants spaces"
         raise _no_yaml(path, line, column, why) from None
     except (ValueError, OverflowError):
         # PyYAML passes on what `chr` says of an escape beyond Unicode, without the place.

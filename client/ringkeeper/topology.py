@@ -10,6 +10,7 @@ write and mistake it for another's, and backing off is the callers' business.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import random
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -376,6 +377,7 @@ def _forget_frames(error: BaseException | None) -> None:
 
 
 _WIDEN: Final = "widen this user's ACL: docs/redis.md has what each needs"
+_LOGIN: Final = "check the user in redis.url, and the password there or in redis.password_file"
 _PERHAPS_TLS: Final = (
     "is Redis up and reachable? where it speaks TLS, write rediss://, and where it asks for a "
     "client certificate, give redis.tls.cert_file one"
@@ -384,8 +386,8 @@ _PERHAPS_TLS: Final = (
 _REMEDIES: Final = (
     *REMEDIES,
     ("valkey.sock", "the embedded server is not running: start the daemon, ringkeeper run"),
-    ("username-password", "check the user and password in redis.url"),
-    ("WRONGPASS", "check the user and password in redis.url"),
+    ("username-password", _LOGIN),
+    ("WRONGPASS", _LOGIN),
     ("Authentication required", "give redis.url, or redis.password_file, the password"),
     ("NOAUTH", "give redis.url, or redis.password_file, the password"),
     ("o permissions", _WIDEN),
@@ -422,5 +424,8 @@ def _remedy(error: BaseException, why: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    _, _, told = str(error).rpartition(" of pipeline caused error: ")
+    _, of_pipeline, told = str(error).rpartition(" of pipeline caused error: ")
+    if of_pipeline:  # what redis-py puts there is the tuple of the error's arguments
+        with suppress(ValueError, SyntaxError):
+            told = str(ast.literal_eval(told)[0])
     return explained(told).strip().split("\n")[0].rstrip(".")[:200]

@@ -97,7 +97,7 @@ _OF_NO_KEY: Final[Mapping[Role, tuple[str, ...]]] = MappingProxyType(
         Role.SIDECAR: _FOLLOWING,
         Role.SIGNER: (*_FOLLOWING, "publish"),  # to call the leader, as a witness
         Role.VERIFIER: _FOLLOWING,
-        Role.OPERATOR: ("script|load", "time"),
+        Role.OPERATOR: ("script|load", "time", "info", "acl|whoami"),  # the latter two for doctor
     }
 )
 _LISTENING: Final = frozenset(Role) - {Role.OPERATOR}

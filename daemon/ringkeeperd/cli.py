@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ringkeeper
+from ringkeeper.durations import parse_duration
 from ringkeeper.errors import ConfigurationError, RingkeeperError
 from ringkeeperd import commands
 from ringkeeperd.undumpable import leave_no_dumps
@@ -261,7 +262,10 @@ def _add_tokens(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--claims", default="{}", metavar="JSON", help="""e.g. '{"sub":"alice"}'"""
     )
     signing.add_argument(
-        "--lifetime", type=positive, metavar="SECONDS", help="default: access_token_validity"
+        "--lifetime",
+        type=_lifetime,
+        metavar="SECONDS",
+        help="or with a unit, 15m (default: access_token_validity)",
     )
     verifying = command(
         "verify", commands.token_verify, "Print the claims of a good token; exit 1 if bad."
@@ -277,6 +281,17 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise ValueError(text)
     return number
+
+
+def _lifetime(text: str) -> float:
+    try:
+        return positive(text)
+    except ValueError:
+        pass
+    try:
+        return positive(str(parse_duration(text).total_seconds()))
+    except ValueError:
+        raise argparse.ArgumentTypeError("is no number of seconds, nor 30s, 15m, 1h") from None
 
 
 def _count(text: str) -> int:

@@ -436,7 +436,7 @@ _MEANING = {
     "removed": "keys of which no valid token was left",
     "verified": "by another app than the one that signed",
     "rejected": "valid, and refused: there should be none",
-    "unanswered": "asked of an app just killed: nobody said no",
+    "unanswered": "asked of an app that was gone: nobody said no",
     "paused": "asked of an app without Redis: nothing judged",
     "overdue": "expired on the way, and refused for that",
     "killed": "apps and daemons, with kill -9",

@@ -151,7 +151,8 @@ def _privacy(facts: ServerFacts) -> Finding:
 
 def _acl(facts: ServerFacts) -> Finding:
     if facts.rights is None:
-        return Finding("acl", Level.OK, f"user {facts.user!r}, who may not look at itself")
+        who = f"user {facts.user!r}" if facts.user else "a user who may not even ask who it is"
+        return Finding("acl", Level.OK, f"{who}, who may not look at itself")
     rights = {right for text in facts.rights for right in text.split()}
     if "nopass" in rights:
         what = f"over {facts.way} user {facts.user!r} needs no password"

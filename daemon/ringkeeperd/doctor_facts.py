@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable
+from ringkeeper.redis_url import has_password
 from ringkeeperd.doctor import (
     Finding,
     Level,
@@ -27,6 +28,7 @@ from ringkeeperd.trail import Trail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.sealing import Kek
@@ -47,6 +49,9 @@ def examine(
         yield "host", told("secrets", str(error))
     else:
         yield "host", _files(configuration)
+    with_password = _password_file(configuration)
+    if with_password:
+        yield "host", _password(with_password)
     yield "host", _state_dir(configuration)
     try:
         facts = asyncio.run(server_facts(configuration))
@@ -76,8 +81,24 @@ def _files(configuration: Configuration) -> Finding:
                 what = f"anyone may replace {path}: its folder is open to all"
                 return Finding("secrets", Level.FAIL, what, f"chmod o-w {path.parent}")
     if configuration.lead:
-        return Finding("secrets", Level.OK, "root and KEK are readable by this user alone")
+        what = "root and KEK are closed to all but their user and, where it may read them, group"
+        return Finding("secrets", Level.OK, what)
     return Finding("secrets", Level.OK, "the public root alone: this daemon only follows")
+
+
+def _password_file(configuration: Configuration) -> Path | None:
+    """Where Redis' password stands: a file of its own, or the configuration with the URL."""
+    is_in_url = has_password(configuration.redis_url) and "RINGKEEPER_REDIS__URL" not in os.environ
+    return configuration.redis_password_file or (configuration.path if is_in_url else None)
+
+
+def _password(path: Path) -> Finding:
+    with suppress(OSError):
+        if path.stat().st_mode & _OTHERS_MAY:
+            what = f"{path}: anyone on this host may read Redis' password"
+            remedy = f"chmod 600 {path}, and change the password"
+            return Finding("password", Level.WARN, what, remedy)
+    return Finding("password", Level.OK, f"{path}: closed to others")
 
 
 def _state_dir(configuration: Configuration) -> Finding:

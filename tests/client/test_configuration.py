@@ -877,6 +877,7 @@ def test_every_problem_is_found_at_once() -> None:
         ("<<: {name: a}\n", "line 1, column 1: only a plain word may stand before the colon"),
         ("? [a]\n: b\n", "line 1, column 3: only a plain word may stand before the colon"),
         ("access_token_validity: 1:00\n", "line 1, column 24: with a colon YAML reads a number"),
+        ("redis:\n\turl: x\n", "line 2, column 1: a tab, where YAML wants spaces"),
         ("name: 2024-13-45\n", "line 1, column 7: a value that cannot be read"),
         ("access_token_validity: " + "9" * 5000, "line 1, column 24: a value that cannot be read"),
         ("[" * 20_000, "is nested too deeply"),

@@ -100,6 +100,29 @@ def test_no_redis_is_one_finding(make_site: Callable[[str], Site]) -> None:
     assert "is Redis up and reachable" in found["redis, connection"]["remedy"]
 
 
+def test_a_password_that_everybody_may_read_is_warned_of(
+    make_site: Callable[[str], Site], own_server: Callable[..., Server]
+) -> None:
+    server = own_server()
+    site = make_site(f"redis://127.0.0.1:{server.port}")
+    with server.client() as client:
+        client.config_set("requirepass", "correct-horse")
+    password = site.folder / "password"
+    password.write_text("correct-horse")
+    password.chmod(0o600)
+    site.configure(redis={"url": site.redis_url, "password_file": str(password)})
+    site.done("init")
+    assert findings(site)["host, password"]["level"] == "ok"
+    password.chmod(0o644)
+    found = findings(site)["host, password"]
+    assert found["level"] == "warn"
+    assert found["remedy"] == f"chmod 600 {password}, and change the password"
+    with_password = f"redis://:correct-horse@127.0.0.1:{server.port}"
+    (site.folder / "config.yaml").chmod(0o644)
+    site.configure(redis={"url": with_password})
+    assert "config.yaml: anyone on this host may read" in findings(site)["host, password"]["what"]
+
+
 def test_it_prints_users_for_the_configured_rings(make_site: Callable[[str], Site]) -> None:
     site = make_site("redis+cluster://127.0.0.1:1")
     site.configure(keyrings={"refresh-token": None})

@@ -70,6 +70,8 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(site: Site) -> None:
     assert "exists already" in site.refused("init") or "being led" in site.refused("init")
     assert "not a JSON object" in site.refused("token", "sign", "--claims", "[]")
     assert "at most" in site.refused("token", "sign", "--lifetime", "61")
+    assert "at most" in site.refused("token", "sign", "--lifetime", "2m")
+    assert "nor 30s, 15m" in site.run("token", "sign", "--lifetime", "tomorrow").stderr
     assert site.status()["version"] == version
     assert daemon.get("/.well-known/jwks.json")[2] == before
     assert site.run("rotate", "--nonsense").returncode == 2

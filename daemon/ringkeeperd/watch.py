@@ -31,6 +31,8 @@ class Watch:
         self._is_followed = is_followed
         self._as_json = as_json
         self._told_end = ""
+        self._remark = ""
+        """What was remarked on at the entry just before."""
         self._trouble: type[RingkeeperError] | None = None
         """Why nothing can be seen at the moment."""
         self._after = "0"
@@ -97,7 +99,11 @@ class Watch:
 
     def _take(self, trail: Trail, entry: Entry) -> None:
         self._after = entry.id
-        self._print(trail.read(entry.document))
+        line = trail.read(entry.document)
+        # After a change of root all the events of before: told once, but for programs.
+        if self._as_json or not line.remark or line.remark != self._remark:
+            self._print(line)
+        self._remark = line.remark
 
     def _tell_once(self, error: RingkeeperError, line: Line) -> None:
         """Print `line` if the trouble is not of the same kind as just before."""

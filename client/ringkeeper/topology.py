@@ -377,7 +377,7 @@ def _forget_frames(error: BaseException | None) -> None:
 
 
 _WIDEN: Final = "widen this user's ACL: docs/redis.md has what each needs"
-_LOGIN: Final = "check the user in redis.url, and the password there or in redis.password_file"
+_LOGIN: Final = "check the user and password, in redis.url or in redis.password_file"
 _PERHAPS_TLS: Final = (
     "is Redis up and reachable? where it speaks TLS, write rediss://, and where it asks for a "
     "client certificate, give redis.tls.cert_file one"

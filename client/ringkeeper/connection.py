@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,12 +102,14 @@ class Connection:
         configuration = load(
             Path(path) if path else None, os.environ if environ is None else environ
         )
-        kek = configuration.kek
+        kek, is_there = configuration.kek, False
+        with suppress(PermissionError):  # where it lies nobody but the daemon may look
+            is_there = kek.exists()
         return cls.of(
             configuration.redis_url,
             name=name or configuration.rings[0].name,
             trust_root=configuration.trust_root_public,
-            kek=kek if configuration.is_kek_named or kek.exists() else None,
+            kek=kek if configuration.is_kek_named or is_there else None,
             password=configuration.redis_password,
             tls=configuration.redis_tls,
             cache_dir=configuration.cache_dir,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeVar
 
+    from ringkeeper.kek_variable import KekVariable
+
     _T = TypeVar("_T")
 
 _LIMIT: Final = 64 * 1024
@@ -46,12 +48,33 @@ def read_pair(private: Path, public: Path) -> tuple[TrustRoot, PinnedRoots]:
         SecretError: one of them cannot be used, or they do not belong together.
     """
     pinned, root = read_pinned_roots(public), read_root(private)
-    if not set(root.kids) <= set(pinned.kids):
+    unpinned = [kid for kid in root.kids if kid not in pinned.kids]
+    if unpinned:
         raise SecretError(
-            f"{private}: is not the private half of {public}; give both files of the pair that "
-            "belongs together"
+            f"{private}: is not the private half of {public}, which does not have "
+            f"{', '.join(unpinned)}; give both files of the pair that belongs together"
         )
     return root, pinned
+
+
+def read_requesting_root(private: Path, public: Path) -> TrustRoot:
+    """The trust root to sign requests by; enough if the two files have one in common.
+
+    While a root is changed, one file may hold the next one already: that holds up no revocation.
+
+    Raises:
+        SecretError: as `read_pair`.
+    """
+    pinned, root = read_pinned_roots(public), read_root(private)
+    return root if set(root.kids) & set(pinned.kids) else read_pair(private, public)[0]
+
+
+def is_there(path: Path | KekVariable) -> bool:
+    """Whether there is a file; where this user may not look, there may be one."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 def read_kek(path: Path) -> Kek:

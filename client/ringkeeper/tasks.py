@@ -18,11 +18,28 @@ async def first_of(*work: Coroutine[Any, Any, None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # More than once: redis-py, woken after a pause of the process, was seen to take a
-        # cancellation for a time-out of its own. A task group would wait for it for ever.
-        while pending := [task for task in tasks if not task.done()]:
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending, timeout=_CANCEL_AGAIN)
+        await _stopped(tasks)
     for task in done:
         task.result()
+
+
+async def _stopped(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel `tasks` and wait until they have ended, however often the caller is cancelled itself.
+
+    More than once: redis-py, woken after a pause of the process, was seen to take a cancellation
+    for a time-out of its own. A task group would wait for it for ever. But not at once: whoever
+    was cancelled may be saying goodbye.
+    """
+    loop = asyncio.get_running_loop()
+    cancelled: asyncio.CancelledError | None = None
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        again = loop.time() + _CANCEL_AGAIN
+        while any(not task.done() for task in pending) and (left := again - loop.time()) > 0:
+            try:
+                await asyncio.wait(pending, timeout=left)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled:
+        raise cancelled

@@ -426,6 +426,6 @@ def _remedy(error: BaseException, why: str) -> str:
 def _first_line(error: BaseException) -> str:
     _, of_pipeline, told = str(error).rpartition(" of pipeline caused error: ")
     if of_pipeline:  # what redis-py puts there is the tuple of the error's arguments
-        with suppress(ValueError, SyntaxError):
+        with suppress(ValueError, SyntaxError, LookupError, TypeError):
             told = str(ast.literal_eval(told)[0])
     return explained(told).strip().split("\n")[0].rstrip(".")[:200]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
+from ringkeeper.secret_files import is_there
 from ringkeeperd.founding import any_ring
 from ringkeeperd.operator import at_ring
 from ringkeeperd.own_secrets import read_secrets
@@ -42,7 +43,7 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
         return Findings(remarks=[remark], is_made=False)
     found = Findings()
     kek = read_secrets(configuration).kek
-    if kek is None and configuration.kek.exists():
+    if kek is None and is_there(configuration.kek):
         kek = kek_from(configuration.kek)
     if isinstance(configuration.kek, KekVariable):
         found.remarks.append(f"kek: {configuration.kek}: {WHY_NOT}")
@@ -63,7 +64,7 @@ def _first_step(configuration: Configuration) -> str:
     roots = (configuration.trust_root, configuration.trust_root_public)
     is_file = not isinstance(configuration.kek, KekVariable)
     secrets = (*roots, configuration.kek) if is_file else roots
-    if not configuration.lead or any(secret.exists() for secret in secrets):
+    if not configuration.lead or any(is_there(secret) for secret in secrets):
         return ""
     if configuration.embedded is not None:
         is_made = any(configuration.embedded.glob("founded-*"))

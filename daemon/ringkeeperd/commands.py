@@ -67,6 +67,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 def init(parsed: argparse.Namespace) -> int:
     """Make rings and secrets; or put a fresh secret beside the present one."""
+    from ringkeeper.secret_files import is_there  # noqa: PLC0415
     from ringkeeperd.founding import any_ring, found_ring  # noqa: PLC0415
     from ringkeeperd.own_secrets import make_secrets  # noqa: PLC0415
 
@@ -80,7 +81,7 @@ def init(parsed: argparse.Namespace) -> int:
                 (configuration.kek, "there is no KEK"),
                 (configuration.trust_root, "there is no trust root"),
             ):
-                if not path.exists() and await any_ring(configuration):
+                if not is_there(path) and await any_ring(configuration):
                     raise RequestRefused(
                         f"{path}: {what} here, but a ring was made before; restore it from where "
                         "that was: a fresh one is of no use to that ring (docs/secrets.md)"
@@ -112,8 +113,8 @@ def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int
             raise RequestRefused("--former-lost belongs to --new-root; a lost KEK has no remedy")
         public, private = secret_changes.replace_lost_root(configuration)
         print(f"made {private}; added to {public}, in front of what was there")
-        print(f"next: copy {public} to every app and sidecar, then both to every daemon that")
-        print("leads: one takes the ring over once every live instance trusts the new root")
+        print(f"next: copy {public} to every app and sidecar; when all have it, both to every")
+        print("daemon that leads, not before: those that run still hold the former one in memory")
         return 0
     add = secret_changes.add_root if parsed.new_root else secret_changes.add_kek
     for path in add(configuration):
@@ -261,13 +262,13 @@ def jwks(parsed: argparse.Namespace) -> int:
 
 def rotate(parsed: argparse.Namespace) -> int:
     """Let the next key sign."""
-    from ringkeeper.secret_files import read_pair  # noqa: PLC0415
+    from ringkeeper.secret_files import read_requesting_root  # noqa: PLC0415
     from ringkeeper.wire import Command  # noqa: PLC0415
     from ringkeeperd.operator import outlook  # noqa: PLC0415
     from ringkeeperd.rotation import activation_at  # noqa: PLC0415
 
     configuration = _configuration(parsed)
-    root, _ = read_pair(configuration.trust_root, configuration.trust_root_public)
+    root = read_requesting_root(configuration.trust_root, configuration.trust_root_public)
     command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
     patience = timedelta(seconds=parsed.answer_within)
 
@@ -309,11 +310,11 @@ async def _wait_for_turn(operator: Operator, former: str, at: datetime) -> int:
 
 def revoke(parsed: argparse.Namespace) -> int:
     """Refuse a key's tokens."""
-    from ringkeeper.secret_files import read_pair  # noqa: PLC0415
+    from ringkeeper.secret_files import read_requesting_root  # noqa: PLC0415
     from ringkeeper.wire import Command  # noqa: PLC0415
 
     configuration = _configuration(parsed)
-    root, _ = read_pair(configuration.trust_root, configuration.trust_root_public)
+    root = read_requesting_root(configuration.trust_root, configuration.trust_root_public)
     patience = timedelta(seconds=parsed.answer_within)
 
     async def refuse(operator: Operator) -> int:
@@ -430,13 +431,14 @@ def token_verify(parsed: argparse.Namespace) -> int:
 
 def _keyring(parsed: argparse.Namespace, *, signs: bool) -> ringkeeper.Keyring:
     from ringkeeper.connection import Connection  # noqa: PLC0415
+    from ringkeeper.secret_files import is_there  # noqa: PLC0415
 
     configuration = _configuration(parsed)
     connection = Connection.of(
         configuration.redis_url,
         name=configuration.ring(parsed.ring).name,
         trust_root=configuration.trust_root_public,
-        kek=configuration.kek if signs and configuration.kek.exists() else None,
+        kek=configuration.kek if signs and is_there(configuration.kek) else None,
         password=configuration.redis_password,
         tls=configuration.redis_tls,
     )

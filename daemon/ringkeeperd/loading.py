@@ -224,13 +224,22 @@ class Loading:
         if signed_by in leader.root.kids:
             leader.rootless_since = None
             return False
-        if leader.rootless_since is None:
-            leader.rootless_since = now
+        pinned, own = leader.follower.replica.roots.kids, self._term.root.kid
+        if pinned.index(own) > pinned.index(signed_by):
+            # The newer one stands in front: it is not lost, its private half has not come here yet.
+            raise SecretError(
+                f"the ring is signed by the root {signed_by}, which trust_root_public has in front "
+                "and trust_root does not have at all; copy that file here, too (if its private "
+                "half is lost for good: docs/secrets.md)"
+            )
         window = ring.policy.liveness_window
-        instances = await self._store.instances(window)
-        behind = lacking(instances, kek="", root=self._term.root.kid)
+        # Marked alike by all who wait for this: whoever leads, or loses the table, ends the wait.
+        instances, is_whole = await self._store.roll_call(f"without {signed_by}", window)
+        if leader.rootless_since is None or not is_whole:
+            leader.rootless_since = now
+        behind = lacking(instances, kek="", root=own)
         if behind or not instances or now - leader.rootless_since < window.total_seconds():
-            named = f"; {behind[0][0].id} does not pin {self._term.root.kid}" if behind else ""
+            named = f"; {behind[0][0].id} does not pin {own}" if behind else ""
             raise SecretError(
                 f"the ring is signed by the root {signed_by}, whose private half this daemon does "
                 f"not have{named}; put that back into trust_root, behind the present one, and "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_pair, read_pinned_roots, read_root
+from ringkeeper.secret_files import create, is_there, read_pair, read_pinned_roots, read_root
 from ringkeeper.trust import TrustRoot
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_secrets(configuration: Configuration) -> Secrets:
 def make_secrets(configuration: Configuration) -> tuple[Path, ...]:
     """Make the trust root and the KEK where there are none; the files that were written."""
     made: list[Path] = []
-    if not configuration.trust_root_public.exists() or configuration.trust_root.exists():
+    if not is_there(configuration.trust_root_public) or is_there(configuration.trust_root):
         if create(configuration.trust_root, TrustRoot.generate().secret_jwk()):
             made.append(configuration.trust_root)
         root = read_root(configuration.trust_root)

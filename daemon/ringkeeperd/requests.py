@@ -177,13 +177,13 @@ class Requests:
             RequestRefused: who could not, or that nobody knows yet.
         """
         term = self._term
+        instances = await term.instances()
         trusted_from = term.trusts_from()
         if term.now() < trusted_from:
             raise RequestRefused(
-                "the leader has just begun, and first hears of every live instance; ask again "
-                f"after {trusted_from:%H:%M:%S} UTC"
+                "the leader has just begun, or Redis lost the table of instances, and first it "
+                f"hears of every live instance; ask again after {trusted_from:%H:%M:%S} UTC"
             )
-        instances = await self._store.instances(term.ring.policy.liveness_window)
         behind = lacking(instances, kek=kek.kid, root=root.kid)
         if behind:
             now = term.now()

@@ -19,10 +19,11 @@ from ringkeeper.durations import format_duration
 from ringkeeper.errors import InfrastructureError, RequestRefused, RingMissing, SecretError
 from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.sealing import Kek, kek_of
-from ringkeeper.secret_files import amend, create, read_kek, read_pair, read_pinned_roots
+from ringkeeper.secret_files import amend, create, is_there, read_kek, read_pair, read_pinned_roots
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import Command
 from ringkeeperd.operator import at_ring, some
+from ringkeeperd.rewrapping import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def replace_lost_root(configuration: Configuration) -> tuple[Path, ...]:
     path = configuration.trust_root
     if not configuration.lead:
         raise RequestRefused("lead is false here: run this where the private root was")
-    if path.exists():
+    if is_there(path):
         raise RequestRefused(f"{path}: is there; without --former-lost, it gets a fresh one beside")
     pinned = read_pinned_roots(configuration.trust_root_public)
     fresh = TrustRoot.generate()
@@ -109,7 +110,7 @@ def _check_used(
     for ring in configuration.rings:
         with suppress(InfrastructureError, RingMissing):
             in_use = used(at_ring(configuration, ring.name, lambda operator: operator.look()))
-            if in_use not in kids:
+            if in_use and in_use not in kids:
                 raise SecretError(
                     f"{path}: ring {ring.name!r} uses {in_use}, which is not in this file; put "
                     "that back first"
@@ -212,6 +213,10 @@ class Wrapping:
                 f"{name}: {some(self.behind)} did not confirm version {self.ring.version} yet; "
                 f"give them the new secrets, or wait: who has ended counts for {forgotten} more"
             )
+        elif self.lacking:
+            found.append(
+                f"{name}: {some(self.lacking)}; copy the files that hold the new one there"
+            )
         elif self.ahead:
             found.append(
                 f"{name}: {some(self.ahead)} would use secrets that this host does not have: a "
@@ -235,6 +240,15 @@ class Wrapping:
         """The live instances that have not confirmed this version, and when they were heard of."""
         behind = set(self.seen.behind)
         return tuple(sorted(i.named(self.at) for i in self.seen.instances if i.id in behind))
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The live instances that could not go on without the former secrets, and what they lack.
+
+        A daemon may pin the new root without its private half: then it follows, and cannot lead.
+        """
+        behind = lacking(self.seen.instances, kek=self.kek, root=self.root)
+        return tuple(f"{instance.named(self.at)} {what}" for instance, what in behind)
 
     @property
     def ahead(self) -> tuple[str, ...]:

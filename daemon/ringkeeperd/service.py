@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from ringkeeper.clock import SystemClock
 from ringkeeper.connection import instance_id
 from ringkeeper.errors import Defect
 from ringkeeper.follower import Follower
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from ringkeeperd.own_secrets import Secrets
     from ringkeeperd.rotation import Instance, WaitUntil
 
+_FORGOTTEN_AFTER: Final = 60.0
+"""Seconds of standing by after which what kept this daemon from leading is news again."""
+_TOLD_MOST: Final = 8
 _NAMED_MOST: Final = 20
 """Instances that one log line names."""
 
@@ -67,7 +72,7 @@ class RingService:
         self.store = RedisLeaderStore.configured(configuration, ring.name, clock)
         instance = instance_id()
         self._keeper = StateFile(configuration.state_dir, ring.name, "state_dir", own.roots)
-        observer = _Telling(ring.name, log, metrics, self.state)
+        observer = self._telling = _Telling(ring.name, log, metrics, self.state, clock=clock)
         self.leader: Leader | None = None
         self.follower = Follower(
             name=ring.name,
@@ -114,6 +119,7 @@ class RingService:
     async def change_secrets(self, own: Secrets) -> None:
         """From now on hold these; whether this daemon may lead does not change while it runs."""
         self._keeper.roots = own.roots
+        self._telling.told.clear()
         await self.follower.change_secrets(own.roots, own.kek, own.able)
         if self.leader and own.root and own.kek:
             self.leader.change_secrets(own.root, own.kek)
@@ -137,8 +143,11 @@ class _Telling:
     state: LeadingState
     failing: str = field(default="")
     is_standing_by: bool = field(default=False)
-    kept_from_leading: type[RingkeeperError] | None = field(default=None)
-    """The kind of trouble that was told: the words may change with each attempt."""
+    clock: Clock = field(default_factory=SystemClock)
+    told: set[str] = field(default_factory=set)
+    """What was said to keep this daemon from leading, less its numbers: each is told once, though
+    daemons that cannot lead stand by for one another between two attempts."""
+    _kept_from_leading_at: float = field(default=0.0)
 
     def noticed(self, event: str, /, **fields: object) -> None:
         """What the follower has to tell."""
@@ -161,6 +170,8 @@ class _Telling:
             self.failing, self.state.trouble = "", ""
             if not self.is_standing_by and not self.state.is_leading:
                 self.log.info("standing by", ring=self.ring, why=why)
+            if self.clock.monotonic() - self._kept_from_leading_at > _FORGOTTEN_AFTER:
+                self.told.clear()  # that other one does lead
         elif self.state.is_leading:
             self._is_free_of_trouble()
             self.log.info("not leading any more", ring=self.ring, why=why)
@@ -171,22 +182,31 @@ class _Telling:
         self.state.is_leading, self.state.wait = False, None
 
     def cannot_lead(self, error: RingkeeperError) -> None:
-        if self.kept_from_leading is not type(error):
+        if self._is_news(error):
             self.log.error("cannot lead", ring=self.ring, error=str(error))
         self._is_kept_from_leading(error)
 
     def broken(self, error: Exception) -> None:
         defect = Defect.of(error)
-        if self.state.trouble != str(defect):
+        if self._is_news(defect):
             self.log.error("cannot lead", ring=self.ring, error=str(defect), exc_info=error)
         self._is_kept_from_leading(defect)
 
+    def _is_news(self, error: RingkeeperError) -> bool:
+        """Whether this was not told yet. What a writer in Redis can word anew is told so often."""
+        said = f"{type(error).__name__}: {re.sub('[0-9]+', '#', str(error))}"
+        is_news = said not in self.told and len(self.told) < _TOLD_MOST
+        if is_news:
+            self.told.add(said)
+        return is_news
+
     def _is_kept_from_leading(self, error: RingkeeperError) -> None:
-        self.kept_from_leading, self.failing = type(error), ""
+        self.failing, self._kept_from_leading_at = "", self.clock.monotonic()
         self.state.is_leading, self.state.wait, self.state.trouble = False, None, str(error)
 
     def _is_free_of_trouble(self) -> None:
-        self.kept_from_leading, self.failing, self.state.trouble = None, "", ""
+        self.told.clear()
+        self.failing, self.state.trouble = "", ""
 
     def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
         self.failing = ""

@@ -168,10 +168,7 @@ class Term:
                 await asyncio.sleep(_RETRY_AFTER)
 
     async def _step(self) -> None:
-        window = self.ring.policy.liveness_window
-        instances, is_whole = await self.store.roll_call(self.owner, window)
-        if not is_whole:
-            self._trusted_from = None
+        instances = await self.instances()
         confirmed = Confirmations(instances, self.trusts_from())
         step = next_step(
             self.ring,
@@ -186,6 +183,14 @@ class Term:
         self._watch_propagation(instances)
         self.observer.waiting(step, instances)
         await self.leader.rest(self._sleep_for(step))
+
+    async def instances(self) -> tuple[Instance, ...]:
+        """Who is live, by the table; one that was lost is not trusted before `trusts_from`."""
+        window = self.ring.policy.liveness_window
+        instances, is_whole = await self.store.roll_call(self.owner, window)
+        if not is_whole:
+            self._trusted_from = None
+        return instances
 
     def trusts_from(self) -> datetime:
         """The table of instances is trusted one liveness window after the term, or it, began."""

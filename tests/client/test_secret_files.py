@@ -1,12 +1,17 @@
 """Secrets on disk: complete or absent, and open to nobody else."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from ringkeeper.connection import Connection
 from ringkeeper.errors import SecretError
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
+from ringkeeper.secret_files import create, is_there, read_kek, read_pinned_roots, read_root
 from ringkeeper.trust import TrustRoot
 from tests.wire.test_sealing import told_by
 
@@ -69,3 +74,46 @@ def test_the_private_root_is_not_taken_for_the_public_one(tmp_path: Path, is_set
         read_pinned_roots(path)
     if not is_set:
         assert read_root(path).kid == root.kid
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Permissions mean nothing to root."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_where_this_user_may_not_look_there_may_be_a_file() -> None:
+    with TemporaryDirectory() as made:
+        folder, closed = Path(made), Path(made, "closed")
+        folder.chmod(0o755)
+        closed.mkdir(mode=0o000)
+        with as_nobody():
+            assert is_there(closed / "kek.jwk")
+            assert not is_there(folder / "kek.jwk")
+            with pytest.raises(SecretError, match="Permission denied"):
+                read_kek(closed / "kek.jwk")
+        closed.chmod(0o700)
+
+
+def test_an_app_that_only_verifies_needs_no_leave_to_look_for_the_kek(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = tmp_path / "root.pub.jwk"
+    create(public, TrustRoot.generate().public_jwk(), mode=0o644)
+    environ = {
+        "RINGKEEPER_REDIS__URL": "redis://127.0.0.1",
+        "RINGKEEPER_TRUST_ROOT_PUBLIC": str(public),
+    }
+
+    def exists(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert Connection.from_config(None, environ).secrets.value.kek is None

@@ -1,6 +1,7 @@
 """Several things at once, that begin and end together."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -42,3 +43,35 @@ async def test_all_end_as_the_first_one_did() -> None:
 
     with pytest.raises(ValueError, match="no"):
         await first_of(fails(), asyncio.sleep(60))
+
+
+async def test_who_is_cancelled_again_while_it_stops_the_others_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As at the end of `asyncio.run`, which cancels every task there is, within one another."""
+    monkeypatch.setattr(tasks, "_CANCEL_AGAIN", 0.02)
+    ended: list[str] = []
+
+    async def takes_it_for_a_time_out() -> None:
+        for _ in range(2):
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("the listener")
+
+    async def follow() -> None:
+        try:
+            await first_of(takes_it_for_a_time_out(), asyncio.sleep(60))
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append("goodbye")
+
+    whole = asyncio.create_task(first_of(follow(), asyncio.sleep(60)))
+    await asyncio.sleep(0.01)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait([whole], timeout=5)
+    assert whole.cancelled()
+    assert ended == ["the listener", "goodbye"]

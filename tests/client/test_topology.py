@@ -9,7 +9,14 @@ from contextlib import ExitStack
 import pytest
 from redis import exceptions
 
-from ringkeeper.topology import ASKING_TIMEOUT, FINDING_TIMEOUT, SlotConnection, connection_for
+from ringkeeper.errors import RedisUnavailable
+from ringkeeper.topology import (
+    ASKING_TIMEOUT,
+    FINDING_TIMEOUT,
+    SlotConnection,
+    connection_for,
+    speaking,
+)
 
 
 @pytest.fixture
@@ -57,3 +64,19 @@ async def test_many_silent_nodes_together_are_waited_for_as_long_as_a_few(
     nodes = [listening(silent) for _ in range(12)]
     assert 12 * ASKING_TIMEOUT > 1.5 * FINDING_TIMEOUT
     assert await seconds_to_fail(nodes) < 1.3 * FINDING_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("refused", "told"),
+    [
+        ("('no, you may not',)", "no, you may not"),
+        ("""("can't run 'hset'",)""", "can't run 'hset'"),
+        *[(text, text) for text in ("no tuple", "{}", "()", "5", "('", "{}#")],
+    ],
+)
+def test_what_a_pipeline_was_refused_is_told_in_words(refused: str, told: str) -> None:
+    """redis-py quotes the arguments of the error; a server may answer anything."""
+    refusal = exceptions.ResponseError(f"Command # 1 (X) of pipeline caused error: {refused}")
+    with pytest.raises(RedisUnavailable) as caught, speaking("redis", "asking"):
+        raise refusal
+    assert str(caught.value).startswith(f"redis: asking: {told}; ")

@@ -366,7 +366,7 @@ CONTROLS: Final = (
         "no fresh secret for a ring that exists",
         (
             f"{_DAEMON}/commands.py",
-            "if not path.exists() and await any_ring(configuration):",
+            "if not is_there(path) and await any_ring(configuration):",
             "if False:",
         ),
     ),

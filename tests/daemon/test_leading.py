@@ -1,6 +1,7 @@
 """One leader on a real server, in this process: with another clock, and when the unforeseen comes."""
 
 import asyncio
+import json
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from ringkeeper.clock import SystemClock
 from ringkeeper.errors import ClocksApart, RedisUnavailable, RequestRefused, RingLed
 from ringkeeper.follower import Follower
 from ringkeeper.ring import KeyKind, KeyState, Ring
+from ringkeeper.sealing import Kek
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
 from ringkeeper.trust import TrustRoot, root_of
@@ -42,6 +44,9 @@ from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
 
 TTL = timedelta(seconds=2)
+
+
+FIRST_HEARS = "a new leader first hears of every live instance"
 
 
 class ShiftedClock(SystemClock):
@@ -443,7 +448,7 @@ async def test_a_new_leader_activates_nothing_before_every_live_instance_had_tim
     candidate = candidates("a")
     await until(lambda: candidate.told.named("waiting"))
     wait = candidate.told.named("waiting")[0]
-    assert wait.why == "a new leader first hears of every live instance"
+    assert wait.why == FIRST_HEARS
     assert wait.when >= began + led.policy.liveness_window
     assert candidate.told.named("changed") == []
 
@@ -470,7 +475,7 @@ async def test_a_leader_whose_table_of_instances_is_lost_hears_of_every_live_ins
     await until(lambda: held(candidate).version > led.ring.version)
     await until(lambda: candidate.told.calls[-1][0] == "waiting")
     wait = candidate.told.named("waiting")[-1]
-    assert wait.why == "a new leader first hears of every live instance"
+    assert wait.why == FIRST_HEARS
     assert wait.when >= lost_at + led.policy.liveness_window
     signer = held(candidate).signer
     assert signer
@@ -683,10 +688,68 @@ async def test_a_lost_table_that_others_are_in_again_is_noticed_all_the_same(
     await candidate.store.confirm("other", other)
     candidate.leader.wake.set()
     await until(lambda: candidate.told.named("waiting")[-1].awaiting != ("stuck",))
-    assert (
-        candidate.told.named("waiting")[-1].why == "a new leader first hears of every live instance"
-    )
+    assert candidate.told.named("waiting")[-1].why == FIRST_HEARS
     assert held(candidate).signer == ring.signer
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_ring_is_not_rewrapped_by_a_table_that_was_lost(
+    valkey: Server, make_ring: Any, candidates_of: Any, is_lost: bool
+) -> None:
+    """Who could not follow is not in it any more, and lives."""
+    led = make_ring(valkey, poll_interval=timedelta(seconds=10))
+    clock = ShiftedClock()
+    candidate = candidates_of(led)("a", clock)
+    await until(lambda: sees_an_instance(candidate))
+    clock.by = led.policy.liveness_window + timedelta(seconds=1)
+    kek = Kek.generate().joined(led.kek)
+    await candidate.follower.change_secrets(led.root.public, kek)
+    candidate.leader.change_secrets(led.root, kek)
+    candidate.follower._confirmed = None  # as its next poll does
+    candidate.follower._wanted.set()
+
+    def is_told() -> bool:
+        candidate.leader.wake.set()
+        return any(kek.kid in instance.keks for instance in candidate.told.instances)
+
+    await until(is_told)
+    await until(lambda: not candidate.leader.wake.is_set())
+    await asyncio.sleep(0.2)  # it rests now, and looks again when it is asked
+    if is_lost:
+        with led.server.client() as client:
+            client.delete(led.layout.instances, led.layout.seen)
+    await candidate.store.ask(request(led, Command.REWRAP))
+    if is_lost:
+        await until(lambda: candidate.told.named("refused"))
+        assert "lost the table of instances" in candidate.told.named("refused")[-1].fields["why"]
+        assert held(candidate).kek == led.kek.kid
+    else:
+        await until(lambda: held(candidate).kek == kek.kid)
+
+
+async def test_no_crowd_in_the_table_hides_that_it_is_whole(valkey: Server) -> None:
+    """Else whoever writes there once keeps every key from turning, for most of a day."""
+    store = RedisLeaderStore.connect(valkey.url, "r", SystemClock(), password=None)
+    window = timedelta(milliseconds=10)
+    assert not (await store.roll_call("me", window)).is_whole
+    with valkey.client() as client:
+        (now, _), crowd = client.time(), [f"x{number}" for number in range(20_001)]
+        client.hset(store.layout.instances, mapping=dict.fromkeys(crowd, "{}"))
+        for ahead in (0, 86_300_000):
+            client.zadd(store.layout.seen, dict.fromkeys(crowd, now * 1000 + ahead))
+            assert (await store.roll_call("me", window)).is_whole
+        # Of the mark's own score, too.
+        score = client.zscore(store.layout.seen, "")
+        client.zadd(store.layout.seen, dict.fromkeys(crowd, score))
+        assert (await store.roll_call("me", window)).is_whole
+        assert not (await store.roll_call("you", window)).is_whole
+        for key in (store.layout.instances, store.layout.seen):
+            assert (await store.roll_call("you", window)).is_whole
+            client.delete(key)
+            assert not (await store.roll_call("you", window)).is_whole
+        await asyncio.sleep(11 * window.total_seconds())
+        assert (await store.roll_call("you", window)).is_whole, "long after it was looked at"
+    await store.close()
 
 
 @pytest.mark.usefixtures("tries_again_soon")
@@ -708,12 +771,23 @@ async def test_a_ring_whose_root_is_lost_is_taken_over_once_nobody_can_be_left_b
     with led.server.client() as client:
         await until(lambda: client.exists(led.layout.instances))
         await is_still_refused()
+        window = led.policy.liveness_window + timedelta(seconds=1)
         client.delete(led.layout.instances, led.layout.seen)
-        clock.uptime = led.policy.liveness_window + timedelta(seconds=1)
+        clock.uptime = window
+        await is_still_refused()
+        # Nor when the table is lost as the wait is nearly over: it is waited for anew.
+        candidate.follower._confirmed = None
+        candidate.follower._wanted.set()
+        await until(lambda: client.hlen(led.layout.instances) > 1)
+        clock.uptime = 2 * window
+        client.delete(led.layout.instances, led.layout.seen)
+        app = {"role": "verify", "epoch": 1, "version": 1, "roots": [root.kid]}
+        await candidate.store.confirm("app", json.dumps(app))
         await is_still_refused()
         assert root_of(client.hget(led.layout.keyring, "snapshot")) == led.root.kid
         candidate.follower._confirmed = None  # as its next poll does
         candidate.follower._wanted.set()
+        clock.uptime = 4 * window
         await until(lambda: candidate.told.named("leading"))
         assert root_of(client.hget(led.layout.keyring, "snapshot")) == root.kid
 

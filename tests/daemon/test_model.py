@@ -232,6 +232,9 @@ class Agreement(RuleBasedStateMachine):
         for name, score in seen:
             earlier = score - 2 * WINDOW / timedelta(milliseconds=1)
             self.client.zadd(self.store.layout.seen, {name: earlier})
+            if not name:  # the leader's mark says when it was set, too
+                _, _, owner = str(self.client.hget(self.store.layout.instances, "")).partition(" ")
+                self.client.hset(self.store.layout.instances, "", f"{earlier:.0f} {owner}")
         self.compare()
 
     @rule(stored=st.sampled_from(["", "0", "3", "inf", "-1", "9" * 17, "1000001", "2000000"]))

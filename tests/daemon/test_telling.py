@@ -20,6 +20,15 @@ from ringkeeperd.rotation import WaitUntil
 from ringkeeperd.service import LeadingState, _Telling
 
 
+class StoppedClock(SystemClock):
+    """One that the test moves."""
+
+    at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
 class Daemon:
     """The telling part of one, and the lines that it wrote."""
 
@@ -67,6 +76,26 @@ def test_two_that_cannot_lead_and_meet_one_anothers_lease_tell_it_once() -> None
         daemon.telling.cannot_lead(SealBroken("sealed by another KEK"))
         daemon.telling.not_leading(ANOTHER_LEADS)
     assert daemon.events().count("cannot lead") == 1
+
+
+def test_another_trouble_is_told_though_this_daemon_stood_by_meanwhile() -> None:
+    """It has another remedy; and a defect, or two troubles by turns, make no storm."""
+    daemon, clock = Daemon(), StoppedClock()
+    daemon.telling.clock = clock
+    for _ in range(9):
+        daemon.telling.cannot_lead(SecretError("the KEK of file 1"))
+        daemon.telling.not_leading(ANOTHER_LEADS)
+        daemon.telling.cannot_lead(SecretError("signed by another root"))
+        daemon.telling.broken(ValueError("no"))
+        daemon.telling.not_leading(ANOTHER_LEADS)
+    assert daemon.events().count("cannot lead") == 3
+    for number in range(50):
+        daemon.telling.cannot_lead(SecretError(f"{'x' * number} does not pin it"))
+    assert daemon.events().count("cannot lead") == 8, "whoever writes in Redis may word it anew"
+    clock.at += 61
+    daemon.telling.not_leading(ANOTHER_LEADS)
+    daemon.telling.cannot_lead(SecretError("the KEK of file 1"))
+    assert daemon.events().count("cannot lead") == 9, "after a good while it is news"
 
 
 @pytest.mark.parametrize("count", [20, 20_000])

@@ -32,21 +32,28 @@ forget(now + 864e5, '+inf')  -- Redis' own clock wrote none of these
 local live = redis.call('ZRANGE', KEYS[2], now - window, '+inf', 'BYSCORE', 'LIMIT', 0, 20000,
     'WITHSCORES')
 local answer = {0}
-local is_marked = false
 for i = 1, #live, 2 do
     local is_short = redis.call('HSTRLEN', KEYS[1], live[i]) <= 1000
     local record = is_short and redis.call('HGET', KEYS[1], live[i]) or ''
-    if live[i] == '' then
-        is_marked = record == ARGV[2]
-    else
+    if live[i] ~= '' then
         answer[#answer + 1] = string.sub(live[i], 1, 200)
         answer[#answer + 1] = live[i + 1]
         answer[#answer + 1] = record
     end
 end
 if ARGV[2] ~= '' then
-    answer[1] = is_marked and 1 or 0
-    redis.call('HSET', KEYS[1], '', ARGV[2])
-    redis.call('ZADD', KEYS[2], now + 8e7, '')  -- for most of a day: a leader may not look for long
+    -- Not among the rows: however many there are, they hide it from nobody. Of equal scores the
+    -- empty id comes first.
+    local is_short = redis.call('HSTRLEN', KEYS[1], '') <= 1000
+    local mark = is_short and redis.call('HGET', KEYS[1], '') or ''
+    local score, owner = string.match(mark, '^(%d+) (.*)$')
+    if owner == ARGV[2] then
+        local first = redis.call('ZRANGE', KEYS[2], score, score, 'BYSCORE', 'LIMIT', 0, 1)
+        answer[1] = first[1] == '' and 1 or 0
+    end
+    -- For most of a day: a leader may not look for long.
+    score = string.format('%.0f', now + 8e7)
+    redis.call('HSET', KEYS[1], '', score .. ' ' .. ARGV[2])
+    redis.call('ZADD', KEYS[2], score, '')
 end
 return answer

@@ -433,6 +433,26 @@ CONTROLS: Final = (
         ),
     ),
     _without(
+        "what stands behind takes nothing over",
+        (_LOADING, "if pinned.index(own) > pinned.index(signed_by):", "if False:"),
+    ),
+    _without(
+        "who could not go on is named",
+        (f"{_DAEMON}/secret_changes.py", "elif self.lacking:", "elif False:"),
+    ),
+    _without(
+        "modes are looked at again",
+        (
+            f"{_CLIENT}/watched.py",
+            "status.st_mtime_ns, status.st_ino, status.st_size, status.st_mode",
+            "status.st_mtime_ns, status.st_ino, status.st_size",
+        ),
+    ),
+    _without(
+        "doctor looks at the password, too",
+        (f"{_DAEMON}/doctor_facts.py", "if path.stat().st_mode & _OTHERS_MAY:", "if False:"),
+    ),
+    _without(
         "a dropped root stands in nobody's way",
         (_REPLICA, "if self.held and self.is_disowned:", "if False:"),
     ),
@@ -476,6 +496,14 @@ CONTROLS: Final = (
         (f"{_DAEMON}/watch.py", "if _place(newest) >= _place(self._after):", "if True:"),
     ),
     _without("a mark in the table", (_TERM, "if not is_whole:", "if False:")),
+    _without(
+        "the mark is read by itself",
+        (
+            f"{_DAEMON}/lua/instances.lua",
+            "local mark = is_short and redis.call('HGET', KEYS[1], '') or ''",
+            "local mark = #live < 40000 and redis.call('HGET', KEYS[1], '') or ''",
+        ),
+    ),
     _without(
         "secret files are read again",
         (f"{_CLIENT}/watched.py", "if seen == self._seen:", "if True:"),

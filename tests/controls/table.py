@@ -64,7 +64,7 @@ CONTROLS: Final = (
         (
             _SEALING,
             'by = header.pop("kid")',
-            'by = header.pop("kid")\n            header["cty"] = "jwk+json"',
+            'by = header.pop("kid")\n        header["cty"] = "jwk+json"',
         ),
     ),
     # --- who writes Redis ------------------------------------------------------------------------

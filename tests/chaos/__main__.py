@@ -99,7 +99,10 @@ def run(faults: list[Fault], rounds: int, at_once: int, seed: int) -> list[Row]:
 
     jobs = [*enumerate(fault for _ in range(rounds) for fault in faults)]
     with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(work, jobs))
+        list(pool.map(work, (job for job in jobs if not job[1].is_alone)))
+    for job in jobs:
+        if job[1].is_alone:
+            work(job)
     return list(rows.values())
 
 

@@ -318,6 +318,8 @@ class Fault:
     """Of Redis."""
     kind: str = "standalone"
     """standalone, proxied, sentinel, cluster, or small disks."""
+    is_alone: bool = False
+    """Whether it wants the whole machine: nothing runs beside it."""
 
 
 _AOF = ("--appendonly", "yes", "--appendfsync", "always")
@@ -366,7 +368,7 @@ FAULTS = (
     Fault("state_dir read-only, then FLUSHALL", read_only_disks, kind="small disks"),
     *_clocks(),
     Fault("slow subscriber, dropped by Redis", slow_subscriber),
-    Fault(f"{SIZE} instances reconnect at once", all_reconnect),
+    Fault(f"{SIZE} instances reconnect at once", all_reconnect, is_alone=True),
 )
 
 

@@ -1,0 +1,278 @@
+"""When many sessions are refreshed at once: is it a spike, and what caused it? Pure.
+
+Refreshes are counted in buckets of `BUCKET`. What is usual is the median of the last half hour, and
+how far it strays the median absolute deviation (MAD): a spike of some minutes moves neither. An
+alarm wants all three: more than so many deviations above the median, more than so many times it,
+and a number that is worth the word. Of two windows either one may raise it: a short one, for what
+is steep and wants no second look, and a longer one, that averages chance away and sees what is
+flat.
+
+A *cause* is never guessed. Apps tell why a session was refreshed, and some reasons have one cause
+alone: `revoked_kid` is a revocation's, whenever it comes. Where the reason says little (`other`,
+as a middleware counts that only sees the route), a change of the ring within the minute before
+stands for it; where it says that nothing of the ring's was the matter (`manual`), nothing does.
+What follows upon a change may be smaller than what is found anywhere: there it is looked for.
+
+Two minutes of statistics: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.6.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ringkeeper.errors import RefreshReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+BUCKET: Final = timedelta(seconds=10)
+USUAL: Final = 180
+"""Buckets that say what is usual: half an hour."""
+LEARNING: Final = 36
+"""Buckets that are needed to say so: six minutes without an alarm."""
+LEAST: Final = 10
+"""Refreshes above what is usual, in a window: fewer are no spike, whatever the ratio."""
+LONGEST: Final = 180
+"""Buckets after which what began as a spike is how it is now."""
+_MAD_TO_SIGMA: Final = 1.4826
+"""MAD of a normal distribution to its standard deviation."""
+_AFTER_CHANGE: Final = 6
+"""Buckets after a change of the ring in which its spike begins, if it makes one."""
+_CALM: Final = 3
+"""Buckets that must be usual again for a spike to be over."""
+
+
+class Cause(StrEnum):
+    """What a spike comes from; the label of `ringkeeper_refresh_spikes_total`."""
+
+    REVOCATION = "revocation"
+    MODE_SWITCH = "mode_switch"
+    CONFIGURATION = "configuration"
+    FAILOVER = "failover"
+    ROTATION = "rotation"
+    UNATTRIBUTED = "unattributed"
+
+
+class Threshold(NamedTuple):
+    """How much is a spike, in a window of so many buckets."""
+
+    window: int
+    deviations: float
+    ratio: float
+
+
+ANYWHERE: Final = (Threshold(1, 8.0, 2.5), Threshold(3, 5.0, 2.0))
+AFTER_CHANGE: Final = Threshold(0, 4.0, 1.2)
+"""The window is what has passed since."""
+
+_OF_REASON: Final[Mapping[str, Cause]] = MappingProxyType(
+    {
+        RefreshReason.REVOKED_KID: Cause.REVOCATION,
+        RefreshReason.KIND_MISMATCH: Cause.MODE_SWITCH,
+    }
+)
+"""Reasons that have one cause alone."""
+_POSSIBLE: Final[Mapping[str, frozenset[Cause]]] = MappingProxyType(
+    {
+        RefreshReason.UNKNOWN_KID: frozenset({Cause.ROTATION, Cause.FAILOVER, Cause.CONFIGURATION}),
+        RefreshReason.EXPIRED: frozenset({Cause.FAILOVER, Cause.CONFIGURATION}),
+        RefreshReason.OTHER: frozenset(Cause),
+        RefreshReason.MANUAL: frozenset(),
+    }
+)
+"""What a change within the minute before may have caused, by the reason that stands out."""
+
+
+class Bucket(NamedTuple):
+    """The refreshes of one stretch of `BUCKET`."""
+
+    number: int
+    """Stretches since the epoch."""
+    counts: Mapping[str, int]
+    """By reason."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+
+class Change(NamedTuple):
+    """Something that happened to the ring, which sessions may feel."""
+
+    bucket: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """One spike, from its first bucket on."""
+
+    first: int
+    """The number of its first bucket."""
+    last: int
+    """That of the newest one in which there were too many."""
+    cause: Cause
+    usual: float
+    """Refreshes in a bucket, before it began."""
+    strays: float
+    """How far that strayed: a standard deviation."""
+    peak: int
+    """The most refreshes in a bucket."""
+    excess: float
+    """Refreshes above what is usual, so far."""
+    is_over: bool = False
+    counted: Mapping[int, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def ratio(self) -> float:
+        """The peak, in times of what is usual."""
+        return self.peak / max(self.usual, 1.0)
+
+    @property
+    def duration(self) -> timedelta:
+        """From its first bucket to its last one."""
+        return (self.last - self.first + 1) * BUCKET
+
+
+def judge(
+    former: Spike | None, buckets: Sequence[Bucket], changes: Iterable[Change] = ()
+) -> Spike | None:
+    """The spike that goes on, begins or has just ended with the newest of `buckets`.
+
+    `buckets`: an unbroken series, the oldest first; the newest may still be growing, and what is
+    too much already stays so. `former`: what was said of the series before.
+    """
+    if former and not former.is_over:
+        return _gone_on(former, buckets)
+    return _begun(former, buckets, changes) or former
+
+
+# --- how much is usual ---------------------------------------------------------------------------
+
+
+class _Usual(NamedTuple):
+    """What windows of some length held, before the one that is looked at."""
+
+    median: float
+    strays: float
+
+    @classmethod
+    def of(cls, sums: Sequence[int]) -> _Usual:
+        """Chance alone makes a count stray by its root, and it never strays by nothing."""
+        median = statistics.median(sums)
+        mad = statistics.median([abs(each - median) for each in sums])
+        return cls(median, max(_MAD_TO_SIGMA * mad, math.sqrt(median), 1.0))
+
+    def is_exceeded(self, value: int, threshold: Threshold) -> bool:
+        """Whether `value` is a spike by that threshold."""
+        return (
+            value - self.median >= LEAST
+            and value > self.median + threshold.deviations * self.strays
+            and value > threshold.ratio * self.median
+        )
+
+
+def _usual(totals: Sequence[int], window: int) -> _Usual | None:
+    """What is usual in `window` buckets; None while too little is known."""
+    if len(totals) < max(LEARNING, window):
+        return None
+    sums, running = [], sum(totals[:window])
+    sums.append(running)
+    for index in range(window, len(totals)):
+        running += totals[index] - totals[index - window]
+        sums.append(running)
+    return _Usual.of(sums)
+
+
+# --- a spike begins, goes on, ends ---------------------------------------------------------------
+
+
+def _begun(
+    former: Spike | None, buckets: Sequence[Bucket], changes: Iterable[Change]
+) -> Spike | None:
+    """The spike that has begun, anywhere or upon a change that could have caused it."""
+    newest = buckets[-1].number if buckets else 0
+    recent = [c for c in changes if 0 <= newest - c.bucket < _AFTER_CHANGE]
+    for threshold in ANYWHERE:
+        if found := _found(former, buckets, threshold, recent):
+            return found
+    for change in recent:
+        threshold = AFTER_CHANGE._replace(window=newest - change.bucket + 1)
+        found = _found(former, buckets, threshold, recent)
+        if found and found.cause is not Cause.UNATTRIBUTED:
+            return found
+    return None
+
+
+def _found(
+    former: Spike | None,
+    buckets: Sequence[Bucket],
+    threshold: Threshold,
+    recent: Sequence[Change],
+) -> Spike | None:
+    window = threshold.window
+    now, past = buckets[-window:], buckets[-USUAL - window : -window]
+    before = [b for b in past if not (former and former.first <= b.number <= former.last)]
+    totals = [b.total for b in before]
+    usual, of_one = _usual(totals, window), _usual(totals, 1)
+    if not usual or not of_one or not usual.is_exceeded(sum(b.total for b in now), threshold):
+        return None
+    return _spike(now, of_one, _cause(before, now, recent))
+
+
+def _spike(now: Sequence[Bucket], usual: _Usual, cause: Cause) -> Spike:
+    too_many = [b for b in now if b.total > usual.median + 2 * usual.strays] or list(now)
+    return _with(
+        Spike(too_many[0].number, too_many[-1].number, cause, usual.median, usual.strays, 0, 0.0),
+        too_many,
+    )
+
+
+def _with(spike: Spike, buckets: Sequence[Bucket]) -> Spike:
+    """`spike`, with these buckets taken in, perhaps once more since they grew."""
+    counted = {**spike.counted, **{b.number: b.total for b in buckets}}
+    return replace(
+        spike,
+        last=max([spike.last, *(b.number for b in buckets)]),
+        peak=max(counted.values()),
+        excess=sum(counted.values()) - spike.usual * len(counted),
+        counted=counted,
+    )
+
+
+def _gone_on(spike: Spike, buckets: Sequence[Bucket]) -> Spike:
+    most = 1.2 * spike.usual + 3 * spike.strays
+    spike = _with(spike, [b for b in buckets if b.number >= spike.first and b.total > most])
+    newest = buckets[-1].number
+    calm = newest - 1 - spike.last  # the newest one is growing
+    if calm >= _CALM or newest - spike.first >= LONGEST:
+        return replace(spike, is_over=True)
+    return spike
+
+
+# --- why -----------------------------------------------------------------------------------------
+
+
+def _cause(before: Sequence[Bucket], now: Sequence[Bucket], changes: Sequence[Change]) -> Cause:
+    """What the refreshes of `now` that are too many come from."""
+    usually: Counter[str] = Counter()
+    for bucket in before:
+        usually.update(bucket.counts)
+    found: Counter[str] = Counter()
+    for bucket in now:
+        found.update(bucket.counts)
+    share = len(now) / len(before)
+    reason = max(found, key=lambda each: found[each] - share * usually[each])
+    if reason in _OF_REASON:
+        return _OF_REASON[reason]
+    possible = [c.cause for c in changes if c.cause in _POSSIBLE.get(reason, ())]
+    order = list(Cause)
+    return min(possible, key=order.index, default=Cause.UNATTRIBUTED)

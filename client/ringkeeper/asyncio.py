@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ringkeeper import tokens
 from ringkeeper.connection import Connection
-from ringkeeper.errors import RingClosed, RingNotLoaded, UnknownKid
+from ringkeeper.errors import RefreshReason, RingClosed, RingNotLoaded, UnknownKid
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
+from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -34,7 +36,10 @@ class Keyring:
         """Prepare; `start` begins to follow."""
         self._connection = connection
         self._clock = connection.clock
+        self._strict_key_kind = connection.strict_key_kind
         self._follower, self._store = connection.follower()
+        self._counts = RefreshCounts()
+        self._teller = connection.teller(self._counts, self._store)
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._pid = os.getpid()
@@ -51,6 +56,7 @@ class Keyring:
         password: str | Secret | None = None,
         tls: Tls | None = None,
         cache_dir: str | Path | None = None,
+        strict_key_kind: bool = False,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
@@ -60,6 +66,8 @@ class Keyring:
         or Redis asks for one: `ringkeeper.Tls(ca_file="ca.pem")`.
         `cache_dir`: a directory to keep the ring in (signed and sealed), so that this app also
         starts while Redis is away, for as long as the ring is fresh enough to sign with.
+        `strict_key_kind`: refuse the tokens of keys of the kind that does not sign now, as
+        SuperTokens does. A switch between dynamic and static then makes every user refresh.
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.
@@ -76,6 +84,7 @@ class Keyring:
             password=password,
             tls=tls,
             cache_dir=cache_dir,
+            strict_key_kind=strict_key_kind,
         )
         return await cls(connection).start(timeout)
 
@@ -85,19 +94,31 @@ class Keyring:
         path: str | Path,
         *,
         name: str = "",
+        strict_key_kind: bool = False,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """As `connect`, told by a `config.yaml` (environment variables override it)."""
-        return await cls(Connection.from_config(path, name=name)).start(timeout)
+        return await cls(
+            Connection.from_config(path, name=name, strict_key_kind=strict_key_kind)
+        ).start(timeout)
 
     @classmethod
-    async def from_env(cls, *, name: str = "", timeout: float = 10.0) -> Self:  # noqa: ASYNC109
+    async def from_env(
+        cls,
+        *,
+        name: str = "",
+        strict_key_kind: bool = False,
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> Self:
         """As `connect`, told by environment variables alone."""
-        return await cls(Connection.from_config(None, name=name)).start(timeout)
+        return await cls(
+            Connection.from_config(None, name=name, strict_key_kind=strict_key_kind)
+        ).start(timeout)
 
     async def start(self, timeout: float = 10.0) -> Self:  # noqa: ASYNC109
         """Begin to follow, and wait until the ring is loaded (and, to sign, opened)."""
-        self._task = asyncio.create_task(self._follower.run(), name="ringkeeper")
+        work = first_of(self._follower.run(), self._teller.run())
+        self._task = asyncio.create_task(work, name="ringkeeper")
         self._pid = os.getpid()
         try:
             async with asyncio.timeout(timeout):
@@ -137,12 +158,27 @@ class Keyring:
         An unknown kid is looked for in Redis once, within a second.
         """
         now = self._clock.now()
+
+        def judged() -> dict[str, Any]:
+            return tokens.verify(
+                self._held(),
+                token,
+                now,
+                audience=audience,
+                issuer=issuer,
+                strict_key_kind=self._strict_key_kind,
+            )
+
         try:
-            return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+            return judged()
         except UnknownKid:
             if not await self._seek(tokens.kid_in(token)):
                 raise
-        return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+        return judged()
+
+    def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
+        """As `ringkeeper.Keyring.record_refresh`; not awaited."""
+        self._counts.record(reason, count)
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set of every key whose tokens count."""

@@ -17,6 +17,7 @@ from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from, kek_source
 from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
+from ringkeeper.refreshes import RefreshTeller
 from ringkeeper.sealing import Kek
 from ringkeeper.secret import Secret
 from ringkeeper.secret_files import Holdings, read_pinned_roots
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ringkeeper.clock import Clock
+    from ringkeeper.refreshes import RefreshCounts, RefreshStore
     from ringkeeper.replica import Replica
     from ringkeeper.tls import Tls
 
@@ -45,10 +47,11 @@ class Connection:
     password: Secret | None = None
     tls: Tls | None = None
     cache_dir: Path | None = None
+    strict_key_kind: bool = False
     clock: Clock = field(default_factory=SystemClock)
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - all but one by name
         cls,
         url: str | Secret,
         *,
@@ -58,6 +61,7 @@ class Connection:
         password: str | Secret | None = None,
         tls: Tls | None = None,
         cache_dir: str | Path | None = None,
+        strict_key_kind: bool = False,
     ) -> Connection:
         """From what a program was written with: paths are read, at once.
 
@@ -81,11 +85,17 @@ class Connection:
             password=password,
             tls=tls,
             cache_dir=Path(cache_dir) if cache_dir else None,
+            strict_key_kind=strict_key_kind,
         )
 
     @classmethod
     def from_config(
-        cls, path: str | Path | None, environ: Mapping[str, str] | None = None, *, name: str = ""
+        cls,
+        path: str | Path | None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        strict_key_kind: bool = False,
     ) -> Connection:
         """From a `config.yaml`, the same that the daemon reads, and the environment.
 
@@ -113,6 +123,7 @@ class Connection:
             password=configuration.redis_password,
             tls=configuration.redis_tls,
             cache_dir=configuration.cache_dir,
+            strict_key_kind=strict_key_kind,
         )
 
     def follower(self, replica: Replica | None = None) -> tuple[Follower, RedisStore]:
@@ -141,6 +152,11 @@ class Connection:
             source=self.secrets,
         )
         return follower, store
+
+    def teller(self, counts: RefreshCounts, store: RefreshStore) -> RefreshTeller:
+        """What tells Redis of the refreshes that are counted in `counts`."""
+        jitter = random.Random()  # noqa: S311
+        return RefreshTeller(counts, store, self.clock, jitter, notices.log)
 
 
 def holdings_of(

@@ -69,6 +69,12 @@ class RevokedKid(TokenError):
     reason = RefreshReason.REVOKED_KID
 
 
+class KindMismatch(TokenError):
+    """Signed by a dynamic key where static ones sign, or the other way round, and strictly so."""
+
+    reason = RefreshReason.KIND_MISMATCH
+
+
 class WrongAlgorithm(TokenError):
     """The token's `alg` is not the one its key was made for (alg none, HS256 with a public key)."""
 

@@ -18,9 +18,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ringkeeper import tokens
 from ringkeeper.connection import Connection
-from ringkeeper.errors import InfrastructureError, RingClosed, RingNotLoaded, UnknownKid
+from ringkeeper.errors import (
+    InfrastructureError,
+    RefreshReason,
+    RingClosed,
+    RingNotLoaded,
+    UnknownKid,
+)
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
+from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Mapping
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ringkeeper.follower import Follower
+    from ringkeeper.refreshes import RefreshTeller
     from ringkeeper.replica import Held, Replica
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
@@ -46,7 +55,9 @@ class Keyring:
         """Prepare; `start` begins to follow."""
         self._connection = connection
         self._clock = connection.clock
-        self._background = _Background(connection, None)
+        self._strict_key_kind = connection.strict_key_kind
+        self._counts = RefreshCounts()
+        self._background = _Background(connection, None, self._counts)
         self._lock = threading.Lock()
         self._is_forked = False
         self._is_closed = False
@@ -63,6 +74,7 @@ class Keyring:
         password: str | Secret | None = None,
         tls: Tls | None = None,
         cache_dir: str | Path | None = None,
+        strict_key_kind: bool = False,
         timeout: float = 10.0,
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
@@ -72,6 +84,8 @@ class Keyring:
         or Redis asks for one: `ringkeeper.Tls(ca_file="ca.pem")`.
         `cache_dir`: a directory to keep the ring in (signed and sealed), so that this app also
         starts while Redis is away, for as long as the ring is fresh enough to sign with.
+        `strict_key_kind`: refuse the tokens of keys of the kind that does not sign now, as
+        SuperTokens does. A switch between dynamic and static then makes every user refresh.
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.
@@ -88,18 +102,32 @@ class Keyring:
             password=password,
             tls=tls,
             cache_dir=cache_dir,
+            strict_key_kind=strict_key_kind,
         )
         return cls(connection).start(timeout)
 
     @classmethod
-    def from_config(cls, path: str | Path, *, name: str = "", timeout: float = 10.0) -> Self:
+    def from_config(
+        cls,
+        path: str | Path,
+        *,
+        name: str = "",
+        strict_key_kind: bool = False,
+        timeout: float = 10.0,
+    ) -> Self:
         """As `connect`, told by a `config.yaml` (environment variables override it)."""
-        return cls(Connection.from_config(path, name=name)).start(timeout)
+        return cls(Connection.from_config(path, name=name, strict_key_kind=strict_key_kind)).start(
+            timeout
+        )
 
     @classmethod
-    def from_env(cls, *, name: str = "", timeout: float = 10.0) -> Self:
+    def from_env(
+        cls, *, name: str = "", strict_key_kind: bool = False, timeout: float = 10.0
+    ) -> Self:
         """As `connect`, told by environment variables alone."""
-        return cls(Connection.from_config(None, name=name)).start(timeout)
+        return cls(Connection.from_config(None, name=name, strict_key_kind=strict_key_kind)).start(
+            timeout
+        )
 
     def start(self, timeout: float = 10.0) -> Self:
         """Begin to follow, and wait until the ring is loaded (and, to sign, opened)."""
@@ -135,12 +163,31 @@ class Keyring:
         An unknown kid is looked for in Redis once, within a second.
         """
         now = self._clock.now()
+
+        def judged() -> dict[str, Any]:
+            return tokens.verify(
+                self._held(),
+                token,
+                now,
+                audience=audience,
+                issuer=issuer,
+                strict_key_kind=self._strict_key_kind,
+            )
+
         try:
-            return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+            return judged()
         except UnknownKid:
             if not self._seek(tokens.kid_in(token)):
                 raise
-        return tokens.verify(self._held(), token, now, audience=audience, issuer=issuer)
+        return judged()
+
+    def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
+        """Count a session that has to be refreshed, for metrics; see `ringkeeper.refreshes`.
+
+        `reason`: a `TokenError`'s `reason` says it. It takes well below a microsecond and never
+        raises: a reason that is none counts as `other`. Told to Redis within seconds.
+        """
+        self._counts.record(reason, count)
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set of every key whose tokens count."""
@@ -201,7 +248,8 @@ class Keyring:
         with self._lock:
             if not self._is_forked:
                 return
-            self._background = _Background(self._connection, self._background.replica)
+            replica = self._background.replica
+            self._background = _Background(self._connection, replica, self._counts)
             self._background.start()
             with suppress(RingNotLoaded):
                 self._background.wait_for_news(_AFTER_FORK)
@@ -210,6 +258,7 @@ class Keyring:
     def _forked(self) -> None:
         """In the child of a fork: the thread is gone, and a lock may be held by nobody."""
         self._lock = threading.Lock()
+        self._counts = RefreshCounts()  # what was counted so far is the parent's to tell
         self._is_forked = True
 
 
@@ -219,8 +268,11 @@ class _Background:
     The thread knows nothing of this object: a keyring that is dropped, not closed, ends it, too.
     """
 
-    def __init__(self, connection: Connection, replica: Replica | None) -> None:
+    def __init__(
+        self, connection: Connection, replica: Replica | None, counts: RefreshCounts
+    ) -> None:
         self._connection = connection
+        self._counts = counts
         self._follower: Follower | None = None
         self._known = replica
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -247,8 +299,12 @@ class _Background:
             loop = _event_loop(self._connection.name)
             failing.callback(loop.close)
             follower, store = self._connection.follower(self._known)
+            teller = self._connection.teller(self._counts, store)
             thread = threading.Thread(
-                target=_run, args=(loop, follower, store, begun), name="ringkeeper", daemon=True
+                target=_run,
+                args=(loop, follower, teller, store, begun),
+                name="ringkeeper",
+                daemon=True,
             )
             try:
                 thread.start()
@@ -333,24 +389,30 @@ def _event_loop(name: str) -> asyncio.AbstractEventLoop:
 def _run(
     loop: asyncio.AbstractEventLoop,
     follower: Follower,
+    teller: RefreshTeller,
     store: RedisStore,
     begun: Future[asyncio.Task[None]],
 ) -> None:
     """The thread: follow until the task that `begun` is told of is cancelled."""
     try:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(_follow(follower, store, begun))
+            runner.run(_follow(follower, teller, store, begun))
     finally:
         begun.cancel()  # so that nobody waits for what never began
 
 
-async def _follow(follower: Follower, store: RedisStore, begun: Future[asyncio.Task[None]]) -> None:
+async def _follow(
+    follower: Follower,
+    teller: RefreshTeller,
+    store: RedisStore,
+    begun: Future[asyncio.Task[None]],
+) -> None:
     task: asyncio.Task[None] | None = asyncio.current_task()
     assert task  # noqa: S101 - this is one
     begun.set_result(task)
     del task, begun
     try:
-        await follower.run()
+        await first_of(follower.run(), teller.run())
     except asyncio.CancelledError:
         pass
     finally:

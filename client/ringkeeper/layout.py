@@ -77,6 +77,10 @@ class Layout:
         """Stream: audit events."""
         return self.key("events")
 
+    def refreshes(self, stretch: int) -> str:
+        """Hash, expiring: `BUCKET:REASON` to how many sessions were refreshed."""
+        return self.key(f"refreshes:{stretch}")
+
     @property
     def published(self) -> str:
         """Channel: what changed."""

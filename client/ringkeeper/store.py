@@ -16,6 +16,7 @@ from redis import exceptions
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
 from ringkeeper.layout import Layout
+from ringkeeper.refreshes import REFRESHES_LIVE, STRETCH
 from ringkeeper.sealing import MAX_SEALED
 from ringkeeper.testimony import MAX_TESTIMONY
 from ringkeeper.topology import close, is_sharded, speaking, waiting_apart
@@ -254,6 +255,23 @@ class RedisStore:
             # Whose ACL has no such leave is heard all the same: the leader looks with each proof.
             with suppress(exceptions.NoPermissionError):
                 await say(self.layout.published, _WITNESSED)
+
+    async def seconds(self) -> int:
+        """Redis' time, in seconds since the epoch."""
+        with speaking(self.where, "asking for its time"):
+            seconds, _ = await self._client.time()
+        return int(seconds)
+
+    async def count_refreshes(self, counted: Mapping[int, Mapping[str, int]]) -> None:
+        """Add these: bucket, by its number since the epoch, to reason to how many."""
+        with speaking(self.where, "counting refreshes"):
+            async with self._client.pipeline(transaction=False) as adding:
+                for bucket, counts in counted.items():
+                    key = self.layout.refreshes(bucket // STRETCH)
+                    for reason, count in counts.items():
+                        adding.hincrby(key, f"{bucket}:{reason}", count)
+                    adding.expire(key, REFRESHES_LIVE)
+                await adding.execute()
 
     async def reconnect(self) -> None:
         """Let the connections for commands go: the next one asks anew where the primary is."""

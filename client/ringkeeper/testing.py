@@ -18,6 +18,7 @@ What a daemon does is done at once here: there is nobody to wait for. docs/testi
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -27,9 +28,10 @@ import ringkeeper.keyring
 from ringkeeper.algorithms import PrivateKey, kid_of
 from ringkeeper.clock import SystemClock
 from ringkeeper.durations import parse_duration
-from ringkeeper.errors import ConfigurationError, RequestRefused, RingClosed
+from ringkeeper.errors import ConfigurationError, RefreshReason, RequestRefused, RingClosed
 from ringkeeper.layout import DEFAULT_NAME
 from ringkeeper.policy import Policy
+from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.replica import Replica
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring
 from ringkeeper.settings import BY_KEY, SETTINGS, quoted
@@ -55,7 +57,9 @@ class _VirtualClock(SystemClock):
 class _InMemory:
     """The leader, the Redis and the follower of one ring in one object."""
 
-    def __init__(self, *, algorithm: str = "ES256", **rules: Any) -> None:
+    def __init__(
+        self, *, algorithm: str = "ES256", strict_key_kind: bool = False, **rules: Any
+    ) -> None:
         """A ring under these rules, named and written as in `config.yaml`, or as a timedelta.
 
         `access_token_validity=300` is in seconds, `max_staleness="1h"` a duration; a name of
@@ -68,10 +72,19 @@ class _InMemory:
         self._is_closed = False
         self._time = _VirtualClock()
         self._clock: Clock = self._time
+        self._strict_key_kind = strict_key_kind
         self._root = TrustRoot.generate()
         self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=policy, keys=())
         self._replica = Replica(DEFAULT_NAME, self._root.public)
+        self.refreshes: Counter[str] = Counter()
+        """What `record_refresh` was told, by reason."""
         self._publish(())
+
+    def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
+        """Counted in `refreshes`, by the rules of the real one."""
+        counts = RefreshCounts()
+        counts.record(reason, count)
+        self.refreshes.update(counts.take())
 
     def rotate(self) -> None:
         """Let the standby sign and publish another; the key that signed goes on verifying."""

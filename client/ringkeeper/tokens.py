@@ -21,6 +21,7 @@ from ringkeeper.errors import (
     ExpiredToken,
     ImmatureToken,
     InvalidSignature,
+    KindMismatch,
     LifetimeTooLong,
     MalformedToken,
     NoSigningKey,
@@ -128,11 +129,13 @@ def verify(
     *,
     audience: str | Collection[str] | None = None,
     issuer: str | None = None,
+    strict_key_kind: bool = False,
 ) -> dict[str, Any]:
     """The claims of `token`, if it is good at `now`.
 
     `audience`: the token must name it, or one of several. `issuer`: must be `iss`. Not asked for,
-    neither is checked.
+    neither is checked. `strict_key_kind`: only keys of the kind that signs now verify, as
+    SuperTokens has it: whoever switches then makes every user refresh at once.
 
     Raises:
         TokenError: one of its kinds; `reason` says why the user must refresh.
@@ -157,6 +160,13 @@ def verify(
             "refuse it, and let the user log in"
         )
     _check_parties(claims, audience, issuer)
+    # Last: who is told to refresh for that had a good token until the switch.
+    signer = held.ring.signer
+    if strict_key_kind and signer and key.kind is not signer.kind:
+        raise KindMismatch(
+            f"{key.kid} is a {key.kind} key, and {signer.kind} ones sign (strict_key_kind); "
+            "refresh the token"
+        )
     return claims
 
 

@@ -60,6 +60,7 @@ _CONFIRMING: Final = (
     ("W", ("instances",), ("hset", "hdel")),
     ("W", ("seen",), ("zadd", "zrem")),
 )
+_COUNTING: Final = (("RW", ("refreshes:*",), ("hincrby", "expire")),)
 _WITNESSING: Final = (("RW", ("witness",), ("getrange", "set")),)
 _READING: Final = (("R", ("keyring",), ("hmget", "hstrlen")),)
 _READING_SEALED: Final = (("R", ("keyring", "sealed"), ("hmget", "hstrlen")),)
@@ -68,6 +69,7 @@ _LEADING: Final = (
     *("hmget", "hstrlen", "hget", "hset", "hdel", "hkeys"),  # the keyring, the sealed keys
     *("get", "set", "pttl", "getrange"),  # the lease, the epoch, the witness
     *("zadd", "zrem", "zrange"),  # the instances
+    *("hincrby", "expire"),  # refreshes
     *("xadd", "xread", "xrevrange", "xdel", "xinfo|stream"),  # requests and events
 )
 
@@ -75,9 +77,9 @@ _Parts = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
 _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
     {
         Role.DAEMON: (("RW", ("*",), _LEADING),),
-        Role.SIDECAR: (*_READING_SEALED, *_CONFIRMING, *_WITNESSING),
-        Role.SIGNER: (*_READING_SEALED, *_CONFIRMING, *_WITNESSING),
-        Role.VERIFIER: (*_READING, *_CONFIRMING, *_WITNESSING),
+        Role.SIDECAR: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
+        Role.SIGNER: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
+        Role.VERIFIER: (*_READING, *_CONFIRMING, *_COUNTING, *_WITNESSING),
         Role.OPERATOR: (
             *_READING_SEALED,  # sealed, for check: does this KEK open them?
             ("R", ("lease",), ("getrange",)),

@@ -25,6 +25,7 @@ from ringkeeper.errors import (
     ImmatureToken,
     InfrastructureError,
     InvalidSignature,
+    KindMismatch,
     LifetimeTooLong,
     MalformedToken,
     NoSigningKey,
@@ -120,6 +121,30 @@ def test_every_algorithm_signs_and_joserfc_verifies_it_with_our_jwks(
     assert kid.startswith("d-" if use_dynamic else "s-")
     with pytest.raises(InvalidSignature):
         verify(held, token[:-8] + "AAAAAAAA", NOW)
+
+
+def test_who_wants_it_strict_refuses_the_kind_that_does_not_sign() -> None:
+    """As SuperTokens does: the spike at a switch is then the price (docs/refresh-spikes.md)."""
+    static_signs = replace(RING, policy=replace(RING.policy, use_dynamic=False))
+    by_static = sign(holding(static_signs), {"sub": "alice"}, NOW)
+    assert verify(HELD, by_static, NOW)
+    with pytest.raises(KindMismatch, match="is a static key, and dynamic ones sign") as caught:
+        verify(HELD, by_static, NOW, strict_key_kind=True)
+    assert caught.value.reason is RefreshReason.KIND_MISMATCH
+    assert caught.value.public == "invalid token"
+    by_dynamic = sign(HELD, {"sub": "alice"}, NOW)
+    assert verify(HELD, by_dynamic, NOW, strict_key_kind=True)
+    # What is forged is told as such, whichever kind it claims to be of.
+    forged = f"{by_static[:-8]}AAAAAAAA"
+    with pytest.raises(InvalidSignature):
+        verify(HELD, forged, NOW, strict_key_kind=True)
+    # Where static keys sign and there is none, the dynamic one stands in.
+    assert verify(holding(static_signs), by_static, NOW, strict_key_kind=True)
+    with pytest.raises(KindMismatch):
+        verify(holding(static_signs), by_dynamic, NOW, strict_key_kind=True)
+    keys = tuple(key for key in RING.keys if key is not STATIC)
+    without = replace(static_signs, keys=keys)
+    assert verify(holding(without), by_dynamic, NOW, strict_key_kind=True)
 
 
 def test_both_kinds_verify_whichever_signs() -> None:

@@ -536,8 +536,8 @@ CONTROLS: Final = (
         "users of their own in Redis",
         (
             f"{_DAEMON}/acl.py",
-            "Role.VERIFIER: (*_READING, *_CONFIRMING, *_WITNESSING),",
-            "Role.VERIFIER: (*_READING_SEALED, *_CONFIRMING, *_WITNESSING),",
+            "Role.VERIFIER: (*_READING, *_CONFIRMING, *_COUNTING, *_WITNESSING),",
+            "Role.VERIFIER: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),",
         ),
     ),
     _without(

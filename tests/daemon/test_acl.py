@@ -183,6 +183,8 @@ FORBIDDEN: dict[str, tuple[frozenset[Role], tuple[str, ...]]] = {
         frozenset({Role.VERIFIER, Role.SIDECAR, Role.OPERATOR}),
         ("PUBLISH", KEYS.published, ""),
     ),
+    "to read what was counted": (FOLLOWERS, ("HGETALL", KEYS.refreshes(1))),
+    "to count something else": (FOLLOWERS, ("HINCRBY", KEYS.keyring, "version", "1")),
     "to listen": (frozenset({Role.OPERATOR}), ("SUBSCRIBE", KEYS.published)),
 }
 
@@ -235,6 +237,7 @@ async def follows(store: RedisLeaderStore) -> None:
     await store.confirm("here", "{}")
     await store.testimony()
     await store.testify("{}", TTL)
+    await store.count_refreshes({await store.seconds() // 10: {"expired": 1}})
     await store.forget("here")
 
 

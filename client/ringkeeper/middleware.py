@@ -1,0 +1,72 @@
+"""Counts the requests of an app's refresh route, for ASGI and WSGI; nothing else is touched.
+
+    app = ringkeeper.middleware.CountRefreshes(app, ring)                         # ASGI: FastAPI
+    app.wsgi_app = ringkeeper.middleware.CountRefreshesWsgi(app.wsgi_app, ring)   # WSGI: Flask
+
+The route is SuperTokens', `POST /auth/session/refresh`, unless told otherwise. Why a session was
+refreshed is not known here: it counts as `other`. An app that knows, since `verify` told it, calls
+`ring.record_refresh(error.reason)` where it answers 401, and leaves this away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ringkeeper.errors import RefreshReason
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+
+    _Message = MutableMapping[str, Any]
+    _Receive = Callable[[], Awaitable[_Message]]
+    _Send = Callable[[_Message], Awaitable[None]]
+    AsgiApp = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+    WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+ROUTE: Final = "/auth/session/refresh"
+METHOD: Final = "POST"
+
+
+class Counts(Protocol):
+    """A keyring, as far as it is needed here."""
+
+    def record_refresh(self, reason: str = ..., count: int = ...) -> None:
+        """Count it."""
+        ...
+
+
+class CountRefreshes:
+    """An ASGI app that counts the refresh route's requests and leaves them to another."""
+
+    def __init__(
+        self, app: AsgiApp, ring: Counts, *, path: str = ROUTE, method: str = METHOD
+    ) -> None:
+        """Count requests for `path`, whatever it is mounted under, that come with `method`."""
+        self._app = app
+        self._ring = ring
+        self._route = (method.upper(), path.rstrip("/"))
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Count, if it is one, and pass it on as it came."""
+        if scope["type"] == "http" and (scope["method"], scope["path"].rstrip("/")) == self._route:
+            self._ring.record_refresh(RefreshReason.OTHER)
+        await self._app(scope, receive, send)
+
+
+class CountRefreshesWsgi:
+    """The same for WSGI."""
+
+    def __init__(
+        self, app: WsgiApp, ring: Counts, *, path: str = ROUTE, method: str = METHOD
+    ) -> None:
+        """Count requests for `path` that come with `method`."""
+        self._app = app
+        self._ring = ring
+        self._route = (method.upper(), path.rstrip("/"))
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Count, if it is one, and pass it on as it came."""
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if (environ.get("REQUEST_METHOD"), path.rstrip("/")) == self._route:
+            self._ring.record_refresh(RefreshReason.OTHER)
+        return self._app(environ, start_response)

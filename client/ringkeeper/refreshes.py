@@ -1,0 +1,141 @@
+"""How many sessions this process had to refresh, and why: counted here, told in the background.
+
+Counting is one addition under a lock that nobody holds for longer: it slows no request and fails
+none. Every few seconds what was counted goes to Redis, into buckets of time that expire. While
+Redis is away it is kept, by when it was counted, so that it does not look like a spike when it
+arrives; what is older than an hour is of no use to anybody and is dropped, and so is what may have
+arrived already. Numbers for a diagram, not for an invoice.
+
+The hour is Redis': the clock of an app that counts may be wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ringkeeper.errors import Defect, InfrastructureError, RefreshReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from random import Random
+
+    from ringkeeper.clock import Clock
+    from ringkeeper.follower import Notice
+
+BUCKET: Final = 10
+"""Seconds that are counted as one."""
+KEPT: Final = 3600
+"""Seconds that counts are kept while Redis is away."""
+STRETCH: Final = 60
+"""Buckets that lie in one hash of Redis."""
+REFRESHES_LIVE: Final = timedelta(hours=2)
+"""For so long after it was last added to, a hash is kept there."""
+MOST: Final = 10**9
+"""Refreshes that one call may add, and that a bucket counts: more is a mistake, or a lie."""
+FLUSH_EVERY: Final = 5.0
+"""Seconds, give or take a fifth, from one telling to the next."""
+_GOODBYE: Final = 1.0
+_REASONS: Final = {reason.value: reason.value for reason in RefreshReason}
+
+
+class RefreshStore(Protocol):
+    """Where counts are told."""
+
+    async def seconds(self) -> int:
+        """Redis' time, in seconds since the epoch; raises RedisUnavailable."""
+        ...
+
+    async def count_refreshes(self, counted: Mapping[int, Mapping[str, int]]) -> None:
+        """Add these, bucket (its number since the epoch) to reason to how many; raises the same."""
+        ...
+
+
+class RefreshCounts:
+    """What was counted since it was last taken. Any thread may count."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(_REASONS, 0)
+
+    def record(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
+        """Count a session that has to be refreshed; a reason that is none counts as `other`."""
+        try:
+            reason, whole = _REASONS.get(reason, "other"), int(count)
+        except (TypeError, ValueError, OverflowError):
+            return  # no text, no number: nobody's request fails for that
+        if 0 < whole <= MOST:
+            with self._lock:
+                self._counts[reason] += whole
+
+    def take(self) -> dict[str, int]:
+        """What was counted, by reason; it is not counted here any more."""
+        fresh = dict.fromkeys(_REASONS, 0)
+        with self._lock:
+            counts, self._counts = self._counts, fresh
+        return {reason: count for reason, count in counts.items() if count}
+
+
+class RefreshTeller:
+    """Tells Redis what was counted."""
+
+    def __init__(
+        self,
+        counts: RefreshCounts,
+        store: RefreshStore,
+        clock: Clock,
+        random: Random,
+        notice: Notice,
+    ) -> None:
+        self._counts = counts
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._notice = notice
+        self._pending: dict[int, Mapping[str, int]] = {}
+        """When, in seconds of our monotonic clock, to what had been counted by then."""
+        self._is_troubled = False
+
+    async def run(self) -> None:
+        """Tell every few seconds, until cancelled; then once more."""
+        try:
+            while True:
+                await asyncio.sleep(FLUSH_EVERY * (0.8 + 0.4 * self._random.random()))
+                await self.tell()
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE):
+                    await self.tell()
+
+    async def tell(self) -> None:
+        """Tell what there is; if Redis is away, next time."""
+        now = int(self._clock.monotonic())
+        fresh = self._counts.take()
+        if fresh:
+            self._pending[now] = Counter(fresh) + Counter(self._pending.get(now, {}))
+        self._pending = {at: counts for at, counts in self._pending.items() if at > now - KEPT}
+        if not self._pending:
+            return
+        try:
+            there = await self._store.seconds()
+            # From here on it may arrive: never twice, rather not at all.
+            pending, self._pending = self._pending, {}
+            counted: dict[int, Counter[str]] = {}
+            for at, counts in pending.items():
+                counted.setdefault((there - (now - at)) // BUCKET, Counter()).update(counts)
+            await self._store.count_refreshes(counted)
+        except InfrastructureError as error:
+            self._tell_of(error)
+        except Exception as error:  # noqa: BLE001 - whoever follows the ring goes on, whatever it is
+            self._tell_of(Defect.of(error))
+        else:
+            self._is_troubled = False
+
+    def _tell_of(self, error: InfrastructureError) -> None:
+        if not self._is_troubled:
+            self._notice("counting refreshes is troubled", error=str(error))
+        self._is_troubled = True

@@ -1,20 +1,26 @@
 """Refreshes are counted at no cost, and told once, in the hour that they belong to."""
 
 import asyncio
+import json
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+import ringkeeper.asyncio
+from ringkeeper import Keyring
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import RedisUnavailable, RefreshReason, RevokedKid
+from ringkeeper.errors import ExpiredToken, RedisUnavailable, RefreshReason, RevokedKid
 from ringkeeper.layout import Layout
 from ringkeeper.refreshes import KEPT, MOST, RefreshCounts, RefreshTeller
 from ringkeeper.secret import Secret
 from ringkeeper.store import RedisStore
 from ringkeeper.topology import connection_for
+from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
 
 
@@ -172,3 +178,57 @@ async def test_a_real_redis_adds_up_and_forgets(any_server: Server) -> None:
         assert 7000 < raw.ttl(key) <= 7200
         assert raw.hgetall(Layout("r").refreshes(bucket // 60 - 1)) == {f"{bucket - 60}:other": "1"}
     await store.close()
+
+
+def told_in(server: Server) -> dict[str, int]:
+    """Reason to count, over all buckets that there are."""
+    total: dict[str, int] = {}
+    with server.client() as client:
+        for key in client.keys(Layout("access-token").key("refreshes:*")):
+            for field, count in client.hgetall(key).items():
+                reason = field.partition(":")[2]
+                total[reason] = total.get(reason, 0) + int(count)
+    return total
+
+
+async def test_a_live_ring_has_told_everything_when_it_is_closed(led: LedRing) -> None:
+    ring = await asyncio.to_thread(
+        Keyring.connect, led.server.url, trust_root=led.root.public, kek=led.kek
+    )
+    for error in (ExpiredToken, RevokedKid):
+        ring.record_refresh(error.reason)
+    other = await ringkeeper.asyncio.Keyring.connect(led.server.url, trust_root=led.root.public)
+    other.record_refresh("expired", 3)
+    await other.close()
+    assert told_in(led.server) == {"expired": 3}
+    await asyncio.to_thread(ring.close)
+    assert told_in(led.server) == {"expired": 4, "revoked_kid": 1}
+    ring.record_refresh("expired")  # too late, and nobody's request fails for that
+
+
+def test_a_forked_child_tells_its_own_counts_alone(led: LedRing) -> None:
+    program = """
+import json, os, sys
+from ringkeeper import Keyring
+from ringkeeper.trust import PinnedRoots
+ring = Keyring.connect(sys.argv[1], trust_root=PinnedRoots.from_jwk(json.loads(sys.argv[2])))
+ring.record_refresh("expired", 5)
+pid = os.fork()
+if not pid:
+    ring.record_refresh("manual", 2)
+    ring.version
+    ring.close()
+    os._exit(0)
+os.waitpid(pid, 0)
+ring.close()
+"""
+    root = json.dumps(led.root.public.as_jwk())
+    done = subprocess.run(
+        [sys.executable, "-c", program, led.server.url, root],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert told_in(led.server) == {"expired": 5, "manual": 2}

@@ -60,7 +60,7 @@ def test_the_summary_says_in_words_what_came_of_it_and_what_its_numbers_mean(cap
     assert told[0] == "it worked: of 12,345 valid tokens none was refused"
     (unanswered,) = [line for line in told if line.startswith("unanswered")]
     assert unanswered.split(maxsplit=2) == [
-        "unanswered", "3", "asked of an app just killed: nobody said no",
+        "unanswered", "3", "asked of an app that was gone: nobody said no",
     ]  # fmt: skip
     assert all(len(line) <= 80 for line in told)
     code, told = summary_of(capsys, Totals(verified=5, rejected=["UnknownKid: x"]))

@@ -73,7 +73,7 @@ def test_why_it_cannot_lead_is_told_once_for_each_reason_and_forgotten_when_it_c
     for error in [RingMissing("no ring")] * 3 + [RingMissing("another"), RingMissing("no ring")]:
         observed.by.cannot_lead(error)
         assert observed.state.trouble == str(error)
-    assert [line["error"] for line in observed.lines] == ["no ring"], "one kind of trouble"
+    assert [line["error"] for line in observed.lines] == ["no ring", "another"]
     observed.by.leading(1)
     assert observed.state.trouble == ""
     observed.by.cannot_lead(RingMissing("no ring"))

@@ -909,7 +909,8 @@ def test_another_program_in_our_other_keys_is_told_and_the_ring_lives_on(
         led.put_back()
         eventually(lambda: confirmed(led) == [2])
         eventually(lambda: trouble(ring) is None)
-    (line,) = troubles(caplog)
+    # A machine that is busy may let a command time out besides.
+    (line,) = [each for each in troubles(caplog) if "something else uses a key" in each]
     assert told in line
 
 

@@ -162,24 +162,14 @@ class Keyring:
 
         An unknown kid is looked for in Redis once, within a second.
         """
-        now = self._clock.now()
-
-        def judged() -> dict[str, Any]:
-            return tokens.verify(
-                self._held(),
-                token,
-                now,
-                audience=audience,
-                issuer=issuer,
-                strict_key_kind=self._strict_key_kind,
-            )
-
+        strict, now = self._strict_key_kind, self._clock.now()
+        how: dict[str, Any] = {"audience": audience, "issuer": issuer, "strict_key_kind": strict}
         try:
-            return judged()
+            return tokens.verify(self._held(), token, now, **how)
         except UnknownKid:
             if not self._seek(tokens.kid_in(token)):
                 raise
-        return judged()
+        return tokens.verify(self._held(), token, now, **how)
 
     def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
         """Count a session that has to be refreshed, for metrics; see `ringkeeper.refreshes`.

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_NAME = "access-token"
+BUCKET = 10
+"""Seconds of session refreshes that are counted as one."""
+_STRETCH = 60
+"""Buckets that lie in one hash."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
@@ -77,9 +81,12 @@ class Layout:
         """Stream: audit events."""
         return self.key("events")
 
-    def refreshes(self, stretch: int) -> str:
-        """Hash, expiring: `BUCKET:REASON` to how many sessions were refreshed."""
-        return self.key(f"refreshes:{stretch}")
+    def refreshes(self, bucket: int) -> str:
+        """Hash, expiring: `BUCKET:REASON` to how many sessions were refreshed; `bucket` is in it.
+
+        A bucket goes by its number since the epoch.
+        """
+        return self.key(f"refreshes:{bucket // _STRETCH}")
 
     @property
     def published(self) -> str:

@@ -10,7 +10,7 @@ refreshed is not known here: it counts as `other`. An app that knows, since `ver
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from ringkeeper.errors import RefreshReason
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROUTE: Final = "/auth/session/refresh"
 METHOD: Final = "POST"
+App = TypeVar("App")
 
 
 class Counts(Protocol):
@@ -35,38 +36,35 @@ class Counts(Protocol):
         ...
 
 
-class CountRefreshes:
-    """An ASGI app that counts the refresh route's requests and leaves them to another."""
+class _Counting(Generic[App]):
+    """What both kinds have in common."""
 
-    def __init__(
-        self, app: AsgiApp, ring: Counts, *, path: str = ROUTE, method: str = METHOD
-    ) -> None:
-        """Count requests for `path`, whatever it is mounted under, that come with `method`."""
+    def __init__(self, app: App, ring: Counts, *, path: str = ROUTE, method: str = METHOD) -> None:
+        """Count requests for `path`, wherever `app` is mounted, that come with `method`."""
         self._app = app
         self._ring = ring
         self._route = (method.upper(), path.rstrip("/"))
+
+    def _count(self, method: str, path: str) -> None:
+        if (method, path.rstrip("/")) == self._route:
+            self._ring.record_refresh(RefreshReason.OTHER)
+
+
+class CountRefreshes(_Counting["AsgiApp"]):
+    """An ASGI app that counts the refresh route's requests and leaves them to another."""
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Count, if it is one, and pass it on as it came."""
-        if scope["type"] == "http" and (scope["method"], scope["path"].rstrip("/")) == self._route:
-            self._ring.record_refresh(RefreshReason.OTHER)
+        if scope["type"] == "http":
+            self._count(scope["method"], scope["path"])
         await self._app(scope, receive, send)
 
 
-class CountRefreshesWsgi:
+class CountRefreshesWsgi(_Counting["WsgiApp"]):
     """The same for WSGI."""
-
-    def __init__(
-        self, app: WsgiApp, ring: Counts, *, path: str = ROUTE, method: str = METHOD
-    ) -> None:
-        """Count requests for `path` that come with `method`."""
-        self._app = app
-        self._ring = ring
-        self._route = (method.upper(), path.rstrip("/"))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Count, if it is one, and pass it on as it came."""
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        if (environ.get("REQUEST_METHOD"), path.rstrip("/")) == self._route:
-            self._ring.record_refresh(RefreshReason.OTHER)
+        self._count(environ.get("REQUEST_METHOD", ""), path)
         return self._app(environ, start_response)

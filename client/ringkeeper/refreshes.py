@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.errors import Defect, InfrastructureError, RefreshReason
+from ringkeeper.layout import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +28,10 @@ if TYPE_CHECKING:
     from ringkeeper.clock import Clock
     from ringkeeper.follower import Notice
 
-BUCKET: Final = 10
-"""Seconds that are counted as one."""
 KEPT: Final = 3600
 """Seconds that counts are kept while Redis is away."""
-STRETCH: Final = 60
-"""Buckets that lie in one hash of Redis."""
-REFRESHES_LIVE: Final = timedelta(hours=2)
-"""For so long after it was last added to, a hash is kept there."""
+KEPT_THERE: Final = timedelta(hours=2)
+"""For so long after it was last added to, Redis keeps what was counted."""
 MOST: Final = 10**9
 """Refreshes that one call may add, and that a bucket counts: more is a mistake, or a lie."""
 FLUSH_EVERY: Final = 5.0

@@ -16,7 +16,7 @@ from redis import exceptions
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
 from ringkeeper.layout import Layout
-from ringkeeper.refreshes import REFRESHES_LIVE, STRETCH
+from ringkeeper.refreshes import KEPT_THERE
 from ringkeeper.sealing import MAX_SEALED
 from ringkeeper.testimony import MAX_TESTIMONY
 from ringkeeper.topology import close, is_sharded, speaking, waiting_apart
@@ -267,10 +267,10 @@ class RedisStore:
         with speaking(self.where, "counting refreshes"):
             async with self._client.pipeline(transaction=False) as adding:
                 for bucket, counts in counted.items():
-                    key = self.layout.refreshes(bucket // STRETCH)
+                    key = self.layout.refreshes(bucket)
                     for reason, count in counts.items():
                         adding.hincrby(key, f"{bucket}:{reason}", count)
-                    adding.expire(key, REFRESHES_LIVE)
+                    adding.expire(key, KEPT_THERE)
                 await adding.execute()
 
     async def reconnect(self) -> None:

@@ -69,7 +69,6 @@ _LEADING: Final = (
     *("hmget", "hstrlen", "hget", "hset", "hdel", "hkeys"),  # the keyring, the sealed keys
     *("get", "set", "pttl", "getrange"),  # the lease, the epoch, the witness
     *("zadd", "zrem", "zrange"),  # the instances
-    *("hincrby", "expire"),  # refreshes
     *("xadd", "xread", "xrevrange", "xdel", "xinfo|stream"),  # requests and events
 )
 
@@ -77,7 +76,7 @@ _Parts = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
 _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
     {
         Role.DAEMON: (("RW", ("*",), _LEADING),),
-        Role.SIDECAR: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
+        Role.SIDECAR: (*_READING_SEALED, *_CONFIRMING, *_WITNESSING),
         Role.SIGNER: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
         Role.VERIFIER: (*_READING, *_CONFIRMING, *_COUNTING, *_WITNESSING),
         Role.OPERATOR: (

@@ -81,8 +81,7 @@ def _files(configuration: Configuration) -> Finding:
                 what = f"anyone may replace {path}: its folder is open to all"
                 return Finding("secrets", Level.FAIL, what, f"chmod o-w {path.parent}")
     if configuration.lead:
-        what = "root and KEK are closed to all but their user and, where it may read them, group"
-        return Finding("secrets", Level.OK, what)
+        return Finding("secrets", Level.OK, "root and KEK are closed to other users")
     return Finding("secrets", Level.OK, "the public root alone: this daemon only follows")
 
 

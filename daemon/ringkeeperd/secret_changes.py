@@ -72,7 +72,7 @@ def replace_lost_root(configuration: Configuration) -> tuple[Path, ...]:
     if not configuration.lead:
         raise RequestRefused("lead is false here: run this where the private root was")
     if is_there(path):
-        raise RequestRefused(f"{path}: is there; without --former-lost, it gets a fresh one beside")
+        raise RequestRefused(f"{path}: is there, so nothing is lost; leave out --former-lost")
     pinned = read_pinned_roots(configuration.trust_root_public)
     fresh = TrustRoot.generate()
     amend(configuration.trust_root_public, fresh.public.joined(pinned).as_jwk())

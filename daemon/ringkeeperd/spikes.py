@@ -1,7 +1,7 @@
 """When many sessions are refreshed at once: is it a spike, and what caused it? Pure.
 
-Refreshes are counted in buckets of `BUCKET`. What is usual is the median of the last half hour, and
-how far it strays the median absolute deviation (MAD): a spike of some minutes moves neither. An
+Refreshes are counted in buckets of ten seconds. What is usual is the median of the last half hour,
+and how far it strays the median absolute deviation (MAD): a spike of some minutes moves neither. An
 alarm wants all three: more than so many deviations above the median, more than so many times it,
 and a number that is worth the word. Of two windows either one may raise it: a short one, for what
 is steep and wants no second look, and a longer one, that averages chance away and sees what is
@@ -22,7 +22,6 @@ import math
 import statistics
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -32,7 +31,6 @@ from ringkeeper.errors import RefreshReason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-BUCKET: Final = timedelta(seconds=10)
 USUAL: Final = 180
 """Buckets that say what is usual: half an hour."""
 LEARNING: Final = 36
@@ -91,10 +89,10 @@ _POSSIBLE: Final[Mapping[str, frozenset[Cause]]] = MappingProxyType(
 
 
 class Bucket(NamedTuple):
-    """The refreshes of one stretch of `BUCKET`."""
+    """The refreshes of ten seconds (`ringkeeper.layout.BUCKET`)."""
 
     number: int
-    """Stretches since the epoch."""
+    """Of buckets since the epoch."""
     counts: Mapping[str, int]
     """By reason."""
 
@@ -137,9 +135,9 @@ class Spike:
         return self.peak / max(self.usual, 1.0)
 
     @property
-    def duration(self) -> timedelta:
-        """From its first bucket to its last one."""
-        return (self.last - self.first + 1) * BUCKET
+    def length(self) -> int:
+        """Buckets from its first to its last one."""
+        return self.last - self.first + 1
 
 
 def judge(

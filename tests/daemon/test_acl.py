@@ -19,7 +19,7 @@ from redis.retry import Retry
 from ringkeeper import Keyring
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable, RevokedKid
-from ringkeeper.layout import Layout
+from ringkeeper.layout import BUCKET, Layout
 from ringkeeper.store import Subscribed
 from ringkeeper.tokens import kid_in
 from ringkeeperd.acl import SENTINEL_RULES, Role, acl_lines, acl_rules, password_hash
@@ -184,6 +184,10 @@ FORBIDDEN: dict[str, tuple[frozenset[Role], tuple[str, ...]]] = {
         ("PUBLISH", KEYS.published, ""),
     ),
     "to read what was counted": (FOLLOWERS, ("HGETALL", KEYS.refreshes(1))),
+    "to count refreshes": (
+        ALL - {Role.SIGNER, Role.VERIFIER},
+        ("HINCRBY", KEYS.refreshes(0), "0:expired", "1"),
+    ),
     "to count something else": (FOLLOWERS, ("HINCRBY", KEYS.keyring, "version", "1")),
     "to listen": (frozenset({Role.OPERATOR}), ("SUBSCRIBE", KEYS.published)),
 }
@@ -237,13 +241,23 @@ async def follows(store: RedisLeaderStore) -> None:
     await store.confirm("here", "{}")
     await store.testimony()
     await store.testify("{}", TTL)
-    await store.count_refreshes({await store.seconds() // 10: {"expired": 1}})
     await store.forget("here")
 
 
 async def follows_and_opens(store: RedisLeaderStore) -> None:
     await follows(store)
     await store.sealed(["kid"])
+
+
+async def verifies(store: RedisLeaderStore) -> None:
+    """An app also counts."""
+    await follows(store)
+    await store.count_refreshes({await store.seconds() // BUCKET: {"expired": 1}})
+
+
+async def signs(store: RedisLeaderStore) -> None:
+    await follows_and_opens(store)
+    await verifies(store)
 
 
 async def leads(store: RedisLeaderStore) -> None:
@@ -320,8 +334,8 @@ def litter(server: Server, *, is_wrong: bool) -> None:
 LIVES: dict[Role, Life] = {
     Role.DAEMON: leads,
     Role.SIDECAR: follows_and_opens,
-    Role.SIGNER: follows_and_opens,
-    Role.VERIFIER: follows,
+    Role.SIGNER: signs,
+    Role.VERIFIER: verifies,
     Role.OPERATOR: operates,
 }
 # What is done without where an ACL has no leave for it.

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 import ringkeeper
+from ringkeeper.configuration import load
 from ringkeeper.errors import TokenError
 from ringkeeper.layout import Layout
 from ringkeeper.sealing import Kek, kek_of
 from ringkeeper.secret_files import read_kek, read_pinned_roots, read_root
 from ringkeeper.trust import TrustRoot, root_of
+from ringkeeperd import secret_changes
 from tests.plugins.daemons import Site, eventually
 from tests.plugins.servers import Server
 
@@ -428,6 +430,19 @@ def test_a_fresh_secret_is_put_beside_the_one_in_use_and_no_other(
     site.done("init", "--new-kek")
 
 
+def test_a_ring_that_names_no_kek_is_no_reason_to_refuse_one(
+    make_site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch, valkey: Server
+) -> None:
+    """As those of before a ring said which KEK it is sealed by."""
+    site = make_site(valkey.url)
+    site.configure()
+    site.done("init")
+    monkeypatch.setattr(secret_changes, "at_ring", lambda *_: "")
+    monkeypatch.chdir(site.folder)
+    (written,) = secret_changes.add_kek(load(Path("config.yaml"), {}))
+    assert len(read_kek(written).kids) == 2
+
+
 def test_a_host_that_lacks_what_others_have_in_front_gives_no_all_clear(
     make_site: Callable[[str], Site], valkey: Server
 ) -> None:
@@ -462,6 +477,10 @@ def test_a_kek_that_was_swapped_instead_of_added_stops_the_leader_and_nothing_el
         assert f"sealed by the KEK {former.kid}, which this daemon does not have" in told["error"]
         assert client.hgetall(LAYOUT.sealed) == before
         assert app.verify(app.sign({"sub": "alice"}))
+        # Another one that does not help either is told of anew: somebody waits for an answer.
+        kek.write_text(json.dumps(type(former).generate().secret_jwk()))
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: len(daemon.events("cannot lead")) == 2, within=20)
         both = type(former).generate().joined(former)
         kek.write_text(json.dumps(both.secret_jwk()))
         daemon.signal(signal.SIGHUP)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -437,7 +438,8 @@ def test_a_ring_that_names_no_kek_is_no_reason_to_refuse_one(
     site = make_site(valkey.url)
     site.configure()
     site.done("init")
-    monkeypatch.setattr(secret_changes, "at_ring", lambda *_: "")
+    seen = SimpleNamespace(ring=SimpleNamespace(kek=""))
+    monkeypatch.setattr(secret_changes, "at_ring", lambda *_: seen)
     monkeypatch.chdir(site.folder)
     (written,) = secret_changes.add_kek(load(Path("config.yaml"), {}))
     assert len(read_kek(written).kids) == 2

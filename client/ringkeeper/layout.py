@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "access-token"
 BUCKET = 10
 """Seconds of session refreshes that are counted as one."""
-_STRETCH = 60
+STRETCH = 60
 """Buckets that lie in one hash."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
@@ -86,7 +86,7 @@ class Layout:
 
         A bucket goes by its number since the epoch.
         """
-        return self.key(f"refreshes:{bucket // _STRETCH}")
+        return self.key(f"refreshes:{bucket // STRETCH}")
 
     @property
     def published(self) -> str:

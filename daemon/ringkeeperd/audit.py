@@ -31,6 +31,8 @@ KEY_REVOKED: Final = "key revoked"
 KEY_REMOVED: Final = "key removed"
 RING_HEALED: Final = "ring healed"
 RING_REWRAPPED: Final = "ring rewrapped"
+SPIKE_BEGAN: Final = "refresh spike began"
+SPIKE_ENDED: Final = "refresh spike ended"
 
 _MOVED: Final = {
     KeyState.PUBLISHED: KEY_PUBLISHED,

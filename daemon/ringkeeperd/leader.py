@@ -13,7 +13,7 @@ Here it is tried for; what is done with it is `term`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from ringkeeperd.healing import Evidence
     from ringkeeperd.leader_store import LeaderStore
     from ringkeeperd.minting import Minted
+    from ringkeeperd.refresh_watch import CountStore, RefreshView
     from ringkeeperd.rotation import Instance, KeyWanted, WaitUntil
+    from ringkeeperd.spikes import Spike
     from ringkeeperd.term import Pending
 
 Mint = Callable[["KeyWanted", "Kek"], Awaitable["Minted"]]
@@ -85,6 +87,15 @@ class Observer(Protocol):
     def failed(self, error: RingkeeperError) -> None:
         """A change could not be made; it will be tried again."""
 
+    def refreshed(self, news: Mapping[str, int], view: RefreshView) -> None:
+        """Sessions were refreshed: by reason, since this was told last."""
+
+    def spiked(self, told: Event, spike: Spike) -> None:
+        """There are too many refreshes, or there were until now."""
+
+    def unwatched(self, error: Exception) -> None:
+        """Refreshes could not be watched for a reason that nobody thought of."""
+
 
 class Leader:
     """One daemon's part in leading one ring: tries for the lease, and leads while it has it."""
@@ -102,11 +113,13 @@ class Leader:
         mint: Mint,
         lease_ttl: timedelta,
         observer: Observer,
+        counts: CountStore | None = None,
     ) -> None:
         """Lead the ring that `follower` follows, by `policy`.
 
         `root` and `kek`: what may be used; the ring says what is. `owner` makes a random token for
-        each term; `mint` makes a key pair and seals it.
+        each term; `mint` makes a key pair and seals it. `counts`: where apps count session
+        refreshes, to watch over them.
         """
         self.policy = policy
         self.store = store
@@ -117,6 +130,7 @@ class Leader:
         self.mint = mint
         self.ttl = lease_ttl
         self.observer = observer
+        self.counts = counts
         self.wake = asyncio.Event()
         """Set when there may be something to do sooner than thought."""
         self.is_doubtful = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 from redis import exceptions
 
 from ringkeeper.clock import LATEST_MS, from_ms, to_ms
-from ringkeeper.layout import Layout
+from ringkeeper.errors import RefreshReason
+from ringkeeper.layout import STRETCH, Layout
+from ringkeeper.refreshes import MOST
 from ringkeeper.scripts import script
 from ringkeeper.store import Published, RedisStore, Store
 from ringkeeper.topology import (
@@ -51,6 +54,7 @@ _UNANSWERED_MOST: Final = 200
 """Requests handed out at a time: no operator has more, and all are read again each time."""
 _OWNER_MOST: Final = 200
 """Characters of an owner token to look at: anyone may have written more."""
+_REASONS: Final = tuple(reason.value for reason in RefreshReason)
 _LAST_ID: Final = f"{2**64 - 1}-{2**64 - 1}"
 
 
@@ -189,8 +193,8 @@ class LeaderStore(Store, Protocol):
         """Listen for operators' requests."""
         ...
 
-    async def answer(self, owner: str, asked: Entry, event: str) -> Outcome:
-        """Take a request off the stream; `event` is the answer where no publication told it."""
+    async def tell(self, owner: str, event: str, answering: Entry | None = None) -> Outcome:
+        """Write an audit event that no publication tells, "" if one did; take a request off."""
         ...
 
     async def recent_events(self, most: int) -> tuple[Entry, ...]:
@@ -211,8 +215,9 @@ class RedisLeaderStore(RedisStore):
         self._publish = register(script("ringkeeperd", "publish.lua"))
         self._prove = register(script("ringkeeperd", "prove.lua"))
         self._hear = register(script("ringkeeperd", "hear.lua"))
-        self._answer = register(script("ringkeeperd", "answer.lua"))
+        self._tell = register(script("ringkeeperd", "tell.lua"))
         self._instances = register(script("ringkeeperd", "instances.lua"))
+        self._refreshes = register(script("ringkeeperd", "refreshes.lua"))
 
     @classmethod
     def connect(
@@ -372,15 +377,30 @@ class RedisLeaderStore(RedisStore):
         with speaking(self.where, "reading the lease"):
             return str(await self._client.getrange(self.layout.lease, 0, _OWNER_MOST) or "")
 
-    async def answer(self, owner: str, asked: Entry, event: str) -> Outcome:
-        """Take a request off the stream; `event` is the answer where no publication told it."""
+    async def tell(self, owner: str, event: str, answering: Entry | None = None) -> Outcome:
+        """Write an audit event that no publication tells, "" if one did; take a request off."""
         layout = self.layout
-        with speaking(self.where, "answering a request"):
-            reply = await self._answer(
+        with speaking(self.where, "answering a request" if answering else "telling the audit"):
+            reply = await self._tell(
                 keys=[layout.lease, layout.requests, layout.events],
-                args=[owner, asked.id, event, EVENTS_KEPT],
+                args=[owner, answering.id if answering else "", event, EVENTS_KEPT],
             )
         return _outcome(reply) or Written(untold=str(reply[1]))
+
+    async def refreshes(self, first: int, last: int) -> dict[int, dict[str, int]]:
+        """The refreshes counted from bucket `first` to `last`: bucket to reason to how many.
+
+        Not authenticated: what is no number, or more than can be, counts as nothing.
+        """
+        keys = list(dict.fromkeys(map(self.layout.refreshes, range(first, last + 1))))
+        with speaking(self.where, "reading the refreshes"):
+            flat = await self._refreshes(keys=keys, args=[first, last, STRETCH, *_REASONS])
+        found: dict[int, dict[str, int]] = {}
+        for bucket, place, value in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+            count = int(value) if re.fullmatch("[0-9]+", str(value), re.ASCII) else 0
+            if 0 < count <= MOST:
+                found.setdefault(int(bucket), {})[_REASONS[int(place) - 1]] = count
+        return found
 
     async def recent_events(self, most: int) -> tuple[Entry, ...]:
         """The newest audit events, the newest first."""

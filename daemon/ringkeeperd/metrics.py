@@ -19,8 +19,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 import ringkeeper
+from ringkeeper.errors import RefreshReason
 from ringkeeper.ring import KeyState, RotationReason
 from ringkeeperd.logs import LOST
+from ringkeeperd.spikes import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -74,6 +76,15 @@ class Metrics:
         self.heals = self._counter("heals", "Rings repaired after Redis lost writes.", "ring")
         self.rewraps = self._counter("rewraps", "Rings moved to another KEK or trust root.", "ring")
         self.bootstraps = self._counter("bootstraps", "Rings made by this daemon.", "ring")
+        self.session_refreshes = self._counter(
+            "session_refreshes", "Sessions refreshed, as apps count them.", "ring", "reason"
+        )
+        self.refresh_spikes = self._counter(
+            "refresh_spikes",
+            "Times that too many sessions were refreshed at once.",
+            "ring",
+            "cause",
+        )
         self.redis_errors = self._counter(
             "redis_errors", "Times that Redis began to fail us.", "ring", "operation"
         )
@@ -103,6 +114,10 @@ class Metrics:
                 self.rotations.labels(name, reason.value)
             for failure in _FAILURES:
                 self.rotation_failures.labels(name, failure)
+            for refresh in RefreshReason:
+                self.session_refreshes.labels(name, refresh.value)
+            for cause in Cause:
+                self.refresh_spikes.labels(name, cause.value)
             for operation in _OPERATIONS:
                 self.redis_errors.labels(name, operation)
             moved = (self.transitions, self.forced, self.heals, self.rewraps, self.bootstraps)
@@ -139,6 +154,18 @@ class _Rings(Collector):
                 ),
                 ("last_rotation_timestamp_seconds", "When the active key began (leader only).", ()),
                 ("next_rotation_timestamp_seconds", "When the next key signs (leader only).", ()),
+                ("session_refresh_rate", "Session refreshes a second, of late (leader only).", ()),
+                (
+                    "session_refresh_baseline",
+                    "Session refreshes a second, as usual, once that is known (leader only).",
+                    (),
+                ),
+                ("refresh_spike_active", "1 while too many are refreshed (leader only).", ()),
+                (
+                    "refresh_spike_peak_ratio",
+                    "Peak of the newest spike, times what was usual; else 0 (leader only).",
+                    (),
+                ),
             )
         }
         for name, service in self._services.items():
@@ -170,6 +197,13 @@ def _fill(gauges: Mapping[str, GaugeMetricFamily], name: str, service: RingServi
         gauges["last_rotation_timestamp_seconds"].add_metric(
             [name], active.activated_at.timestamp()
         )
+    refreshes = state.refreshes
+    gauges["session_refresh_rate"].add_metric([name], refreshes.rate)
+    if refreshes.baseline is not None:
+        gauges["session_refresh_baseline"].add_metric([name], refreshes.baseline)
+    gauges["refresh_spike_active"].add_metric([name], float(refreshes.is_spike))
+    ratio = refreshes.spike.ratio if refreshes.spike else 0.0
+    gauges["refresh_spike_peak_ratio"].add_metric([name], ratio)
     if state.wait and state.wait.activation_at:
         when = state.wait.activation_at.timestamp()
         gauges["next_rotation_timestamp_seconds"].add_metric([name], when)

@@ -6,9 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.errors import DocumentError, RedisUnavailable, RequestRefused, SealBroken
-from ringkeeper.wire import Command, open_request, sign_event
+from ringkeeper.wire import Command, open_request
 from ringkeeperd.audit import REQUEST_REFUSED, event, numbered, ring_rewrapped
-from ringkeeperd.leader_store import LeaseLost, Written, untold
 from ringkeeperd.rewrapping import lacking, rewrapped, sealed_otherwise
 from ringkeeperd.rotation import revocation_wants, revoke, rotate
 
@@ -61,22 +60,7 @@ class Requests:
             if refusal:
                 (refusal,) = numbered([refusal], after=self._leader.told)
                 self._term.observer.refused(refusal)
-            await self._dismiss(asked, refusal)
-
-    async def _dismiss(self, asked: Entry, refusal: Event | None) -> None:
-        term = self._term
-        document = sign_event(refusal, term.root) if refusal else ""
-        try:
-            outcome = await self._store.answer(term.owner, asked, document)
-        except RedisUnavailable:
-            self._leader.is_doubtful = True  # who knows whether that number was used
-            raise
-        if not isinstance(outcome, Written):
-            raise LeaseLost("the lease ended while a request was answered")
-        if refusal:
-            self._leader.told = refusal.number
-        if outcome.untold:
-            term.observer.failed(untold(term.ring.name, outcome))
+            await self._term.tell(refusal, asked)
 
     async def _done(self, asked: Entry) -> Event | None:
         """Do what was asked for; or the event that says why not."""

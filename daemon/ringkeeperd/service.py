@@ -19,9 +19,10 @@ from ringkeeperd.leader import ANOTHER_LEADS, Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import lacks
 from ringkeeperd.minting import mint_aside
+from ringkeeperd.refresh_watch import RefreshView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from structlog.stdlib import BoundLogger
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ringkeeperd.metrics import Metrics
     from ringkeeperd.own_secrets import Secrets
     from ringkeeperd.rotation import Instance, WaitUntil
+    from ringkeeperd.spikes import Spike
 
 _FORGOTTEN_AFTER: Final = 60.0
 """Seconds of standing by after which what kept this daemon from leading is news again."""
@@ -51,6 +53,7 @@ class LeadingState:
     trouble: str = ""
     wait: WaitUntil | None = None
     instances: tuple[Instance, ...] = ()
+    refreshes: RefreshView = field(default_factory=RefreshView)
 
 
 class RingService:
@@ -102,6 +105,7 @@ class RingService:
                 mint=mint_aside,
                 lease_ttl=configuration.lease_ttl,
                 observer=observer,
+                counts=self.store,
             )
 
     async def run(self) -> None:
@@ -180,6 +184,7 @@ class _Telling:
             self.state.trouble = why
         self.is_standing_by = why == ANOTHER_LEADS
         self.state.is_leading, self.state.wait = False, None
+        self.state.refreshes = RefreshView()
 
     def cannot_lead(self, error: RingkeeperError) -> None:
         if self._is_news(error):
@@ -241,6 +246,23 @@ class _Telling:
 
     def propagated(self, took: timedelta) -> None:
         self.metrics.propagation.labels(self.ring).observe(took.total_seconds())
+
+    def refreshed(self, news: Mapping[str, int], view: RefreshView) -> None:
+        for reason, count in news.items():
+            self.metrics.session_refreshes.labels(self.ring, reason).inc(count)
+        self.state.refreshes = view
+
+    def spiked(self, told: Event, spike: Spike) -> None:
+        if spike.is_over:
+            self.log.info(told.event, ring=self.ring, **told.fields)
+        else:
+            self.metrics.refresh_spikes.labels(self.ring, spike.cause.value).inc()
+            self.log.warning(told.event, ring=self.ring, **told.fields)
+
+    def unwatched(self, error: Exception) -> None:
+        defect = Defect.of(error)
+        if self._is_news(defect):
+            self.log.error("refreshes unwatched", ring=self.ring, error=str(defect), exc_info=error)
 
     def failed(self, error: RingkeeperError) -> None:
         self.metrics.rotation_failures.labels(self.ring, "redis").inc()

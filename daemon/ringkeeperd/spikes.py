@@ -118,6 +118,8 @@ class Spike:
     last: int
     """That of the newest one in which there were too many."""
     cause: Cause
+    reason: str
+    """The one that stood out, of those that apps gave."""
     usual: float
     """Refreshes in a bucket, before it began."""
     strays: float
@@ -223,15 +225,19 @@ def _found(
     usual, of_one = _usual(totals, window), _usual(totals, 1)
     if not usual or not of_one or not usual.is_exceeded(sum(b.total for b in now), threshold):
         return None
-    return _spike(now, of_one, _cause(before, now, recent))
-
-
-def _spike(now: Sequence[Bucket], usual: _Usual, cause: Cause) -> Spike:
-    too_many = [b for b in now if b.total > usual.median + 2 * usual.strays] or list(now)
-    return _with(
-        Spike(too_many[0].number, too_many[-1].number, cause, usual.median, usual.strays, 0, 0.0),
-        too_many,
+    reason = _reason(before, now)
+    too_many = [b for b in now if b.total > of_one.median + 2 * of_one.strays] or list(now)
+    spike = Spike(
+        first=too_many[0].number,
+        last=too_many[-1].number,
+        cause=_cause(reason, recent),
+        reason=reason,
+        usual=of_one.median,
+        strays=of_one.strays,
+        peak=0,
+        excess=0.0,
     )
+    return _with(spike, too_many)
 
 
 def _with(spike: Spike, buckets: Sequence[Bucket]) -> Spike:
@@ -259,8 +265,8 @@ def _gone_on(spike: Spike, buckets: Sequence[Bucket]) -> Spike:
 # --- why -----------------------------------------------------------------------------------------
 
 
-def _cause(before: Sequence[Bucket], now: Sequence[Bucket], changes: Sequence[Change]) -> Cause:
-    """What the refreshes of `now` that are too many come from."""
+def _reason(before: Sequence[Bucket], now: Sequence[Bucket]) -> str:
+    """The reason of which there is the most in `now` above what there was before."""
     usually: Counter[str] = Counter()
     for bucket in before:
         usually.update(bucket.counts)
@@ -268,7 +274,11 @@ def _cause(before: Sequence[Bucket], now: Sequence[Bucket], changes: Sequence[Ch
     for bucket in now:
         found.update(bucket.counts)
     share = len(now) / len(before)
-    reason = max(found, key=lambda each: found[each] - share * usually[each])
+    return max(found, key=lambda each: found[each] - share * usually[each])
+
+
+def _cause(reason: str, changes: Sequence[Change]) -> Cause:
+    """What refreshes for that reason come from."""
     if reason in _OF_REASON:
         return _OF_REASON[reason]
     possible = [c.cause for c in changes if c.cause in _POSSIBLE.get(reason, ())]

@@ -18,8 +18,9 @@ from ringkeeper.ring import KeyState
 from ringkeeper.tasks import first_of
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.audit import events_between, numbered
-from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale, untold
+from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale, Written, untold
 from ringkeeperd.loading import Loading
+from ringkeeperd.refresh_watch import RefreshWatch
 from ringkeeperd.requests import Requests
 from ringkeeperd.rotation import (
     Activate,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ringkeeper.trust import TrustRoot
     from ringkeeper.wire import Event
     from ringkeeperd.leader import Leader
-    from ringkeeperd.leader_store import Acquired
+    from ringkeeperd.leader_store import Acquired, Entry
     from ringkeeperd.minting import Minted
     from ringkeeperd.rotation import Change, Instance, KeyWanted
 
@@ -81,6 +82,7 @@ class Term:
         """The root that signs this ring, first in its file or not."""
         self._loading = Loading(self)
         self._requests = Requests(self)
+        self._refreshes = RefreshWatch(self, leader.counts)
         self._proved_at: float | None = None
         self.vouched_at: datetime | None = None
         """When the newest proof that Redis held was signed."""
@@ -91,7 +93,9 @@ class Term:
         """Lead: until cancelled, or an error says why not."""
         await self._loading.load()
         self.observer.leading(self.epoch)
-        await first_of(self._keep_lease(), self._requests.hear(), self._turn())
+        await first_of(
+            self._keep_lease(), self._requests.hear(), self._refreshes.watch(), self._turn()
+        )
 
     # --- the lease -------------------------------------------------------------------------------
 
@@ -162,6 +166,7 @@ class Term:
                 if self._proof_due_in() <= ZERO:
                     await self._prove()
                 await self._requests.answer()
+                await self._refreshes.tell()
                 await self._step()
             except RedisUnavailable as error:
                 self.observer.failed(error)
@@ -309,6 +314,26 @@ class Term:
             self.observer.failed(untold(ring.name, outcome))
         return True
 
+    async def tell(self, told: Event | None, answering: Entry | None = None) -> None:
+        """Write into the audit what no publication tells, and take a request off the stream.
+
+        Raises:
+            LeaseLost: Redis refused us.
+            RedisUnavailable: nobody knows whether its number was used; it is counted anew.
+        """
+        document = sign_event(told, self.root) if told else ""
+        try:
+            outcome = await self.store.tell(self.owner, document, answering)
+        except RedisUnavailable:
+            self.leader.is_doubtful = True
+            raise
+        if not isinstance(outcome, Written):
+            raise LeaseLost("the lease ended while the audit was told")
+        if told:
+            self.leader.told = told.number
+        if outcome.untold:
+            self.observer.failed(untold(self.ring.name, outcome))
+
     def tell_of_pending(self, there: str) -> None:
         """If what was to be published is `there`, tell of it, once (promise 12)."""
         pending, self.leader.pending = self.leader.pending, None
@@ -316,6 +341,7 @@ class Term:
             self.leader.told = max(self.leader.told, *(told.number for told in pending.events), 0)
             took = timedelta(seconds=self.clock.monotonic() - pending.began)
             self.observer.changed(pending.ring, pending.events, took)
+            self._refreshes.note(pending.events)
             asked = (told.fields.get("request") for told in pending.events)
             self.leader.fulfilled = str(next(filter(None, asked), ""))
 

@@ -277,7 +277,7 @@ async def leads(store: RedisLeaderStore) -> None:
     assert (await store.roll_call("me", TTL)).is_whole
     async with store.requests() as requests:
         (asked,) = await requests.next()
-    assert await store.answer("me", asked, "answer") == Written()
+    assert await store.tell("me", "answer", asked) == Written()
     await store.recent_events(1)
     if (await facts_of(store._client, Way.TLS, is_brief=True)).info is None:
         raise RedisUnavailable("info")
@@ -297,7 +297,7 @@ async def finds_an_exhausted_stream(store: RedisLeaderStore) -> None:
 
 async def answers(store: RedisLeaderStore) -> None:
     assert isinstance(await store.acquire("me", TTL, 0), Acquired)
-    outcome = await store.answer("me", Entry("1-1", ""), "answer")
+    outcome = await store.tell("me", "answer", Entry("1-1", ""))
     await store.release("me")
     if isinstance(outcome, Written) and outcome.untold:
         raise untold(RING, outcome)

@@ -603,7 +603,7 @@ async def test_a_flood_of_garbage_requests_holds_up_no_proof_and_is_told_once(
 ) -> None:
     """Anyone who may write to Redis may write into the stream."""
     monkeypatch.setattr(policy, "_LONGEST_PROOF_INTERVAL", timedelta(milliseconds=50))
-    monkeypatch.setattr(RedisLeaderStore, "answer", _slowly(RedisLeaderStore.answer))
+    monkeypatch.setattr(RedisLeaderStore, "tell", _slowly(RedisLeaderStore.tell))
     candidate = candidates("a")
     await until(lambda: candidate.told.named("waiting"))
     with led.server.client() as client, client.pipeline() as pipeline:
@@ -630,7 +630,7 @@ async def test_a_flood_of_garbage_requests_holds_up_no_proof_and_is_told_once(
 async def test_more_requests_than_are_answered_in_a_turn_are_all_answered_without_another_event(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RedisLeaderStore, "answer", _slowly(RedisLeaderStore.answer))
+    monkeypatch.setattr(RedisLeaderStore, "tell", _slowly(RedisLeaderStore.tell))
     candidate = candidates("a")
     await until(lambda: candidate.told.named("waiting"))
     with led.server.client() as client, client.pipeline() as pipeline:
@@ -640,10 +640,10 @@ async def test_more_requests_than_are_answered_in_a_turn_are_all_answered_withou
         await until(lambda: client.xlen(led.layout.requests) == 0, within=5)
 
 
-def _slowly(answer: Any) -> Any:
+def _slowly(tell: Any) -> Any:
     async def slowly(self: RedisLeaderStore, *given: Any) -> Any:
         await asyncio.sleep(0.002)  # a slow server
-        return await answer(self, *given)
+        return await tell(self, *given)
 
     return slowly
 

@@ -198,8 +198,8 @@ class Agreement(RuleBasedStateMachine):
     def answer(self, which: int, is_owner: bool, event: str) -> None:
         if which < len(self.entries):
             (real, told), owner = self.entries[which], self.owner(is_owner)
-            given = self.do(self.store.answer(owner, Entry(real, ""), event))
-            assert given == self.model.answer(owner, told, event)
+            given = self.do(self.store.tell(owner, event, Entry(real, "")))
+            assert given == self.model.tell(owner, event, told)
         self.compare()
 
     @rule()

@@ -220,7 +220,7 @@ async def answered(store: RedisLeaderStore, entry: Entry, event: str = "") -> Ou
     acquired = await store.acquire(_OWNER, timedelta(seconds=30), 0)
     assert isinstance(acquired, Acquired)
     try:
-        return await store.answer(_OWNER, entry, event)
+        return await store.tell(_OWNER, event, entry)
     finally:
         await store.release(_OWNER)
 

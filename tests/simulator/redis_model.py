@@ -179,8 +179,8 @@ class SimRedis:
         self.say(Published("", proof))
         return Written(has_witness=bool(data.witness))
 
-    def answer(self, owner: str, entry: str, event: str) -> Outcome:
-        """answer.lua."""
+    def tell(self, owner: str, event: str, entry: str) -> Outcome:
+        """tell.lua."""
         if not self.is_owner(owner):
             return Fenced("the lease is not ours any more")
         self.data.requests.pop(entry, None)
@@ -461,9 +461,10 @@ class SimStore:
         waiting = await self.link.call(lambda: dict(self.redis.data.requests))
         return tuple(Entry(entry, document) for entry, document in waiting.items())
 
-    async def answer(self, owner: str, asked: Entry, event: str) -> Outcome:
-        """As `LeaderStore.answer`."""
-        return await self.link.call(lambda: self.redis.answer(owner, asked.id, event))
+    async def tell(self, owner: str, event: str, answering: Entry | None = None) -> Outcome:
+        """As `LeaderStore.tell`."""
+        entry = answering.id if answering else ""
+        return await self.link.call(lambda: self.redis.tell(owner, event, entry))
 
     async def recent_events(self, most: int) -> tuple[Entry, ...]:
         """As `LeaderStore.recent_events`."""

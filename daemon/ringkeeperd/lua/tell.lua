@@ -1,10 +1,11 @@
--- Take an operator's request off the stream, and say why nothing came of it. Promise 12.
+-- Tell the audit what no publication tells, or take an operator's request off the stream, or both.
+-- Promise 12.
 --
 -- KEYS[1] lease (string)
 -- KEYS[2] requests (stream)
 -- KEYS[3] events (stream)
 -- ARGV[1] owner token
--- ARGV[2] the id of the request's entry
+-- ARGV[2] the id of the entry of a request that is answered; empty where none is
 -- ARGV[3] audit event; empty where a publication told it
 -- ARGV[4] most events to keep, about
 -- Returns {'ok', why the event could not be written, else ''}, or {'fenced', '...'}. Idempotent.
@@ -12,7 +13,9 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return {'fenced', 'the lease is not ours any more'}
 end
-redis.call('XDEL', KEYS[2], ARGV[2])
+if ARGV[2] ~= '' then
+    redis.call('XDEL', KEYS[2], ARGV[2])
+end
 if ARGV[3] == '' then
     return {'ok', ''}
 end

@@ -1,0 +1,103 @@
+"""Spikes in the audit, and what the audit tells of their causes. Pure.
+
+The audit is also a leader's memory: who comes after it reads there which spike it told of last.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.clock import from_ms, to_ms
+from ringkeeper.layout import BUCKET
+from ringkeeperd.audit import (
+    KEY_ACTIVATED,
+    KEY_REVOKED,
+    POLICY_ADOPTED,
+    RING_HEALED,
+    RING_REWRAPPED,
+    SPIKE_BEGAN,
+    SPIKE_ENDED,
+    event,
+)
+from ringkeeperd.spikes import Cause, Spike
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ringkeeper.ring import Ring
+    from ringkeeper.wire import Event
+    from ringkeeperd.audit import Fields
+
+_BUCKET_MS: Final = BUCKET * 1000
+_MODE: Final = "use_dynamic"
+_CAUSED_BY: Final = {
+    KEY_ACTIVATED: Cause.ROTATION,
+    KEY_REVOKED: Cause.REVOCATION,
+    RING_HEALED: Cause.FAILOVER,
+    RING_REWRAPPED: Cause.CONFIGURATION,
+}
+
+
+def bucket_at(time: datetime) -> int:
+    """The number of the bucket that `time` (Redis') falls in."""
+    return to_ms(time) // _BUCKET_MS
+
+
+def begin_of(bucket: int) -> datetime:
+    """When that bucket begins."""
+    return from_ms(bucket * _BUCKET_MS)
+
+
+def cause_in(told: Event) -> Cause | None:
+    """What sessions may feel of an event of the ring; None if they cannot."""
+    if told.event == POLICY_ADOPTED:
+        changed = str(told.fields.get("changed", "")).split(", ")
+        return Cause.MODE_SWITCH if _MODE in changed else Cause.CONFIGURATION
+    return _CAUSED_BY.get(told.event)
+
+
+def spike_event(ring: Ring, at: datetime, spike: Spike) -> Event:
+    """That `spike` began, or that it is over. Rates are refreshes per second."""
+    fields: Fields = {
+        "cause": spike.cause.value,
+        "reason": spike.reason,
+        "began_at": begin_of(spike.first).isoformat(),
+        "peak_rate": spike.peak / BUCKET,
+        "baseline_rate": spike.usual / BUCKET,
+        "deviation_rate": round(spike.strays / BUCKET, 3),
+        "ratio": round(spike.ratio, 2),
+    }
+    if not spike.is_over:
+        return event(ring, at, SPIKE_BEGAN, fields)
+    fields["duration_seconds"] = spike.length * BUCKET
+    fields["extra_refreshes"] = round(spike.excess)
+    return event(ring, at, SPIKE_ENDED, fields)
+
+
+def last_spike(newest_first: Iterable[Event]) -> Spike | None:
+    """The spike that was told of last; None if none was, or it is not told as we do."""
+    for told in newest_first:
+        if told.event in (SPIKE_BEGAN, SPIKE_ENDED):
+            return _spike(told)
+    return None
+
+
+def _spike(told: Event) -> Spike | None:
+    fields, is_over = told.fields, told.event == SPIKE_ENDED
+    try:
+        first = bucket_at(datetime.fromisoformat(str(fields["began_at"])))
+        length = int(fields["duration_seconds"]) // BUCKET if is_over else 1
+        return Spike(
+            first=first,
+            last=first + length - 1,
+            cause=Cause(str(fields["cause"])),
+            reason=str(fields["reason"]),
+            usual=float(fields["baseline_rate"]) * BUCKET,
+            strays=float(fields["deviation_rate"]) * BUCKET,
+            peak=round(float(fields["peak_rate"]) * BUCKET),
+            excess=float(fields["extra_refreshes"]) if is_over else 0.0,
+            is_over=is_over,
+        )
+    except (KeyError, ValueError, OverflowError):
+        return None

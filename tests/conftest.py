@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.plugins.certificates",
     "tests.plugins.fleets",
     "tests.plugins.rings",
+    "tests.plugins.candidates",
     "tests.plugins.daemons",
 ]
 

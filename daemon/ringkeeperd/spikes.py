@@ -246,7 +246,7 @@ def _with(spike: Spike, buckets: Sequence[Bucket]) -> Spike:
     return replace(
         spike,
         last=max([spike.last, *(b.number for b in buckets)]),
-        peak=max(counted.values()),
+        peak=max([spike.peak, *counted.values()]),
         excess=sum(counted.values()) - spike.usual * len(counted),
         counted=counted,
     )

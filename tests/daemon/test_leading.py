@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -20,12 +18,10 @@ from ringkeeper.errors import ClocksApart, RedisUnavailable, RequestRefused, Rin
 from ringkeeper.follower import Follower
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.sealing import Kek
-from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
 from ringkeeper.trust import TrustRoot, root_of
 from ringkeeper.wire import (
     Command,
-    Event,
     Request,
     open_event,
     open_proof,
@@ -35,133 +31,21 @@ from ringkeeper.wire import (
 )
 from ringkeeperd import leader
 from ringkeeperd.founding import found
-from ringkeeperd.leader import Leader
 from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint_aside
-from ringkeeperd.rotation import Instance, KeyWanted, WaitUntil
+from ringkeeperd.rotation import KeyWanted
 from tests.plugins import rings
+from tests.plugins.candidates import TTL, Candidate, ShiftedClock, request, told_in_audit, until
 from tests.plugins.rings import LedRing
 from tests.plugins.servers import Server
 
-TTL = timedelta(seconds=2)
-
-
 FIRST_HEARS = "a new leader first hears of every live instance"
-
-
-class ShiftedClock(SystemClock):
-    """This machine's clock, `by` off."""
-
-    def __init__(self, by: timedelta = timedelta(0)) -> None:
-        self.by = by
-        self.uptime = timedelta(0)
-        """How much later it is by the clock that nobody steps."""
-
-    def now(self) -> datetime:
-        return super().now() + self.by
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.uptime.total_seconds()
-
-
-class Told:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
-        self.instances: tuple[Instance, ...] = ()
-        """Who was live when the leader last had to wait."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *given: self.calls.append((name, given[0] if given else None))
-
-    def named(self, name: str) -> list[Any]:
-        return [given for called, given in self.calls if called == name]
-
-    def waiting(self, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
-        self.calls.append(("waiting", wait))
-        self.instances = instances
-
-
-def _silent(event: str, /, **fields: object) -> None:
-    """Nobody listens."""
-
-
-class Candidate:
-    """One daemon's part in leading, with a clock of its own."""
-
-    def __init__(
-        self, led: LedRing, url: str, name: str, clock: SystemClock, root: TrustRoot | None
-    ) -> None:
-        self.told = Told()
-        self.store = RedisLeaderStore.connect(url, led.name, clock, password=None)
-        self.follower = Follower(
-            name=led.name,
-            roots=root.public.joined(led.root.public) if root else led.root.public,
-            store=self.store,
-            clock=clock,
-            random=random.Random(),
-            instance=name,
-            role="daemon",
-            kek=led.kek,
-            notice=_silent,
-        )
-        terms = iter(range(1000))
-        self.leader = Leader(
-            policy=led.policy,
-            store=self.store,
-            follower=self.follower,
-            root=root or led.root,
-            kek=led.kek,
-            clock=clock,
-            owner=lambda: f"{name}/{next(terms)}",
-            mint=mint_aside,
-            lease_ttl=TTL,
-            observer=self.told,
-        )
-        self.task = asyncio.ensure_future(first_of(self.follower.run(), self.leader.run()))
-
-    async def close(self) -> None:
-        self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
-        await self.store.close()
-
-
-@pytest.fixture
-async def candidates_of() -> AsyncIterator[Any]:
-    """Candidates for any ring, `candidates_of(led)(name)`."""
-    made: list[Candidate] = []
-
-    def of(led: LedRing) -> Any:
-        def candidate(
-            name: str, clock: SystemClock | None = None, root: TrustRoot | None = None
-        ) -> Candidate:
-            made.append(Candidate(led, led.server.url, name, clock or SystemClock(), root))
-            return made[-1]
-
-        return candidate
-
-    yield of
-    for each in made:
-        await each.close()
-
-
-@pytest.fixture
-def candidates(led: LedRing, candidates_of: Any) -> Any:
-    return candidates_of(led)
 
 
 @pytest.fixture
 def tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who could not lead comes back after a moment; nobody else is given the time."""
     monkeypatch.setattr(leader, "_RETRY_MOST", 0.1)
-
-
-async def until(is_so: Any, within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
-        while not is_so():
-            await asyncio.sleep(0.02)
 
 
 async def test_a_leader_whose_clock_is_off_gives_way_to_one_whose_is_not(
@@ -377,25 +261,6 @@ async def test_a_request_that_was_withheld_is_not_carried_out_later(
     assert open_event(fields["event"], led.root.public).fields["request"] == "late"
 
 
-def request(led: LedRing, command: Command, **changes: Any) -> str:
-    """What an operator asks for now, about the ring as `led` knows it; signed."""
-    now = SystemClock().now()
-    given: dict[str, Any] = {
-        "id": "asked",
-        "ring_id": led.ring.id,
-        "name": led.name,
-        "version": led.ring.version,
-        "command": command,
-        "kid": "",
-        "reason": "",
-        "by": "alice",
-        "at": now,
-        "until": now + timedelta(seconds=10),
-        **changes,
-    }
-    return sign_request(Request(**given), led.root)
-
-
 def held(candidate: Candidate) -> Ring:
     ring: Ring = candidate.follower.replica.loaded().ring
     return ring
@@ -539,12 +404,6 @@ def loses_replies(
         raise RedisUnavailable("the reply was lost")
 
     monkeypatch.setattr(RedisLeaderStore, "publish", once)
-
-
-def told_in_audit(led: LedRing) -> list[Event]:
-    with led.server.client() as client:
-        entries: Any = client.xrange(led.layout.events)
-    return [open_event(fields["event"], led.root.public) for _, fields in entries]
 
 
 @pytest.mark.parametrize("is_fenced", [False, True], ids=["in one term", "by the next term"])

@@ -1,0 +1,272 @@
+"""A leader that watches over session refreshes, on a real server; what it tells, and what not."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ringkeeper.clock import SystemClock
+from ringkeeper.errors import RedisUnavailable
+from ringkeeper.layout import BUCKET
+from ringkeeper.wire import Command, sign_event
+from ringkeeperd import refresh_watch
+from ringkeeperd.audit import numbered
+from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.refresh_watch import SERIES, RefreshSeries, RefreshView
+from ringkeeperd.spike_events import bucket_at, last_spike, spike_event
+from ringkeeperd.spikes import LEARNING, Bucket, Cause, Spike
+from tests.plugins.candidates import Candidate, ShiftedClock, request, told_in_audit, until
+from tests.plugins.rings import LedRing
+
+USUALLY = 100
+"""Refreshes in a bucket."""
+
+
+@pytest.fixture(autouse=True)
+def is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks often, and is settled at once."""
+    monkeypatch.setattr(refresh_watch, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(refresh_watch, "_IDLE_EVERY", 0.02)
+    monkeypatch.setattr(refresh_watch, "_SETTLING", 0.1)
+    monkeypatch.setattr(refresh_watch, "_WHOLE_EVERY", 0.2)
+
+
+def newest_bucket() -> int:
+    return bucket_at(SystemClock().now())
+
+
+async def count(candidate: Candidate, counted: Mapping[int, Mapping[str, int]]) -> None:
+    await candidate.store.count_refreshes(counted)
+
+
+def an_hour(but: Mapping[int, int] | None = None) -> dict[int, dict[str, int]]:
+    """An ordinary hour until now, `but` for some buckets, by how long ago they were."""
+    now = newest_bucket()
+    return {
+        now - ago: {"expired": (but or {}).get(ago, USUALLY + ago % 7)} for ago in range(1, SERIES)
+    }
+
+
+def spikes_told(led: LedRing) -> list[tuple[str, str]]:
+    return [
+        (each.event, str(each.fields["cause"]))
+        for each in told_in_audit(led)
+        if "spike" in each.event
+    ]
+
+
+def views(candidate: Candidate) -> list[RefreshView]:
+    return [given[1] for given in candidate.told.all_named("refreshed")]
+
+
+async def test_a_revocation_that_makes_many_refresh_is_told_with_its_numbers(
+    led: LedRing, candidates: Any
+) -> None:
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting") and len(one.told.named("refreshed")) > 10)
+    assert one.told.named("spiked") == [], "an ordinary hour is none"
+    await one.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+    await until(lambda: one.told.named("changed"))
+    await count(one, {newest_bucket(): {"revoked_kid": 900}})
+    await until(lambda: one.told.named("spiked"))
+    (began,) = one.told.named("spiked")
+    assert (began.event, began.fields["cause"]) == ("refresh spike began", "revocation")
+    assert began.fields["reason"] == "revoked_kid"
+    assert began.fields["peak_rate"] >= 900 / BUCKET
+    assert began.fields["baseline_rate"] == pytest.approx(USUALLY / BUCKET, rel=0.05)
+    assert began.fields["ratio"] == pytest.approx(9, rel=0.1)
+    # One line in the audit, numbered on from the revocation; the ring goes on.
+    await one.store.ask(request(led, Command.ROTATE, id="again", version=one.version))
+    await until(lambda: len(one.told.named("changed")) > 1)
+    told = told_in_audit(led)
+    assert [e.number for e in told] == list(range(1, len(told) + 1))
+    assert spikes_told(led) == [("refresh spike began", "revocation")]
+    newest = views(one)[-1]
+    assert newest.is_spike
+    assert newest.baseline == pytest.approx(USUALLY / BUCKET, rel=0.05)
+    assert {Cause.REVOCATION, Cause.ROTATION} <= {change.cause for change in newest.changes}
+
+
+async def test_whoever_leads_next_knows_of_the_spike_and_tells_when_it_is_over(
+    led: LedRing, candidates: Any
+) -> None:
+    """State survives a change of leader: what was told of is not told again."""
+    former = candidates("a")
+    await count(former, an_hour())
+    await until(lambda: former.told.named("waiting"))
+    await count(former, {newest_bucket(): {"kind_mismatch": 900}})
+    await until(lambda: former.told.named("spiked"))
+    await former.close()
+    successor = candidates("b")
+    await until(lambda: len([v for v in views(successor) if v.is_spike]) > 10)
+    assert successor.told.named("spiked") == []
+    assert spikes_told(led) == [("refresh spike began", "mode_switch")]
+
+
+async def test_a_spike_that_ended_while_nobody_led_is_told_to_have_ended(
+    led: LedRing, candidates: Any
+) -> None:
+    ago = 30
+    first = newest_bucket() - ago
+    spike = Spike(first, first, Cause.ROTATION, "unknown_kid", 100.0, 10.0, 800, 700.0)
+    began = spike_event(led.ring, SystemClock().now() - timedelta(seconds=ago * BUCKET), spike)
+    number = len(told_in_audit(led))
+    (began,) = numbered([began], after=number)
+    with led.server.client() as client:
+        client.xadd(led.layout.events, {"event": sign_event(began, led.root)})
+    one = candidates("a")
+    await count(one, an_hour(but={ago: 900, ago - 1: 1200, ago - 2: 500}))
+    await until(lambda: one.told.named("spiked"))
+    (ended,) = one.told.named("spiked")
+    assert (ended.event, ended.fields["cause"]) == ("refresh spike ended", "rotation")
+    assert ended.fields["duration_seconds"] == 3 * BUCKET
+    assert ended.fields["peak_rate"] == 1200 / BUCKET
+    assert ended.fields["ratio"] == 12.0
+    assert ended.fields["extra_refreshes"] == 900 + 1200 + 500 - 300
+    assert ended.number == number + 2
+
+
+async def test_a_spike_whose_telling_lost_its_reply_is_told_once(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = RedisLeaderStore.tell
+    lost: list[Any] = []
+
+    async def losing(self: RedisLeaderStore, *given: Any) -> Any:
+        outcome = await tell(self, *given)
+        if not lost:
+            lost.append(given)
+            raise RedisUnavailable("the reply was lost")
+        return outcome
+
+    monkeypatch.setattr(RedisLeaderStore, "tell", losing)
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting"))
+    await count(one, {newest_bucket(): {"expired": 900}})
+    await until(lambda: lost)
+    looks = len(one.told.named("refreshed"))
+    await until(lambda: len(one.told.named("refreshed")) > looks + 20)
+    assert len(spikes_told(led)) == 1
+    assert views(one)[-1].is_spike
+
+
+async def test_counts_that_come_late_are_waited_for_after_a_change_of_leader(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Redis was away nobody could tell: it looks like calm, and then like a spike."""
+    monkeypatch.setattr(refresh_watch, "_SETTLING", 3600.0)
+    clock = ShiftedClock()
+    one = candidates("a", clock)
+    await count(one, an_hour(but=dict.fromkeys(range(1, 200), 0)))
+    await count(one, {newest_bucket(): {"expired": USUALLY}})
+    await until(lambda: one.told.named("waiting") and len(one.told.named("refreshed")) > 20)
+    assert one.told.named("spiked") == []
+    late = dict.fromkeys(range(200, SERIES), 0)
+    await count(one, an_hour(but=late))
+    clock.uptime += timedelta(hours=2)
+    looks = len(one.told.named("refreshed"))
+    await until(lambda: len(one.told.named("refreshed")) > looks + 20)
+    assert one.told.named("spiked") == []
+
+
+async def test_only_what_is_counted_from_now_on_is_news_to_a_new_leader(
+    led: LedRing, candidates: Any
+) -> None:
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: views(one) and len(views(one)[-1].buckets) > LEARNING)
+    await count(one, {newest_bucket(): {"expired": 7, "manual": 2}})
+    news: dict[str, int] = {}
+
+    def is_told() -> bool:
+        news.clear()
+        for counted in one.told.named("refreshed"):
+            for reason, more in counted.items():
+                news[reason] = news.get(reason, 0) + more
+        return bool(news)
+
+    await until(is_told)
+    looks = len(one.told.named("refreshed"))
+    await until(lambda: len(one.told.named("refreshed")) > looks + 20 and is_told())
+    assert news == {"expired": 7, "manual": 2}
+
+
+@pytest.mark.parametrize("broken", ["judge", "spike_event"])
+async def test_a_defect_in_watching_keeps_no_key_from_turning(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(refresh_watch, broken, fails)
+    one = candidates("a")
+    await count(one, an_hour())
+    await count(one, {newest_bucket(): {"expired": 900}})
+    await until(lambda: one.told.named("unwatched"))
+    await one.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+    await until(lambda: one.told.named("changed"))
+    assert one.told.named("broken") == []
+    assert len(one.told.named("leading")) == 1
+
+
+async def test_what_anyone_wrote_in_place_of_counts_is_none(led: LedRing, candidates: Any) -> None:
+    one, now = candidates("a"), newest_bucket()
+    key = led.layout.refreshes(now)
+    with led.server.client() as client:
+        garbage = ["-5", "1e3", "x", "", "9" * 11, "4294967296", "1_0", "٣", " 7"]
+        client.hset(key, mapping={f"{now - ago}:other": text for ago, text in enumerate(garbage)})
+        client.hset(key, f"{now}:expired", "12")
+        client.hset(key, f"{now}:no reason", "12")
+        assert await one.store.refreshes(now - 20, now) == {now: {"expired": 12}}
+        other = led.layout.refreshes(now - 60)
+        client.set(other, "no hash")
+        assert await one.store.refreshes(now - SERIES, now) == {now: {"expired": 12}}
+
+
+async def test_a_look_across_hashes_finds_every_bucket_once(led: LedRing, candidates: Any) -> None:
+    one, now = candidates("a"), newest_bucket()
+    counted = {now - ago: {"expired": ago + 1, "other": 3} for ago in range(SERIES)}
+    await count(one, counted)
+    assert await one.store.refreshes(now - SERIES + 1, now) == counted
+    assert set(await one.store.refreshes(now - 61, now - 59)) == {now - 61, now - 60, now - 59}
+
+
+# --- what is kept of it, without a server --------------------------------------------------------
+
+
+def test_counts_that_redis_lost_stay_and_are_no_news_when_they_come_again() -> None:
+    series = RefreshSeries(since=100)
+    assert series.take({99: {"expired": 50}, 100: {"expired": 5}}, now=100) == {"expired": 5}
+    assert series.take({100: {"expired": 2}}, now=101) == {}
+    assert series.take({100: {"expired": 6}}, now=101) == {"expired": 1}
+    assert [bucket.total for bucket in series.buckets(101)] == [50, 6, 0]
+    assert series.take({}, now=100 + SERIES) == {}
+    assert series.buckets(100 + SERIES) == ()
+
+
+def test_rate_and_baseline_are_known_when_there_is_enough_to_know_them_by() -> None:
+    def view(*totals: int, spike: Spike | None = None) -> RefreshView:
+        buckets = tuple(Bucket(n, {"other": total}) for n, total in enumerate(totals))
+        return RefreshView(buckets, (), spike)
+
+    assert (view().rate, view().baseline) == (0.0, None)
+    known = view(*[50] * LEARNING, 80, 80, 80, 3)
+    assert (known.rate, known.baseline) == (8.0, 5.0)
+    assert view(*[50] * (LEARNING - 1)).baseline is None
+    spike = Spike(1, 2, Cause.ROTATION, "other", 20.0, 5.0, 80, 60.0)
+    assert view(*[50] * LEARNING, 80, spike=spike).baseline == 2.0
+
+
+def test_a_spike_can_be_read_off_the_audit_as_it_was_told(led: LedRing) -> None:
+    now = SystemClock().now()
+    first = bucket_at(now)
+    spike = Spike(first, first + 4, Cause.MODE_SWITCH, "kind_mismatch", 21.0, 4.5, 80, 60.0, True)
+    other = spike_event(led.ring, now, Spike(1, 1, Cause.ROTATION, "other", 1.0, 1.0, 1, 1.0))
+    told = spike_event(led.ring, now, spike)
+    assert last_spike([told, other]) == spike
+    for fields in ({}, {**told.fields, "cause": "?"}, {**told.fields, "began_at": "x"}):
+        twisted = type(told)("", "", 1, 1, now, told.event, fields)
+        assert last_spike([twisted, told]) is None

@@ -95,6 +95,7 @@ class Configuration:
     port: int = DEFAULTS["listen"][1]
     issuer: str = ""
     """As tokens state it; empty for none."""
+    refreshes_token_file: Path | None = None
     log_level: str = DEFAULTS["log.level"]
     log_format: str = DEFAULTS["log.format"]
     redis_password_file: Path | None = None
@@ -242,7 +243,6 @@ def parse(
     reading.contradictions(DEFAULTS | values, rings, url, secrets)
     reading.check(source)
     values = DEFAULTS | values
-    password_file = values.get("redis.password_file")
     return Configuration(
         redis_url=url,
         rings=rings,
@@ -251,17 +251,24 @@ def parse(
         kek=kek or secrets["kek"],
         is_kek_named="kek" in values,
         state_dir=_state_dir(values, base, url, environ),
-        cache_dir=base / values["cache_dir"] if "cache_dir" in values else None,
+        cache_dir=_below(base, values.get("cache_dir")),
         lead=values["lead"],
         lease_ttl=values["lease_ttl"],
         host=values["listen"][0],
         port=values["listen"][1],
         issuer=values.get("issuer", ""),
+        refreshes_token_file=_below(base, values.get("refreshes_token_file")),
         log_level=values["log.level"],
         log_format=values["log.format"],
-        redis_password_file=base / password_file if password_file else None,
-        **{BY_KEY[key].attribute: base / values[key] if key in values else None for key in _TLS},
+        redis_password_file=_below(base, values.get("redis.password_file")),
+        redis_tls_ca_file=_below(base, values.get("redis.tls.ca_file")),
+        redis_tls_cert_file=_below(base, values.get("redis.tls.cert_file")),
+        redis_tls_key_file=_below(base, values.get("redis.tls.key_file")),
     )
+
+
+def _below(base: Path, path: Path | None) -> Path | None:
+    return base / path if path else None
 
 
 def _kek_variable(given: Mapping[object, object], environ: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ringkeeper.errors import SecretError
 from ringkeeper.sealing import Kek
+from ringkeeper.secret import Secret
 from ringkeeper.trust import PinnedRoots, TrustRoot
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 _LIMIT: Final = 64 * 1024
+_WHAT_BEARS: Final = "bearer token"
+_BEARER: Final = re.compile(rb"[A-Za-z0-9\-._~+/]{32,512}=*\s*")
+_RESTORE: Final = (
+    "restore it from where the ring was made (only where there is no ring yet, ringkeeper init "
+    "makes one)"
+)
 # A group may read (that is how Kubernetes' fsGroup hands a Secret over), the world may nothing.
 _TOO_OPEN: Final = stat.S_IRWXO | stat.S_IWGRP
 
@@ -80,6 +88,19 @@ def is_there(path: Path | KekVariable) -> bool:
 def read_kek(path: Path) -> Kek:
     """The key-encryption keys."""
     return _read(path, "KEK", Kek.from_secret_jwk, is_secret=True)
+
+
+def read_token(path: Path) -> Secret:
+    """A bearer token: one line of 32 or more characters, as `openssl rand -hex 32` makes it."""
+    remedy = f"write one with: (umask 077; openssl rand -hex 32 > {path})"
+    raw = _bytes(path, _WHAT_BEARS, is_secret=True, otherwise=remedy)
+    if not _BEARER.fullmatch(raw):
+        del raw
+        raise SecretError(
+            f"{path}: is no {_WHAT_BEARS} (RFC 6750: one line, 32 to 512 of letters, digits and "
+            f"-._~+/, perhaps = behind); {remedy}"
+        )
+    return Secret(raw.decode().strip())
 
 
 class Holdings(NamedTuple):
@@ -214,17 +235,17 @@ def _public_alone(document: Mapping[str, Any]) -> PinnedRoots:
     return PinnedRoots.from_jwk(document)
 
 
-def _bytes(path: Path, what: str, *, is_secret: bool) -> bytes:
-    """The file's first bytes, once its mode is as it should be: nothing is read before."""
+def _bytes(path: Path, what: str, *, is_secret: bool, otherwise: str = _RESTORE) -> bytes:
+    """The file's first bytes, once its mode is as it should be: nothing is read before.
+
+    `otherwise`: what to do where there is none.
+    """
     try:
         with path.open("rb") as file:
             _check_mode(path, what, os.fstat(file.fileno()).st_mode, is_secret=is_secret)
             return file.read(_LIMIT + 1)
     except FileNotFoundError:
-        raise SecretError(
-            f"{path}: there is no {what} here; restore it from where the ring was made (only where "
-            "there is no ring yet, ringkeeper init makes one)"
-        ) from None
+        raise SecretError(f"{path}: there is no {what} here; {otherwise}") from None
     except OSError as error:
         raise SecretError(
             f"{path}: the {what} cannot be read ({error.strerror}); let this user read it"

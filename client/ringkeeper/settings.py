@@ -456,6 +456,13 @@ SETTINGS: Final = (
         why="Your issuer URL; with it `/.well-known/openid-configuration` is served.",
     ),
     Setting(
+        key="refreshes_token_file",
+        kind=_PATH,
+        otherwise="none",
+        why="A file with a bearer token of 32 characters or more, closed to others: who has it may "
+        "`POST /v1/refreshes`. Without one only this host may.",
+    ),
+    Setting(
         key="log.level",
         kind=Kind("debug, info, warning or error", _one_of("debug", "info", "warning", "error")),
         default="info",

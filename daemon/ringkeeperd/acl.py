@@ -70,13 +70,14 @@ _LEADING: Final = (
     *("get", "set", "pttl", "getrange"),  # the lease, the epoch, the witness
     *("zadd", "zrem", "zrange"),  # the instances
     *("xadd", "xread", "xrevrange", "xdel", "xinfo|stream"),  # requests and events
+    *("hincrby", "expire"),  # refreshes that apps tell it of
 )
 
 _Parts = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
 _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
     {
         Role.DAEMON: (("RW", ("*",), _LEADING),),
-        Role.SIDECAR: (*_READING_SEALED, *_CONFIRMING, *_WITNESSING),
+        Role.SIDECAR: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
         Role.SIGNER: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
         Role.VERIFIER: (*_READING, *_CONFIRMING, *_COUNTING, *_WITNESSING),
         Role.OPERATOR: (

@@ -42,7 +42,7 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
     if remark:
         return Findings(remarks=[remark], is_made=False)
     found = Findings()
-    kek = read_secrets(configuration).kek
+    kek = read_secrets(configuration, serves=True).kek
     if kek is None and is_there(configuration.kek):
         kek = kek_from(configuration.kek)
     if isinstance(configuration.kek, KekVariable):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
 
     from ringkeeper.configuration import Configuration, RingConfiguration
+    from ringkeeper.secret import Secret
 
 _LOOK_AT_REDIS_EVERY = 600.0
 _LOOK_EVERY = 5.0
@@ -64,6 +65,7 @@ class Daemon:
         """Why the edited configuration is not the one in force."""
         self.warnings: tuple[str, ...] = ()
         """What is not as it should be with Redis, in constant words."""
+        self._refreshes_token: Secret | None = None
         self._reload_asked = asyncio.Event()
         self._file_seen = signature(configuration.path)
         self.secrets_rejected = ""
@@ -88,8 +90,10 @@ class Daemon:
                 server = await EmbeddedServer.start(configuration.embedded)
                 stack.push_async_callback(server.stop)
                 await self._found_embedded(configuration.embedded)
-            secrets = Watched(secret_paths(configuration), partial(read_secrets, configuration))
+            read = partial(read_secrets, configuration, serves=True)
+            secrets = Watched(secret_paths(configuration), read)
             own = secrets.value
+            self._refreshes_token = own.refreshes_token
             self.services |= {
                 ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
                 for ring in configuration.rings
@@ -187,6 +191,7 @@ class Daemon:
         if own is None:
             return
         self.metrics.config_reloads.labels("success").inc()
+        self._refreshes_token = own.refreshes_token
         for service in self.services.values():
             await service.change_secrets(own)
         keks = own.kek.kids if own.kek else ()
@@ -230,9 +235,13 @@ class Daemon:
         self.log.warning(event, **fields)
 
     def _serving(self) -> _Serving:
-        issuer = self.configuration.issuer
         pages = Pages(
-            self.services, self.metrics, issuer, lambda: self.rejected, self._reservations
+            self.services,
+            self.metrics,
+            self.configuration.issuer,
+            lambda: self.rejected,
+            self._reservations,
+            lambda: self._refreshes_token,
         )
         runner = Runner(pages.application(), self._count_refusal, self._tell_defect)
         return _Serving(runner, self.configuration.host, self.configuration.port)

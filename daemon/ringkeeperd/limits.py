@@ -37,6 +37,8 @@ MAX_FIELDS: Final = 64
 MAX_BODY: Final = 64 * 1024
 MAX_TAKEN: Final = 128 * 1024
 """Bytes that one connection may send before it is answered: head, body, and what it sends ahead."""
+MAX_DRAINED: Final = 16 * 1024 * 1024
+"""The same where it is a body that is too large: it is let by, so that the refusal is read."""
 HEAD_WITHIN: Final = 10.0
 ANSWER_WITHIN: Final = 10.0
 QUIET_MOST: Final = 75.0
@@ -113,10 +115,12 @@ def refused(status: int, word: str, why: str, **headers: str) -> web.Response:
 class Connection(web.RequestHandler):
     """One connection, and how long it has been at what it does."""
 
-    __slots__ = ("due", "is_answering", "is_reading", "taken")
+    __slots__ = ("_body", "due", "is_answering", "is_reading", "taken")
 
     def __init__(self, server: Server, **limits: Any) -> None:
         super().__init__(server, **limits)
+        self._body: StreamReader | None = None
+        """Of the newest request that began to come, where it said how long that is."""
         self.due = 0.0
         """When it is cut off, unless it comes further until then (the loop's time)."""
         self.is_reading = True
@@ -146,11 +150,25 @@ class Connection(web.RequestHandler):
         if data and self._manager is not None:
             self.taken += len(data)
             if self.taken > MAX_TAKEN:
-                self._server.cut_off(self, "size")
-                return
+                room = max(0, len(data) - (self.taken - MAX_TAKEN))
+                self._parse(data[:room])
+                data = data[room:]
+                if self.taken > MAX_DRAINED or not self._is_body_coming():
+                    self._server.cut_off(self, "size")
+                    return
             if not self.is_reading:
                 self.is_reading, self.due = True, self._loop.time() + HEAD_WITHIN
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         super().data_received(data)
+        if self._messages:
+            head, body = self._messages[-1]
+            self._body = None if getattr(head, "chunked", True) else body
+
+    def _is_body_coming(self) -> bool:
+        """Whether what comes belongs to a body that was announced with its length."""
+        return self._body is not None and not self._body.is_eof()
 
     def begins(self) -> None:
         """A request was read; it is being answered."""

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.sealing import Kek
-from ringkeeper.secret_files import create, is_there, read_pair, read_pinned_roots, read_root
+from ringkeeper.secret_files import (
+    create,
+    is_there,
+    read_pair,
+    read_pinned_roots,
+    read_root,
+    read_token,
+)
 from ringkeeper.trust import TrustRoot
 
 if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration
+    from ringkeeper.secret import Secret
     from ringkeeper.trust import PinnedRoots
 
 
@@ -23,6 +31,8 @@ class Secrets:
     roots: PinnedRoots
     root: TrustRoot | None
     kek: Kek | None
+    refreshes_token: Secret | None = None
+    """Who has it may count refreshes."""
 
     @property
     def able(self) -> tuple[str, ...]:
@@ -32,7 +42,8 @@ class Secrets:
 
 def secret_paths(configuration: Configuration) -> list[Path]:
     """The secret files of a daemon."""
-    paths = [configuration.trust_root_public]
+    token = configuration.refreshes_token_file
+    paths = [configuration.trust_root_public, *([token] if token else [])]
     if configuration.lead:
         paths.append(configuration.trust_root)
         if isinstance(configuration.kek, Path):
@@ -40,16 +51,18 @@ def secret_paths(configuration: Configuration) -> list[Path]:
     return paths
 
 
-def read_secrets(configuration: Configuration) -> Secrets:
-    """What a daemon of this configuration holds.
+def read_secrets(configuration: Configuration, *, serves: bool = False) -> Secrets:
+    """What a daemon of this configuration holds; where it `serves`, also what apps show to it.
 
     Raises:
         SecretError: a file that it needs and cannot use.
     """
+    path = configuration.refreshes_token_file if serves else None
+    token = read_token(path) if path else None
     if not configuration.lead:
-        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None)
+        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None, token)
     root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
-    return Secrets(pinned, root, kek_from(configuration.kek))
+    return Secrets(pinned, root, kek_from(configuration.kek), token)
 
 
 def make_secrets(configuration: Configuration) -> tuple[Path, ...]:

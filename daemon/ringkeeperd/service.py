@@ -12,6 +12,7 @@ from ringkeeper.clock import SystemClock
 from ringkeeper.connection import instance_id
 from ringkeeper.errors import Defect
 from ringkeeper.follower import Follower
+from ringkeeper.refreshes import RefreshCounts, RefreshTeller
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED, RING_REWRAPPED
@@ -76,6 +77,15 @@ class RingService:
         instance = instance_id()
         self._keeper = StateFile(configuration.state_dir, ring.name, "state_dir", own.roots)
         observer = self._telling = _Telling(ring.name, log, metrics, self.state, clock=clock)
+        self.counts = RefreshCounts()
+        """What apps tell this daemon of refreshes."""
+        self._teller = RefreshTeller(
+            self.counts,
+            self.store,
+            clock,
+            random.Random(),  # noqa: S311 - for jitter alone
+            observer.noticed,
+        )
         self.leader: Leader | None = None
         self.follower = Follower(
             name=ring.name,
@@ -112,7 +122,7 @@ class RingService:
         """Follow, and lead where that may be, until cancelled."""
         try:
             await self.follower.recall()  # before anything is led, or healed
-            work = [self.follower.run()]
+            work = [self.follower.run(), self._teller.run()]
             if self.leader:
                 work.append(self.leader.run())
             await first_of(*work)

@@ -58,7 +58,12 @@ def cause_in(told: Event) -> Cause | None:
 
 
 def spike_event(ring: Ring, at: datetime, spike: Spike) -> Event:
-    """That `spike` began, or that it is over. Rates are refreshes per second."""
+    """That `spike` began, or that it is over."""
+    return event(ring, at, SPIKE_ENDED if spike.is_over else SPIKE_BEGAN, spike_fields(spike))
+
+
+def spike_fields(spike: Spike) -> Fields:
+    """What is told of a spike; how long and how much, once it is over. Rates are per second."""
     fields: Fields = {
         "cause": spike.cause.value,
         "reason": spike.reason,
@@ -68,11 +73,10 @@ def spike_event(ring: Ring, at: datetime, spike: Spike) -> Event:
         "deviation_rate": round(spike.strays / BUCKET, 3),
         "ratio": round(spike.ratio, 2),
     }
-    if not spike.is_over:
-        return event(ring, at, SPIKE_BEGAN, fields)
-    fields["duration_seconds"] = spike.length * BUCKET
-    fields["extra_refreshes"] = round(spike.excess)
-    return event(ring, at, SPIKE_ENDED, fields)
+    if spike.is_over:
+        fields["duration_seconds"] = spike.length * BUCKET
+        fields["extra_refreshes"] = round(spike.excess)
+    return fields
 
 
 def last_spike(newest_first: Iterable[Event]) -> Spike | None:

@@ -25,18 +25,24 @@ from ringkeeper.errors import (
     StaleRing,
     StateUnusable,
 )
+from ringkeeper.layout import BUCKET
 from ringkeeper.wire import SNAPSHOT
+from ringkeeperd.intake import Intake
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
+from ringkeeperd.spike_events import begin_of, spike_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ringkeeper.replica import Held
     from ringkeeper.ring import Key
+    from ringkeeper.secret import Secret
     from ringkeeperd.metrics import Metrics
+    from ringkeeperd.refresh_watch import RefreshView
     from ringkeeperd.service import RingService
 
+_COUNT: Final = "/v1/refreshes"
 _SEE: Final = "the log and ringkeeper check tell more"
 # Constant words: an error's own text may name hosts, files or what somebody wrote to Redis.
 _IN_WORDS: Final[tuple[tuple[type[RingkeeperError], str], ...]] = (
@@ -62,10 +68,12 @@ class Pages:
         issuer: str,
         rejected: Callable[[], str],
         warnings: Callable[[], Sequence[str]] = tuple,
+        token: Callable[[], Secret | None] = lambda: None,
     ) -> None:
         """Serve these rings; the first one at the well-known places.
 
         `rejected` says why an edited configuration is not in force; nothing if all is well.
+        `token` gives the bearer token with which refreshes may be counted.
         """
         self._services = services
         self._metrics = metrics
@@ -82,18 +90,21 @@ class Pages:
             "/healthz": self.healthz,
             "/readyz": self.readyz,
             "/v1/keyring": self.keyring,
+            "/v1/refreshes/series": self.series,
         }
+        self._intake = Intake({name: each.counts for name, each in services.items()}, token)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
         application = web.Application()
         application.add_routes([web.get(path, page) for path, page in self._places.items()])
+        application.add_routes([web.post(_COUNT, self._intake.post)])
         return application
 
     async def index(self, _: web.Request) -> web.Response:
         """What there is to be read here."""
         told = {path: (page.__doc__ or "").split("\n")[0] for path, page in self._places.items()}
-        return web.json_response({"places": told})
+        return web.json_response({"places": told, "POST": {_COUNT: self._intake.post.__doc__}})
 
     async def jwks(self, request: web.Request) -> web.Response:
         """The JWK Set; never an empty one."""
@@ -162,6 +173,10 @@ class Pages:
         """The rings' public state."""
         return web.json_response({name: described(s) for name, s in self._services.items()})
 
+    async def series(self, _: web.Request) -> web.Response:
+        """Session refreshes of the last hour, from whoever leads."""
+        return web.json_response({name: refreshes_of(s) for name, s in self._services.items()})
+
     def _service(self, request: web.Request) -> RingService | None:
         name = request.match_info.get("ring")
         return self._services.get(name) if name else self._first()
@@ -204,6 +219,38 @@ def described(service: RingService) -> dict[str, Any]:
         at = state.wait.activation_at if state.wait else None
         answer["next_activation_at"] = at.isoformat() if at else None
     return answer
+
+
+def refreshes_of(service: RingService) -> dict[str, Any]:
+    """The refreshes of one ring, bucket by bucket, and what is said of them."""
+    view = service.state.refreshes
+    answer: dict[str, Any] = {"leading": service.state.is_leading}
+    if not service.state.is_leading:
+        return answer
+    first = view.buckets[0].number if view.buckets else None
+    reasons = dict.fromkeys(reason for bucket in view.buckets for reason in bucket.counts)
+    return answer | {
+        "bucket_seconds": BUCKET,
+        "first": begin_of(first).isoformat() if first is not None else None,
+        "refreshes": {
+            reason: [bucket.counts.get(reason, 0) for bucket in view.buckets]
+            for reason in sorted(reasons)
+        },
+        "rate": view.rate,
+        "baseline_rate": view.baseline,
+        "spike": _spike(view),
+        "changes": [
+            {"at": begin_of(change.bucket).isoformat(), "cause": change.cause.value}
+            for change in view.changes
+        ],
+    }
+
+
+def _spike(view: RefreshView) -> dict[str, Any] | None:
+    """The newest one, in the audit's words."""
+    if view.spike is None:
+        return None
+    return {"active": view.is_spike, **spike_fields(view.spike)}
 
 
 def _key(key: Key) -> dict[str, Any]:

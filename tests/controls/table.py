@@ -49,6 +49,7 @@ _LOADING: Final = f"{_DAEMON}/loading.py"
 _TERM: Final = f"{_DAEMON}/term.py"
 _TRAIL: Final = f"{_DAEMON}/trail.py"
 _LIMITS: Final = f"{_DAEMON}/limits.py"
+_INTAKE: Final = f"{_DAEMON}/intake.py"
 _PUBLISH: Final = f"{_DAEMON}/lua/publish.lua"
 _WEB: Final = f"{_DAEMON}/web.py"
 
@@ -340,6 +341,24 @@ CONTROLS: Final = (
     ),
     _without("security headers", (_LIMITS, "response.headers.update(SECURITY)", "pass")),
     _without("no name of a library", (_LIMITS, 'response.headers.popall("Server", None)', "pass")),
+    # --- refreshes -------------------------------------------------------------------------------
+    _without(
+        "refreshes from this host alone",
+        (_INTAKE, "refusal = _without_token(request) if token", "refusal = None if token"),
+    ),
+    _without("a token for other hosts", (_INTAKE, "Secret(given.strip()) == token", "True")),
+    _without("numbers that can be", (_INTAKE, "if not 0 <= count <= MOST:", "if False:")),
+    _without(
+        "counts or nothing", (f"{_DAEMON}/leader_store.py", "if 0 < count <= MOST:", "if True:")
+    ),
+    _without(
+        "the highest number was told last",
+        (
+            f"{_DAEMON}/refresh_watch.py",
+            "sorted(await self._events(), key=lambda each: each.number, reverse=True)",
+            "await self._events()",
+        ),
+    ),
     # --- the supply chain ------------------------------------------------------------------------
     _without(
         "hashed requirements",

@@ -185,7 +185,7 @@ FORBIDDEN: dict[str, tuple[frozenset[Role], tuple[str, ...]]] = {
     ),
     "to read what was counted": (FOLLOWERS, ("HGETALL", KEYS.refreshes(1))),
     "to count refreshes": (
-        ALL - {Role.SIGNER, Role.VERIFIER},
+        frozenset({Role.OPERATOR}),
         ("HINCRBY", KEYS.refreshes(0), "0:expired", "1"),
     ),
     "to count something else": (FOLLOWERS, ("HINCRBY", KEYS.keyring, "version", "1")),
@@ -250,7 +250,7 @@ async def follows_and_opens(store: RedisLeaderStore) -> None:
 
 
 async def verifies(store: RedisLeaderStore) -> None:
-    """An app also counts."""
+    """An app counts, too, and so does a sidecar for apps."""
     await follows(store)
     await store.count_refreshes({await store.seconds() // BUCKET: {"expired": 1}})
 
@@ -279,6 +279,9 @@ async def leads(store: RedisLeaderStore) -> None:
         (asked,) = await requests.next()
     assert await store.tell("me", "answer", asked) == Written()
     await store.recent_events(1)
+    now = await store.seconds() // BUCKET
+    await store.count_refreshes({now: {"expired": 1}})
+    assert await store.refreshes(now, now) == {now: {"expired": 1}}
     if (await facts_of(store._client, Way.TLS, is_brief=True)).info is None:
         raise RedisUnavailable("info")
     await store.release("me")
@@ -333,7 +336,7 @@ def litter(server: Server, *, is_wrong: bool) -> None:
 
 LIVES: dict[Role, Life] = {
     Role.DAEMON: leads,
-    Role.SIDECAR: follows_and_opens,
+    Role.SIDECAR: signs,
     Role.SIGNER: signs,
     Role.VERIFIER: verifies,
     Role.OPERATOR: operates,

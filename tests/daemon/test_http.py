@@ -18,6 +18,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from ringkeeper.clock import SystemClock
+from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.replica import Replica
 from ringkeeper.ring import Ring
 from ringkeeper.trust import TrustRoot
@@ -96,6 +97,7 @@ def pages_of(ring: Ring, now: datetime) -> Pages:
         follower=SimpleNamespace(replica=replica, trouble=None),
         state=SimpleNamespace(trouble=""),
         clock=SimpleNamespace(now=lambda: now),
+        counts=RefreshCounts(),
     )
     return Pages({ring.name: service}, Metrics(), "", str)
 

@@ -1,6 +1,7 @@
 """A leader that watches over session refreshes, on a real server; what it tells, and what not."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from ringkeeperd import refresh_watch
 from ringkeeperd.audit import numbered
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.refresh_watch import SERIES, RefreshSeries, RefreshView
-from ringkeeperd.spike_events import bucket_at, last_spike, spike_event
+from ringkeeperd.spike_events import begin_of, bucket_at, last_spike, spike_event
 from ringkeeperd.spikes import LEARNING, Bucket, Cause, Spike
 from tests.plugins.candidates import Candidate, ShiftedClock, request, told_in_audit, until
 from tests.plugins.rings import LedRing
@@ -126,6 +127,25 @@ async def test_a_spike_that_ended_while_nobody_led_is_told_to_have_ended(
     assert ended.fields["ratio"] == 12.0
     assert ended.fields["extra_refreshes"] == 900 + 1200 + 500 - 300
     assert ended.number == number + 2
+
+
+async def test_a_spike_of_before_that_is_put_back_is_not_taken_up(
+    led: LedRing, candidates: Any
+) -> None:
+    """By whoever may write to Redis: signed it was, once."""
+    first = newest_bucket() - 200
+    spike = Spike(first, first, Cause.ROTATION, "unknown_kid", 100.0, 10.0, 800, 700.0)
+    both = [spike, replace(spike, last=first + 3, is_over=True)]
+    told = [spike_event(led.ring, begin_of(first + 5), each) for each in both]
+    told = list(numbered(told, after=len(told_in_audit(led))))
+    with led.server.client() as client:
+        for each in (*told, told[0]):
+            client.xadd(led.layout.events, {"event": sign_event(each, led.root)})
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: len([v for v in views(one) if v.spike]) > 10)
+    assert not views(one)[-1].is_spike
+    assert one.told.named("spiked") == []
 
 
 async def test_a_spike_whose_telling_lost_its_reply_is_told_once(

@@ -75,6 +75,7 @@ def test_the_limits_over_http_are_those_of_the_code() -> None:
         limits.MAX_FIELDS,
         limits.MAX_BODY,
         limits.MAX_TAKEN,
+        limits.MAX_DRAINED,
     ):
         assert f"| {number:,.0f} |" in section or f"| {number:,.0f}," in section, number
     assert f"| {limits.RATE:.0f} on the average, {limits.BURST:,.0f} at once |" in section

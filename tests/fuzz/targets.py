@@ -39,12 +39,14 @@ from ringkeeper.errors import (
     ConfigurationError,
     DocumentError,
     InfrastructureError,
+    RefreshReason,
     SealBroken,
     SecretError,
     TokenError,
 )
 from ringkeeper.policy import Policy
 from ringkeeper.redis_url import check_url, fleet_of, has_password, is_fleet, shown
+from ringkeeper.refreshes import MOST, RefreshCounts
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Ring
 from ringkeeper.sealing import Kek
@@ -71,11 +73,14 @@ from ringkeeper.wire import (
     sign_request,
     sign_snapshot,
 )
+from ringkeeperd import intake
 from ringkeeperd.cli import _parser
 from ringkeeperd.leader_store import _instance
 from ringkeeperd.limits import BURST, Runner
 from ringkeeperd.metrics import Metrics
+from ringkeeperd.refresh_watch import RefreshView
 from ringkeeperd.rotation import FreshKey, first_keys_wanted, first_ring
+from ringkeeperd.spikes import Bucket, Cause, Change
 from ringkeeperd.web import Pages
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -600,6 +605,9 @@ def _arguments_seeds() -> list[bytes]:
 # --- HTTP ----------------------------------------------------------------------------------------
 
 
+SEEN = RefreshView((Bucket(1, {"expired": 3}), Bucket(2, {})), (Change(1, Cause.ROTATION),))
+
+
 class Served:
     """The daemon's pages behind aiohttp's own parser, and a socket to throw bytes into."""
 
@@ -610,7 +618,10 @@ class Served:
             name="access-token",
             follower=SimpleNamespace(replica=own.replica, trouble=None),
             clock=SimpleNamespace(now=lambda: NOW),
-            state=SimpleNamespace(is_leading=False, trouble="", wait=None, instances=()),
+            state=SimpleNamespace(
+                is_leading=True, epoch=1, trouble="", wait=None, instances=(), refreshes=SEEN
+            ),
+            counts=RefreshCounts(),
         )
         pages = Pages({"access-token": service}, Metrics(), "https://a.example", str)
         self.defects: list[BaseException] = []
@@ -673,7 +684,7 @@ def _http(data: bytes) -> None:
 def _http_seeds() -> list[bytes]:
     paths = (
         "/", "/.well-known/jwks.json", "/rings/access-token/.well-known/jwks.json", "/metrics",
-        "/healthz", "/readyz", "/v1/keyring", "/.well-known/openid-configuration", "/%00/../x?y=z",
+        "/healthz", "/readyz", "/v1/keyring", "/v1/refreshes/series", "/.well-known/openid-configuration", "/%00/../x?y=z",
     )  # fmt: skip
     gets = [f'GET {path} HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a", W/*\r\n\r\n' for path in paths]
     others = [
@@ -683,6 +694,27 @@ def _http_seeds() -> list[bytes]:
         "OPTIONS * HTTP/1.1\r\nExpect: 100-continue\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
     ]
     return [text.encode() for text in [*gets, *others]]
+
+
+def _refreshes(data: bytes) -> None:
+    try:
+        ring, counts = intake._told(intake._decoded(data))
+    except intake._Unfit:
+        return
+    if any(
+        type(each) is not wanted
+        for each, wanted in [(ring, str), *((n, int) for n in counts.values())]
+    ):
+        raise Accepted("what is no number of refreshes")
+    if not counts.keys() <= set(RefreshReason) or not all(0 <= n <= MOST for n in counts.values()):
+        raise Accepted("a reason or a number that is none")
+
+
+def _refreshes_seeds() -> list[bytes]:
+    return [
+        b'{"refreshes": {"expired": 12, "revoked_kid": 1000000000}}',
+        b'{"ring": "access-token", "refreshes": {"other": 0, "other": true}}',
+    ]
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -710,6 +742,7 @@ TARGETS: dict[str, Target] = {
         Target("redis-url", _redis_url, _redis_url_seeds, 1, 256, ("://", "@", "?", "%2F", "[::1]")),
         Target("duration", _duration, _duration_seeds, 1, 64, ("d", "h", "m", "s", "ms", "e9")),
         Target("arguments", _arguments, _arguments_seeds, 0.1, 256, ("--", "\0", "-", "=")),
+        Target("refreshes", _refreshes, _refreshes_seeds, 1, 512, _JSON),
         Target("http", _http, _http_seeds, 0.05, 1024, ("\r\n", "HTTP/1.1", "chunked", "%00")),
     )
 }  # fmt: skip

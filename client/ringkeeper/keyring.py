@@ -14,6 +14,7 @@ import threading
 import weakref
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from ringkeeper import tokens
@@ -32,7 +33,6 @@ from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Mapping
-    from datetime import timedelta
     from pathlib import Path
 
     from ringkeeper.follower import Follower
@@ -178,6 +178,14 @@ class Keyring:
         raises: a reason that is none counts as `other`. Told to Redis within seconds.
         """
         self._counts.record(reason, count)
+
+    def retry_after(self, most: timedelta = timedelta(seconds=30)) -> int:
+        """Whole seconds for a `Retry-After` header, where sessions have to be refreshed in a crowd.
+
+        0 as long as this process counts no more refreshes than usual; else, up to `most`, what
+        spreads the crowd. See `ringkeeper.pacing`.
+        """
+        return self._counts.retry_after(most.total_seconds(), self._clock.monotonic())
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set of every key whose tokens count."""

@@ -12,6 +12,7 @@ The hour is Redis': the clock of an app that counts may be wrong.
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.errors import Defect, InfrastructureError, RefreshReason
 from ringkeeper.layout import BUCKET
+from ringkeeper.pacing import Pace, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from random import Random
 
     from ringkeeper.clock import Clock
     from ringkeeper.follower import Notice
@@ -37,6 +38,7 @@ MOST: Final = 10**9
 FLUSH_EVERY: Final = 5.0
 """Seconds, give or take a fifth, from one telling to the next."""
 _GOODBYE: Final = 1.0
+_JITTER: Final = random.Random()  # noqa: S311 - spreads a crowd, and keeps no secret
 _REASONS: Final = {reason.value: reason.value for reason in RefreshReason}
 
 
@@ -58,6 +60,7 @@ class RefreshCounts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(_REASONS, 0)
+        self._pace = Pace()
 
     def record(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
         """Count a session that has to be refreshed; a reason that is none counts as `other`."""
@@ -76,6 +79,15 @@ class RefreshCounts:
             counts, self._counts = self._counts, fresh
         return {reason: count for reason, count in counts.items() if count}
 
+    def note(self, count: int, now: float) -> None:
+        """Remember for a while that `count` were taken, at `now` (monotonic seconds)."""
+        self._pace.note(count, now)
+
+    def retry_after(self, most: float, now: float) -> int:
+        """Seconds for a `Retry-After` of at most `most`; 0 unless too many come at once."""
+        crowd = self._pace.crowd(sum(self._counts.values()), now)
+        return retry_after(crowd, most, _JITTER)
+
 
 class RefreshTeller:
     """Tells Redis what was counted."""
@@ -85,13 +97,13 @@ class RefreshTeller:
         counts: RefreshCounts,
         store: RefreshStore,
         clock: Clock,
-        random: Random,
+        jitter: random.Random,
         notice: Notice,
     ) -> None:
         self._counts = counts
         self._store = store
         self._clock = clock
-        self._random = random
+        self._jitter = jitter
         self._notice = notice
         self._pending: dict[int, Mapping[str, int]] = {}
         """When, in seconds of our monotonic clock, to what had been counted by then."""
@@ -101,7 +113,7 @@ class RefreshTeller:
         """Tell every few seconds, until cancelled; then once more."""
         try:
             while True:
-                await asyncio.sleep(FLUSH_EVERY * (0.8 + 0.4 * self._random.random()))
+                await asyncio.sleep(FLUSH_EVERY * (0.8 + 0.4 * self._jitter.random()))
                 await self.tell()
         finally:
             with suppress(TimeoutError):
@@ -112,6 +124,7 @@ class RefreshTeller:
         """Tell what there is; if Redis is away, next time."""
         now = int(self._clock.monotonic())
         fresh = self._counts.take()
+        self._counts.note(sum(fresh.values()), self._clock.monotonic())
         if fresh:
             self._pending[now] = Counter(fresh) + Counter(self._pending.get(now, {}))
         self._pending = {at: counts for at, counts in self._pending.items() if at > now - KEPT}

@@ -78,6 +78,8 @@ class _InMemory:
         self._replica = Replica(DEFAULT_NAME, self._root.public)
         self.refreshes: Counter[str] = Counter()
         """What `record_refresh` was told, by reason."""
+        self.crowd = 0
+        """Seconds that `retry_after` is to answer."""
         self._publish(())
 
     def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
@@ -85,6 +87,10 @@ class _InMemory:
         counts = RefreshCounts()
         counts.record(reason, count)
         self.refreshes.update(counts.take())
+
+    def retry_after(self, most: timedelta = timedelta(seconds=30)) -> int:
+        """What `crowd` is set to, up to `most`; the real one draws it."""
+        return min(self.crowd, int(most.total_seconds()))
 
     def rotate(self) -> None:
         """Let the standby sign and publish another; the key that signed goes on verifying."""

@@ -2,7 +2,8 @@
 
 Everything is real: the daemon, its embedded server, four app processes. Users' tokens are issued
 by one app and checked by the others. With `--faults` an app, then the daemon, are killed (kill -9)
-and started again, over and over; with `--secrets` the KEK and the trust root are changed meanwhile.
+and started again, over and over; with `--secrets` the KEK and the trust root are changed meanwhile;
+with `--spikes` the kind of key is changed, and a key revoked.
 It ends with the count that matters: valid tokens rejected.
 
 However it ends, also when interrupted, it takes every process that it started along.
@@ -33,6 +34,7 @@ from ringkeeper.asyncio import Keyring
 from ringkeeper.errors import InfrastructureError
 from ringkeeper.tasks import first_of
 from ringkeeperd.cli import positive
+from ringkeeperd.demo_spikes import INTERVAL, SECONDS, Spikes, cause_spikes
 from ringkeeperd.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ _APPS = 4
 _USERS_AN_APP = 250
 _FULL_LENGTH = 60.0
 _ROTATIONS_WANTED = 5
+_INTERVAL = 10.0
 _LEAST_INTERVAL = 3.0
 _READY_WITHIN = 30.0
 """Seconds that the apps may take to start."""
@@ -54,17 +57,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--secrets", action="store_true", help="change the KEK and the trust root meanwhile"
     )
     parser.add_argument(
+        "--spikes",
+        action="store_true",
+        help="change the kind of key (nobody refreshes), then revoke a key (a spike that is told)",
+    )
+    parser.add_argument(
         "--seconds",
         type=positive,
         metavar="SECONDS",
-        help="how long it lasts (default: 60, with --faults 120)",
+        help="how long it lasts (default: 60, with --faults 120, with --spikes 150)",
     )
     parser.add_argument(
         "--interval",
         type=_interval,
-        default=10.0,
         metavar="SECONDS",
-        help=f"how long a key signs (default: 10, at least {_LEAST_INTERVAL:g})",
+        help=f"how long a key signs (default: 10, with --spikes 60; at least {_LEAST_INTERVAL:g})",
     )
     parser.add_argument("--json", action="store_true", help="print only the summary, as JSON")
 
@@ -81,12 +88,13 @@ def _interval(text: str) -> float:
 
 def main(parsed: argparse.Namespace) -> int:
     """Run the demo; 0 if no valid token was rejected, and enough keys turned to tell."""
-    seconds = parsed.seconds or (2 * _FULL_LENGTH if parsed.faults else _FULL_LENGTH)
+    length = 2 * _FULL_LENGTH if parsed.faults else _FULL_LENGTH
     demo = Demo(
-        seconds,
-        parsed.interval,
+        parsed.seconds or (SECONDS if parsed.spikes else length),
+        parsed.interval or (INTERVAL if parsed.spikes else _INTERVAL),
         has_faults=parsed.faults,
         has_new_secrets=parsed.secrets,
+        has_spikes=parsed.spikes,
         is_quiet=parsed.json,
     )
     try:
@@ -107,6 +115,7 @@ class Totals:
     unanswered: int = 0
     paused: int = 0
     overdue: int = 0
+    revoked: int = 0
     rejected: list[str] = field(default_factory=list)
     propagation_ms: list[int] = field(default_factory=list)
 
@@ -117,6 +126,7 @@ class Totals:
         self.unanswered += line["unanswered"]
         self.paused += line["paused"]
         self.overdue += line["overdue"]
+        self.revoked += line["revoked"]
         self.rejected += line["rejected"]
         self.propagation_ms += line["propagation_ms"]
 
@@ -132,6 +142,7 @@ class Demo:
         has_faults: bool,
         has_new_secrets: bool,
         is_quiet: bool,
+        has_spikes: bool = False,
     ) -> None:
         """Last `seconds`, with keys that sign for `interval` seconds."""
         self.folder = Path(tempfile.mkdtemp(prefix="ringkeeper-demo-"))
@@ -142,6 +153,7 @@ class Demo:
         self._has_new_secrets = has_new_secrets
         self._changed: list[str] = []
         """What was changed, and is not needed any more."""
+        self._spikes = Spikes() if has_spikes else None
         self._is_quiet = is_quiet
         self._daemon: Process | None = None
         self._apps: dict[int, Process] = {}
@@ -174,6 +186,8 @@ class Demo:
             work = [self._watch(ring)]
             work += [self._break_things()] if self._has_faults else []
             work += [self._change_secrets()] if self._has_new_secrets else []
+            if self._spikes:
+                work.append(cause_spikes(self._spikes, ring, self.config, self._command))
             await first_of(*work)
 
     def _heed_signals(self) -> None:
@@ -355,6 +369,8 @@ class Demo:
             totals.add(line)
         gone = self._gone
         totals.add(vars(gone))
+        if not self._spikes:
+            totals.rejected += ["RevokedKid: and nobody revoked a key"] * totals.revoked
         return totals
 
     def _view(self, ring: Keyring, elapsed: float) -> Table:
@@ -380,6 +396,8 @@ class Demo:
             table.add_row("killed", ", ".join(self._faults[-4:]))
         if self._has_new_secrets:
             table.add_row("changed", ", ".join(self._changed[-4:]) or "nothing yet")
+        if self._spikes:
+            table.add_row("spikes", self._spikes.shown)
         return table
 
     @property
@@ -402,6 +420,7 @@ class Demo:
             "overdue": totals.overdue,
             "killed": len(self._faults),
             "secrets_changed": len(self._changed),
+            **({"revoked": totals.revoked, **self._spikes.summary()} if self._spikes else {}),
             "propagation_ms_median": round(statistics.median(spread)),
             "propagation_ms_max": max(spread),
         }
@@ -410,6 +429,8 @@ class Demo:
         )
         if totals.rejected:
             verdict = f"it failed: valid tokens were refused, {len(totals.rejected)} of them"
+        elif self._spikes and self._spikes.verdict:
+            verdict = self._spikes.verdict
         elif self._has_new_secrets and not self._changed:
             verdict = "it proves nothing: neither KEK nor root was changed in that time"
         elif too_few or not totals.verified:
@@ -420,7 +441,8 @@ class Demo:
             print(json.dumps({**summary, "rejections": totals.rejected[:10]}))  # noqa: T201
         else:
             told = [
-                f"{name:<22}{value:>9}  {_MEANING.get(name, '')}" for name, value in summary.items()
+                f"{name:<22}{value!s:>9}  {_MEANING.get(name, '')}"
+                for name, value in summary.items()
             ]
             print("", verdict, *map(str.rstrip, told), sep="\n")  # noqa: T201
         for line in totals.rejected[:10]:
@@ -441,6 +463,11 @@ _MEANING = {
     "overdue": "expired on the way, and refused for that",
     "killed": "apps and daemons, with kill -9",
     "secrets_changed": "KEKs and roots of before, out of every file",
+    "revoked": "of the key that was revoked: refused, as they should be",
+    "switch_ratio": "refreshes after the change of kind, times usual",
+    "switch_spikes": "spikes by then: there should be none",
+    "told_after": "seconds until the revocation's spike was told",
+    "ratio": "its peak, times usual",
     "propagation_ms_max": "from a decision to the last app that has it",
 }
 

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.asyncio import Keyring
 from ringkeeper.clock import SystemClock
-from ringkeeper.errors import ExpiredToken, InfrastructureError, RingkeeperError
+from ringkeeper.errors import (
+    ExpiredToken,
+    InfrastructureError,
+    RefreshReason,
+    RevokedKid,
+    RingkeeperError,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,6 +48,8 @@ class Counts:
     """Requests that an app could not serve for want of Redis or a leader: nothing was judged."""
     overdue: int = 0
     """Tokens that were refused as expired, and had expired when the answer came."""
+    revoked: int = 0
+    """Tokens that were refused because their key was revoked."""
     rejected: list[str] = field(default_factory=list)
     propagation_ms: list[int] = field(default_factory=list)
 
@@ -57,6 +65,7 @@ class Session:
 
 _NO_VERDICT = "paused"
 _EXPIRED = f"{ExpiredToken.__name__}:"
+_REVOKED = f"{RevokedKid.__name__}:"
 
 
 class App:
@@ -109,7 +118,11 @@ class App:
             except InfrastructureError:
                 self._counts.paused += 1
                 return
-            session = Session(token, now + 0.75 * (expires_at - now), expires_at)
+            # All came at once when the app began, and must not come back at once.
+            share = 0.75 if session.token else self._random.uniform(0, 0.75)
+            session = Session(token, now + share * (expires_at - now), expires_at)
+            if self._sessions[user].token:
+                ring.record_refresh(RefreshReason.EXPIRED)
             self._sessions[user] = session
             self._counts.signed += 1
         try:
@@ -117,6 +130,11 @@ class App:
                 said = await self._asked(self._random.choice(self._others), session.token)
         except (OSError, TimeoutError):
             said = ""
+        if said.startswith(_REVOKED):
+            self._counts.revoked += 1
+            ring.record_refresh(RevokedKid.reason)
+            self._sessions[user] = Session()
+            return
         self._count(said, has_expired=_CLOCK.now().timestamp() >= session.expires_at)
 
     def _count(self, said: str, *, has_expired: bool) -> None:

@@ -35,7 +35,6 @@ from ringkeeper.errors import RefreshReason, TokenError
 from ringkeeper.layout import BUCKET
 from ringkeeper.policy import Policy
 from ringkeeper.replica import Held, Replica
-from ringkeeper.ring import KeyKind
 from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
@@ -627,9 +626,7 @@ def measure(
     ]
 
 
-def _all(
-    work: _Work, jobs: Sequence[tuple[int | None, bool]], workers: int
-) -> Iterator[Measured]:
+def _all(work: _Work, jobs: Sequence[tuple[int | None, bool]], workers: int) -> Iterator[Measured]:
     _shared.append(work)
     try:
         if workers == 1:

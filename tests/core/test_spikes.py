@@ -113,7 +113,7 @@ def test_what_stays_is_how_it_is_now() -> None:
         ("kind_mismatch", [], Cause.MODE_SWITCH),
         ("unknown_kid", [], Cause.UNATTRIBUTED),
         ("unknown_kid", [Cause.ROTATION], Cause.ROTATION),
-        ("unknown_kid", [Cause.REVOCATION], Cause.UNATTRIBUTED),
+        ("unknown_kid", [Cause.REVOCATION], Cause.REVOCATION),
         ("expired", [Cause.ROTATION], Cause.UNATTRIBUTED),
         ("expired", [Cause.CONFIGURATION], Cause.CONFIGURATION),
         ("expired", [Cause.FAILOVER], Cause.FAILOVER),

@@ -27,7 +27,6 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from ringkeeper import tokens
@@ -545,13 +544,15 @@ class _Work:
         buckets = counted(fleet, held, self.early, -float(BEFORE), 0.0)
         return _Start(held, [bucket.total() for bucket in buckets], _signer(fleet))
 
-    def ours(self, make: Callable[[Keys], Fleet], *, is_dynamic: bool) -> Measured:
-        """The ten minutes after, as our sessions have them."""
-        start, fleet = self.starts[is_dynamic], make(self.keys)
+    def ours(self, fleet: Fleet, *, is_dynamic: bool, changes: bool) -> Measured:
+        """The ten minutes after, as our sessions have them; the key that signs must change."""
+        start = self.starts[is_dynamic]
         fleet.advance(-1.0)
         if _signer(fleet) != start.signer:
             raise AssertionError("the ten minutes before were not the same")
         buckets = counted(fleet, list(start.tokens), self.late, 0.0, float(AFTER))
+        if changes is (_signer(fleet) == start.signer):
+            raise AssertionError("a change that was none, or a control that changed")
         return _measured(start.before, buckets)
 
     def theirs(self, judge: SuperTokens) -> Measured:
@@ -565,9 +566,10 @@ class _Work:
         """Ours, of that scenario; of the control without one."""
         number, is_dynamic = job
         if number is None:
-            policy = DYNAMIC if is_dynamic else STATIC
-            return self.ours(partial(_fleet, policy=policy), is_dynamic=is_dynamic)
-        return self.ours(SCENARIOS[number].ours, is_dynamic=is_dynamic)
+            control = _fleet(self.keys, policy=DYNAMIC if is_dynamic else STATIC)
+            return self.ours(control, is_dynamic=is_dynamic, changes=False)
+        fleet = SCENARIOS[number].ours(self.keys)
+        return self.ours(fleet, is_dynamic=is_dynamic, changes=True)
 
 
 def _signer(fleet: Fleet) -> str:

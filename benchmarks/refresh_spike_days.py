@@ -217,8 +217,8 @@ class Look(NamedTuple):
     """The newest `KEPT`; do not keep it, it changes."""
 
 
-def looks(site: Site, story: Story, days: int, chance: random.Random) -> Iterator[Look]:
-    """Every five seconds, the last buckets as far as they are told."""
+def looks(site: Site, story: Story, numbers: range, chance: random.Random) -> Iterator[Look]:
+    """Every five seconds, the last buckets as far as they are told; `numbers` from midnight on."""
     shares: dict[RefreshReason, float] = REASONS if site.is_told else {RefreshReason.OTHER: 1.0}
     told = [_told(0, BUCKET, age) for age in LOOKS]
     steps = [b - a for a, b in zip([0.0, *told], [*told, 1.0], strict=False)]
@@ -226,7 +226,7 @@ def looks(site: Site, story: Story, days: int, chance: random.Random) -> Iterato
     noise, spikes = chance.gauss(0, NOISE), deque(story.spikes)
     buckets: list[Bucket] = []
     late: list[dict[str, int]] = []
-    for number in range(days * DAY_BUCKETS):
+    for number in numbers:
         noise = keeps * noise + chance.gauss(0, NOISE * math.sqrt(1 - keeps * keeps))
         mean = site.load(number * BUCKET) * math.exp(noise - NOISE * NOISE / 2)
         if spikes and spikes[0].end < number * BUCKET:
@@ -419,7 +419,7 @@ def watch(site: Site, days: int, seed: int) -> dict[str, Verdict]:
     ours, naive = Ours(), [ewma(), times_median()]
     changes = deque(story.changes)
     recent: deque[Change] = deque()
-    for number, look in enumerate(looks(site, story, days, chance)):
+    for number, look in enumerate(looks(site, story, range(days * DAY_BUCKETS), chance)):
         newest = look.buckets[-1].number
         while changes and changes[0].bucket <= newest:
             recent.append(changes.popleft())
@@ -436,3 +436,41 @@ def watch(site: Site, days: int, seed: int) -> dict[str, Verdict]:
 
 KEEPS_CHANGES: Final = 12
 """Buckets for which a change is handed on: more than matter."""
+
+
+class Young(NamedTuple):
+    """What is told upon a change where counts go back a minute, and no further."""
+
+    changes: int
+    """That caused nothing."""
+    false_attributions: int
+    spikes: int
+    """Of three times what is usual, that a change caused."""
+    found: int
+    """Those told within a minute, by their cause."""
+
+
+YOUNG_HISTORY: Final = 7
+"""Buckets before the change: a minute, and one that is still told when it comes."""
+YOUNG_SIZE: Final = 3
+
+
+def young(site: Site, trials: int, seed: int) -> Young:
+    """So many changes that cause nothing, and so many that cause a spike, at any time of day."""
+    chance = random.Random(f"young {site.name} {seed}")
+    wrong = spikes = found = 0
+    for number in range(2 * trials):
+        first = chance.randrange(DAY_BUCKETS)
+        change = Change(EPOCH + first + YOUNG_HISTORY, Cause.ROTATION)
+        begin = float((first + YOUNG_HISTORY) * BUCKET)
+        spike = Injected(begin, begin + 60, YOUNG_SIZE, RefreshReason.OTHER, change.cause)
+        is_spike = number % 2 == 0
+        story = Story([change], [spike] if is_spike else [])
+        ours = Ours()
+        for look in looks(site, story, range(first, first + YOUNG_HISTORY + 7), chance):
+            ours.look(look, [change] if look.buckets[-1].number >= change.bucket else [])
+        is_told = any(alarm.cause is change.cause for alarm in ours.alarms)
+        wrong += is_told and not is_spike
+        spikes += is_spike and is_worth(site, spike)
+        found += is_spike and is_worth(site, spike) and is_told
+    return Young(trials, wrong, spikes, found)

@@ -73,7 +73,7 @@ class Threshold(NamedTuple):
     """So many buckets before it, each time, are what it must exceed."""
 
 
-ANYWHERE: Final = (Threshold(1, 8.0, 2.5), Threshold(3, 5.0, 2.0))
+ANYWHERE: Final = (Threshold(1, 8.0, 2.5), Threshold(3, 5.0, 1.75))
 AFTER_CHANGE: Final = Threshold(0, 4.0, 1.2, learning=_MINUTE, pasts=(USUAL, _MINUTE))
 """The window is what has passed since. What the minute before it held already it did not cause."""
 

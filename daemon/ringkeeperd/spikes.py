@@ -11,7 +11,8 @@ A *cause* is never guessed. Apps tell why a session was refreshed, and some reas
 alone: `revoked_kid` is a revocation's, whenever it comes. Where the reason says little (`other`,
 as a middleware counts that only sees the route), a change of the ring within the minute before
 stands for it; where it says that nothing of the ring's was the matter (`manual`), nothing does.
-What follows upon a change may be smaller than what is found anywhere: there it is looked for.
+What follows upon a change may be smaller than what is found anywhere, and a minute of history is
+enough: there it is looked for. But what had begun before a change was not caused by it.
 
 Two minutes of statistics: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.6.
 """

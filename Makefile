@@ -14,7 +14,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench simulate chaos outage scan attack fuzz controls lock docs clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack fuzz controls lock docs clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -87,6 +87,9 @@ contracts: .venv/dev ## Check who may import whom
 
 bench: .venv/dev ## Measure, beside what others do on the same machine; ARGS=--quick for a short run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+spikes: .venv/dev ## Change a ring under 100,000 sessions: who must refresh? (15 minutes; ARGS=--write)
+	$(BIN)/python -m benchmarks.refresh_spike $(ARGS)
 
 SEEDS ?=
 SEED_START ?= 0

@@ -11,7 +11,8 @@ A *cause* is never guessed. Apps tell why a session was refreshed, and some reas
 alone: `revoked_kid` is a revocation's, whenever it comes. Where the reason says little (`other`,
 as a middleware counts that only sees the route), a change of the ring within the minute before
 stands for it; where it says that nothing of the ring's was the matter (`manual`), nothing does.
-What follows upon a change may be smaller than what is found anywhere: there it is looked for.
+What follows upon a change may be smaller than what is found anywhere, and a minute of history is
+enough: there it is looked for. But what had begun before a change was not caused by it.
 
 Two minutes of statistics: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.6.
 """
@@ -23,6 +24,7 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import accumulate, takewhile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -41,9 +43,11 @@ LONGEST: Final = 180
 """Buckets after which what began as a spike is how it is now."""
 _MAD_TO_SIGMA: Final = 1.4826
 """MAD of a normal distribution to its standard deviation."""
-_AFTER_CHANGE: Final = 6
+_MINUTE: Final = 6
+"""Buckets of a minute."""
+_AFTER_CHANGE: Final = _MINUTE
 """Buckets after a change of the ring in which its spike begins, if it makes one."""
-_CALM: Final = 3
+_CALM: Final = 6
 """Buckets that must be usual again for a spike to be over."""
 
 
@@ -64,11 +68,15 @@ class Threshold(NamedTuple):
     window: int
     deviations: float
     ratio: float
+    learning: int = LEARNING
+    """Buckets before it that are needed to compare with."""
+    pasts: tuple[int, ...] = (USUAL,)
+    """So many buckets before it, each time, are what it must exceed."""
 
 
-ANYWHERE: Final = (Threshold(1, 8.0, 2.5), Threshold(3, 5.0, 2.0))
-AFTER_CHANGE: Final = Threshold(0, 4.0, 1.2)
-"""The window is what has passed since."""
+ANYWHERE: Final = (Threshold(1, 8.0, 2.5), Threshold(3, 5.0, 1.75))
+AFTER_CHANGE: Final = Threshold(0, 4.0, 1.2, learning=_MINUTE, pasts=(USUAL, _MINUTE))
+"""The window is what has passed since. What the minute before it held already it did not cause."""
 
 _OF_REASON: Final[Mapping[str, Cause]] = MappingProxyType(
     {
@@ -79,7 +87,9 @@ _OF_REASON: Final[Mapping[str, Cause]] = MappingProxyType(
 """Reasons that have one cause alone."""
 _POSSIBLE: Final[Mapping[str, frozenset[Cause]]] = MappingProxyType(
     {
-        RefreshReason.UNKNOWN_KID: frozenset({Cause.ROTATION, Cause.FAILOVER, Cause.CONFIGURATION}),
+        RefreshReason.UNKNOWN_KID: frozenset(
+            {Cause.REVOCATION, Cause.ROTATION, Cause.FAILOVER, Cause.CONFIGURATION}
+        ),
         RefreshReason.EXPIRED: frozenset({Cause.FAILOVER, Cause.CONFIGURATION}),
         RefreshReason.OTHER: frozenset(Cause),
         RefreshReason.MANUAL: frozenset(),
@@ -119,7 +129,7 @@ class Spike:
     """That of the newest one in which there were too many."""
     cause: Cause
     reason: str
-    """The one that stood out, of those that apps gave."""
+    """Why most of the refreshes that are too many happened, as apps told it."""
     usual: float
     """Refreshes in a bucket, before it began."""
     strays: float
@@ -159,37 +169,40 @@ def judge(
 
 
 class _Usual(NamedTuple):
-    """What windows of some length held, before the one that is looked at."""
+    """What a bucket held, before those that are looked at."""
 
     median: float
     strays: float
 
     @classmethod
-    def of(cls, sums: Sequence[int]) -> _Usual:
-        """Chance alone makes a count stray by its root, and it never strays by nothing."""
-        median = statistics.median(sums)
-        mad = statistics.median([abs(each - median) for each in sums])
-        return cls(median, max(_MAD_TO_SIGMA * mad, math.sqrt(median), 1.0))
-
-    def is_exceeded(self, value: int, threshold: Threshold) -> bool:
-        """Whether `value` is a spike by that threshold."""
-        return (
-            value - self.median >= LEAST
-            and value > self.median + threshold.deviations * self.strays
-            and value > threshold.ratio * self.median
-        )
+    def of(cls, totals: Sequence[int]) -> _Usual:
+        median = statistics.median(totals)
+        return cls(median, _strays(totals, median))
 
 
-def _usual(totals: Sequence[int], window: int) -> _Usual | None:
-    """What is usual in `window` buckets; None while too little is known."""
-    if len(totals) < max(LEARNING, window):
-        return None
-    sums, running = [], sum(totals[:window])
-    sums.append(running)
-    for index in range(window, len(totals)):
-        running += totals[index] - totals[index - window]
-        sums.append(running)
-    return _Usual.of(sums)
+def _strays(sums: Sequence[int], median: float) -> float:
+    """How far they stray. Chance alone makes a count stray by its root, and never by nothing."""
+    mad = statistics.median([abs(each - median) for each in sums])
+    return max(_MAD_TO_SIGMA * mad, math.sqrt(median), 1.0)
+
+
+def _is_exceeded(totals: Sequence[int], value: int, threshold: Threshold) -> bool:
+    """Whether `value`, of a window, is a spike after buckets of these totals."""
+    if value < LEAST or len(totals) < max(threshold.learning, threshold.window):
+        return False
+    sums = _sums(totals, threshold.window)
+    median = statistics.median(sums)
+    return (
+        value - median >= LEAST
+        and value > threshold.ratio * median
+        and value > median + threshold.deviations * _strays(sums, median)
+    )
+
+
+def _sums(totals: Sequence[int], window: int) -> list[int]:
+    """What each window of that many buckets held."""
+    until = list(accumulate(totals, initial=0))
+    return [end - begin for begin, end in zip(until, until[window:], strict=False)]
 
 
 # --- a spike begins, goes on, ends ---------------------------------------------------------------
@@ -199,45 +212,50 @@ def _begun(
     former: Spike | None, buckets: Sequence[Bucket], changes: Iterable[Change]
 ) -> Spike | None:
     """The spike that has begun, anywhere or upon a change that could have caused it."""
-    newest = buckets[-1].number if buckets else 0
-    recent = [c for c in changes if 0 <= newest - c.bucket < _AFTER_CHANGE]
+    series = [
+        (bucket, bucket.total)
+        for bucket in buckets[-USUAL - _AFTER_CHANGE :]
+        if not (former and former.first <= bucket.number <= former.last)
+    ]
+    known, newest = list(changes), buckets[-1].number if buckets else 0
     for threshold in ANYWHERE:
-        if found := _found(former, buckets, threshold, recent):
+        if found := _found(series, newest, threshold, known):
             return found
-    for change in recent:
+    for change in _within(known, newest):
         threshold = AFTER_CHANGE._replace(window=newest - change.bucket + 1)
-        found = _found(former, buckets, threshold, recent)
+        found = _found(series, newest, threshold, known)
         if found and found.cause is not Cause.UNATTRIBUTED:
             return found
     return None
 
 
+def _within(changes: Iterable[Change], bucket: int) -> list[Change]:
+    """Those that a spike in `bucket` may come from."""
+    return [change for change in changes if 0 <= bucket - change.bucket < _AFTER_CHANGE]
+
+
 def _found(
-    former: Spike | None,
-    buckets: Sequence[Bucket],
+    series: Sequence[tuple[Bucket, int]],
+    newest: int,
     threshold: Threshold,
-    recent: Sequence[Change],
+    changes: Sequence[Change],
 ) -> Spike | None:
-    window = threshold.window
-    now, past = buckets[-window:], buckets[-USUAL - window : -window]
-    before = [b for b in past if not (former and former.first <= b.number <= former.last)]
-    totals = [b.total for b in before]
-    usual, of_one = _usual(totals, window), _usual(totals, 1)
-    if not usual or not of_one or not usual.is_exceeded(sum(b.total for b in now), threshold):
+    """A spike in the newest of `series`, which are buckets with their totals."""
+    now = [each for each in series if each[0].number > newest - threshold.window]
+    before = series[: len(series) - len(now)][-USUAL:]
+    totals, value = [total for _, total in before], sum(total for _, total in now)
+    pasts = [totals[-past:] for past in threshold.pasts]
+    if not all(_is_exceeded(past, value, threshold) for past in pasts):
         return None
-    reason = _reason(before, now)
-    too_many = [b for b in now if b.total > of_one.median + 2 * of_one.strays] or list(now)
-    spike = Spike(
-        first=too_many[0].number,
-        last=too_many[-1].number,
-        cause=_cause(reason, recent),
-        reason=reason,
-        usual=of_one.median,
-        strays=of_one.strays,
-        peak=0,
-        excess=0.0,
-    )
-    return _with(spike, too_many)
+    usual = _Usual.of(totals)
+    most = usual.median + 2 * usual.strays
+    too_many = [b for b, total in now if total > most] or [b for b, _ in now]
+    since = takewhile(lambda each: each[1] > most, reversed(before))
+    too_many = [*reversed([b for b, _ in since]), *too_many]
+    reason = _reason([b for b, _ in before], [b for b, _ in now])
+    first, last = too_many[0].number, too_many[-1].number
+    cause = _cause(reason, _within(changes, first))
+    return _with(Spike(first, last, cause, reason, *usual, 0, 0.0), too_many)
 
 
 def _with(spike: Spike, buckets: Sequence[Bucket]) -> Spike:
@@ -266,7 +284,7 @@ def _gone_on(spike: Spike, buckets: Sequence[Bucket]) -> Spike:
 
 
 def _reason(before: Sequence[Bucket], now: Sequence[Bucket]) -> str:
-    """The reason of which there is the most in `now` above what there was before."""
+    """The reason of which `now` has the most too many."""
     usually: Counter[str] = Counter()
     for bucket in before:
         usually.update(bucket.counts)
@@ -277,8 +295,8 @@ def _reason(before: Sequence[Bucket], now: Sequence[Bucket]) -> str:
     return max(found, key=lambda each: found[each] - share * usually[each])
 
 
-def _cause(reason: str, changes: Sequence[Change]) -> Cause:
-    """What refreshes for that reason come from."""
+def _cause(reason: str, changes: Iterable[Change]) -> Cause:
+    """What refreshes for `reason` come from that began soon after these `changes`."""
     if reason in _OF_REASON:
         return _OF_REASON[reason]
     possible = [c.cause for c in changes if c.cause in _POSSIBLE.get(reason, ())]

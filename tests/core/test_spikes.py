@@ -113,7 +113,7 @@ def test_what_stays_is_how_it_is_now() -> None:
         ("kind_mismatch", [], Cause.MODE_SWITCH),
         ("unknown_kid", [], Cause.UNATTRIBUTED),
         ("unknown_kid", [Cause.ROTATION], Cause.ROTATION),
-        ("unknown_kid", [Cause.REVOCATION], Cause.UNATTRIBUTED),
+        ("unknown_kid", [Cause.REVOCATION], Cause.REVOCATION),
         ("expired", [Cause.ROTATION], Cause.UNATTRIBUTED),
         ("expired", [Cause.CONFIGURATION], Cause.CONFIGURATION),
         ("expired", [Cause.FAILOVER], Cause.FAILOVER),
@@ -149,3 +149,43 @@ def test_upon_a_change_less_is_enough() -> None:
     assert judged(series([*usual(), *usual(20)]), [change]) == []
     manual = series([*usual(), *small, *usual(20)], reason="manual")
     assert judged(manual, [change]) == []
+
+
+def test_upon_a_change_a_minute_of_history_is_enough() -> None:
+    spiky = [*usual(6), 300, 300]
+    change = Change(FIRST + 6, Cause.ROTATION)
+    spike = judge(None, series(spiky), [change])
+    assert spike is not None
+    assert (spike.cause, spike.first) == (Cause.ROTATION, FIRST + 6)
+    assert judge(None, series(spiky)) is None
+    late = Change(FIRST + 5, Cause.ROTATION)
+    assert judge(None, series([*usual(5), 300, 300]), [late]) is None
+
+
+@pytest.mark.parametrize("before", [1, 3, 20])
+def test_what_had_begun_before_a_change_was_not_caused_by_it(before: int) -> None:
+    spiky = series([*usual(), *[160] * before, 160, 160])
+    change = Change(FIRST + USUAL + before, Cause.ROTATION)
+    assert judge(None, spiky, [change]) is None
+    steep = series([*usual(), *[400] * before, 400, 400])
+    spike = judge(None, steep, [change])
+    assert spike is not None
+    assert (spike.cause, spike.first) == (Cause.UNATTRIBUTED, FIRST + USUAL)
+
+
+def test_the_end_of_a_spike_is_not_the_next_change_s() -> None:
+    chance = usual(20)
+    change = Change(FIRST + USUAL + 11, Cause.ROTATION)
+    (spike,) = judged(series([*usual(), *[2000] * 12, *chance]), [change])
+    assert spike.cause is Cause.UNATTRIBUTED
+    gone = Spike(FIRST + 6, FIRST + 12, Cause.UNATTRIBUTED, OTHER, 100, 10, 900, 900, is_over=True)
+    whole = series([*usual(6), *[900] * 7])
+    assert judge(gone, whole, [Change(FIRST + 12, Cause.ROTATION)]) is gone
+
+
+def test_a_spike_says_the_reason_that_stood_out() -> None:
+    now = Bucket(FIRST + USUAL, {"expired": 100, "revoked_kid": 200, "unknown_kid": 150})
+    ordinary = [Bucket(bucket.number, {"expired": bucket.total}) for bucket in series(usual())]
+    spike = judge(None, [*ordinary, now])
+    assert spike is not None
+    assert spike.reason == "revoked_kid"

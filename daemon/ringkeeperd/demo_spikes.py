@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.asyncio import Keyring
 
-INTERVAL: Final = 60.0
+INTERVAL: Final = 120.0
 """Seconds that a key signs: tokens live for twice that, and most are of one key."""
 SECONDS: Final = 150.0
 _USUAL_FOR: Final = 80.0

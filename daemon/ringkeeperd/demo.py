@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds",
         type=positive,
         metavar="SECONDS",
-        help="how long it lasts (default: 60, with --faults 120, with --spikes 150)",
+        help="how long it lasts (default: 60, with --faults 120, with --spikes 165)",
     )
     parser.add_argument(
         "--interval",
@@ -467,6 +467,7 @@ _MEANING = {
     "switch_ratio": "refreshes after the change of kind, times usual",
     "switch_spikes": "spikes by then: there should be none",
     "told_after": "seconds until the revocation's spike was told",
+    "cause": "what the daemon says that it came from",
     "ratio": "its peak, times usual",
     "propagation_ms_max": "from a decision to the last app that has it",
 }

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 INTERVAL: Final = 120.0
 """Seconds that a key signs: tokens live for twice that, and most are of one key."""
-SECONDS: Final = 150.0
+SECONDS: Final = 165.0
 _USUAL_FOR: Final = 80.0
 """Seconds in which the daemon learns what is usual."""
-_LOOKED_AT: Final = 25.0
+_LOOKED_AT: Final = 40.0
 """Seconds after the change of kind in which a spike would show."""
 TOLD_WITHIN: Final = 20.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "access-token"
 BUCKET = 10
 """Seconds of session refreshes that are counted as one."""
+KEPT_THERE = timedelta(hours=2)
+"""For so long after it was last added to, Redis keeps what was counted."""
 STRETCH = 60
 """Buckets that lie in one hash."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")

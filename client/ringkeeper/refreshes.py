@@ -16,7 +16,6 @@ import random
 import threading
 from collections import Counter
 from contextlib import suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.errors import Defect, InfrastructureError, RefreshReason
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 KEPT: Final = 3600
 """Seconds that counts are kept while Redis is away."""
-KEPT_THERE: Final = timedelta(hours=2)
-"""For so long after it was last added to, Redis keeps what was counted."""
 MOST: Final = 10**9
 """Refreshes that one call may add, and that a bucket counts: more is a mistake, or a lie."""
 FLUSH_EVERY: Final = 5.0

@@ -15,8 +15,7 @@ from redis import exceptions
 
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
-from ringkeeper.layout import Layout
-from ringkeeper.refreshes import KEPT_THERE
+from ringkeeper.layout import KEPT_THERE, Layout
 from ringkeeper.sealing import MAX_SEALED
 from ringkeeper.testimony import MAX_TESTIMONY
 from ringkeeper.topology import close, is_sharded, speaking, waiting_apart

@@ -94,24 +94,25 @@ class RefreshView:
 class RefreshSeries:
     """The counts of the last hour, as one leader came to know them."""
 
-    def __init__(self, since: int) -> None:
-        """What was counted before the bucket `since` is no news: another leader told of it."""
-        self._since = since
+    def __init__(self) -> None:
         self._known: dict[int, dict[str, int]] = {}
+        self._is_begun = False
 
     def take(self, found: Mapping[int, Mapping[str, int]], now: int) -> Counter[str]:
         """Note what was found; what of it is news, by reason.
 
-        Redis may lose counts, and none is taken back: the highest that was seen is kept.
+        What is found first is none: another leader told of it, or nobody did. Never twice, rather
+        not at all. Redis may lose counts, and none is taken back: the highest that was seen stays.
         """
         news: Counter[str] = Counter()
+        is_news, self._is_begun = self._is_begun, True
         for bucket, counts in found.items():
             known = self._known.setdefault(bucket, {})
             for reason, count in counts.items():
                 more = count - known.get(reason, 0)
                 if more > 0:
                     known[reason] = count
-                    news[reason] += more if bucket >= self._since else 0
+                    news[reason] += more if is_news else 0
         for bucket in [b for b in self._known if b <= now - SERIES]:
             del self._known[bucket]
         return +news
@@ -129,7 +130,7 @@ class RefreshWatch:
         """Watch nothing where there is no `store`."""
         self._term = term
         self._store = store
-        self._series = RefreshSeries(self._now())
+        self._series = RefreshSeries()
         self._changes = [Change(self._now(), Cause.FAILOVER)]
         self._spike: Spike | None = None
         self._told: Spike | None = None
@@ -150,6 +151,8 @@ class RefreshWatch:
         while True:
             try:
                 pause = LOOK_EVERY if await self._look(self._store) else _IDLE_EVERY
+            except LeaseLost:
+                raise
             except RedisUnavailable:
                 pause = LOOK_EVERY
                 self._steady_from = self._whole_at = None  # turning the keys tells of it
@@ -166,6 +169,7 @@ class RefreshWatch:
         found = await store.refreshes(
             now - (_LIVE if is_steady and not is_whole else SERIES) + 1, now
         )
+        self._term.check_lease()  # else another leader counts these
         if is_whole:
             self._whole_at = clock
         if self._steady_from is None:

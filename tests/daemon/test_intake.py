@@ -18,7 +18,7 @@ from ringkeeper.secret import Secret
 from ringkeeperd.intake import MAX_BODY, Intake
 from ringkeeperd.limits import Runner
 from tests.plugins.daemons import Daemon, Site, eventually
-from tests.plugins.servers import Server
+from tests.plugins.servers import Server, free_port
 
 TOKEN = "a" * 40
 JSON = {"Content-Type": "application/json"}
@@ -234,7 +234,7 @@ def test_the_token_is_read_with_care_and_taken_up_when_it_is_changed(site: Site)
         path.chmod(mode)
 
     settings: dict[str, Any] = {"refreshes_token_file": "refreshes.token"}
-    site.configure(**settings)
+    site.configure(listen=f"127.0.0.1:{free_port()}", **settings)
     site.done("init")
     refusals: dict[str, Callable[[], None]] = {
         "there is no bearer token here; write one with: (umask 077; openssl rand": lambda: None,

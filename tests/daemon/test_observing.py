@@ -4,6 +4,7 @@ Promise 12, as the observer of one ring's leading keeps it; real daemons are ask
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +16,11 @@ from ringkeeper.errors import RedisUnavailable, RingMissing
 from ringkeeperd.audit import event
 from ringkeeperd.leader import ANOTHER_LEADS
 from ringkeeperd.metrics import Metrics
+from ringkeeperd.refresh_watch import RefreshView
 from ringkeeperd.rotation import Instance, WaitUntil
 from ringkeeperd.service import LeadingState, _Telling
+from ringkeeperd.spike_events import spike_event
+from ringkeeperd.spikes import Bucket, Cause, Spike
 from tests.core.builders import NOW, new_ring
 
 RING = new_ring()
@@ -159,3 +163,38 @@ def test_what_the_follower_notices_is_told_and_troubles_are_counted(observed: Ob
         ("ring well again", "info"),
     ]
     assert observed.metric("redis_errors_total", operation="reading") == 1
+
+
+def test_a_spike_is_told_when_it_begins_and_when_it_ends_and_counted_once(
+    observed: Observed,
+) -> None:
+    spike = Spike(1, 3, Cause.REVOCATION, "revoked_kid", 20.0, 5.0, 400, 900.0)
+    over = replace(spike, is_over=True)
+    for each in (spike, over):
+        observed.by.spiked(spike_event(RING, NOW, each), each)
+    began, ended = observed.lines
+    assert (began["event"], began["log_level"]) == ("refresh spike began", "warning")
+    assert (ended["event"], ended["log_level"]) == ("refresh spike ended", "info")
+    assert (began["cause"], began["ratio"], began["peak_rate"]) == ("revocation", 20.0, 40.0)
+    assert (ended["duration_seconds"], ended["extra_refreshes"]) == (30, 900)
+    assert observed.metric("refresh_spikes_total", cause="revocation") == 1
+
+
+def test_refreshes_are_added_up_and_shown_while_this_daemon_leads(observed: Observed) -> None:
+    view = RefreshView((Bucket(1, {"expired": 3}),))
+    observed.by.leading(1)
+    for _ in range(2):
+        observed.by.refreshed({"expired": 3, "other": 1}, view)
+    assert observed.metric("session_refreshes_total", reason="expired") == 6
+    assert observed.metric("session_refreshes_total", reason="other") == 2
+    assert observed.state.refreshes is view
+    observed.by.not_leading("the lease is lost")
+    assert observed.state.refreshes == RefreshView()
+    assert observed.metric("session_refreshes_total", reason="expired") == 6
+
+
+def test_a_defect_in_watching_refreshes_is_told_once(observed: Observed) -> None:
+    for _ in range(3):
+        observed.by.unwatched(ZeroDivisionError("hunter2"))
+    assert observed.told == ["refreshes unwatched"]
+    assert "hunter2" not in observed.lines[0]["error"]

@@ -214,6 +214,31 @@ async def test_only_what_is_counted_from_now_on_is_news_to_a_new_leader(
     assert news == {"expired": 7, "manual": 2}
 
 
+async def test_a_leader_that_slept_while_another_took_over_counts_nothing_twice(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, slept = ShiftedClock(), list[int]()
+    one = candidates("a", clock)
+    await until(lambda: one.told.named("waiting") and views(one))
+    read = RedisLeaderStore.refreshes
+
+    async def sleeps(self: RedisLeaderStore, first: int, last: int) -> dict[int, dict[str, int]]:
+        found = await read(self, first, last)
+        if found and not slept:
+            slept.append(last)
+            clock.uptime += timedelta(minutes=1)  # a lease's life, and more
+        return found
+
+    monkeypatch.setattr(RedisLeaderStore, "refreshes", sleeps)
+    await count(one, {newest_bucket(): {"expired": 7}})
+    await until(lambda: len(one.told.named("leading")) == 2)
+    looks = len(one.told.named("refreshed"))
+    await until(lambda: len(one.told.named("refreshed")) > looks + 5)
+    assert slept
+    assert sum(sum(counted.values()) for counted in one.told.named("refreshed")) == 0
+    assert one.told.named("unwatched") == []
+
+
 @pytest.mark.parametrize("broken", ["judge", "spike_event"])
 async def test_a_defect_in_watching_keeps_no_key_from_turning(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch, broken: str
@@ -258,7 +283,8 @@ async def test_a_look_across_hashes_finds_every_bucket_once(led: LedRing, candid
 
 
 def test_counts_that_redis_lost_stay_and_are_no_news_when_they_come_again() -> None:
-    series = RefreshSeries(since=100)
+    series = RefreshSeries()
+    assert series.take({99: {"expired": 50}}, now=99) == {}, "told by who led before, or by nobody"
     assert series.take({99: {"expired": 50}, 100: {"expired": 5}}, now=100) == {"expired": 5}
     assert series.take({100: {"expired": 2}}, now=101) == {}
     assert series.take({100: {"expired": 6}}, now=101) == {"expired": 1}

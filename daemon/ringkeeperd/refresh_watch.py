@@ -13,6 +13,7 @@ import statistics
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.clock import ZERO
@@ -46,6 +47,7 @@ _SETTLING: Final = 15.0
 _AGAIN_AFTER_DEFECT: Final = 60.0
 _LOOK_BACK: Final = 100
 """Audit events to look through for the last spike."""
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _RATE_OVER: Final = 3
 """Buckets that the rate is the mean of."""
 
@@ -95,7 +97,7 @@ class RefreshSeries:
     """The counts of the last hour, as one leader came to know them."""
 
     def __init__(self) -> None:
-        self._known: dict[int, dict[str, int]] = {}
+        self._known: dict[int, Mapping[str, int]] = {}
         self._is_begun = False
 
     def take(self, found: Mapping[int, Mapping[str, int]], now: int) -> Counter[str]:
@@ -107,20 +109,20 @@ class RefreshSeries:
         news: Counter[str] = Counter()
         is_news, self._is_begun = self._is_begun, True
         for bucket, counts in found.items():
-            known = self._known.setdefault(bucket, {})
-            for reason, count in counts.items():
-                more = count - known.get(reason, 0)
-                if more > 0:
-                    known[reason] = count
-                    news[reason] += more if is_news else 0
+            known = self._known.get(bucket, {})
+            more = {r: count - known.get(r, 0) for r, count in counts.items()}
+            more = {r: count for r, count in more.items() if count > 0}
+            if more:
+                news.update(more)
+                self._known[bucket] = {**known, **{r: counts[r] for r in more}}
         for bucket in [b for b in self._known if b <= now - SERIES]:
             del self._known[bucket]
-        return +news
+        return news if is_news else Counter()
 
     def buckets(self, now: int) -> tuple[Bucket, ...]:
         """From the first that holds anything on: before that, nobody counted."""
         first = min((b for b in self._known if b <= now), default=now + 1)
-        return tuple(Bucket(n, dict(self._known.get(n, {}))) for n in range(first, now + 1))
+        return tuple(Bucket(n, self._known.get(n, _NOTHING)) for n in range(first, now + 1))
 
 
 class RefreshWatch:

@@ -144,5 +144,5 @@ def _as_text(line: Line) -> str:
     if told is None:
         return flaw if line.flaw else f"-- {harmless(line.remark, most=400)}"
     fields = "  ".join(f"{name}={harmless(str(value))}" for name, value in told.fields.items())
-    text = f"{told.at:%Y-%m-%d %H:%M:%S}  #{told.number:<5} {harmless(told.event):<18} {fields}"
+    text = f"{told.at:%Y-%m-%d %H:%M:%S}  #{told.number:<5} {harmless(told.event):<19} {fields}"
     return f"{flaw}\n{text.rstrip()}" if line.flaw else text.rstrip()

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from ringkeeper.ring import Ring
 
 T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
 
 NAME: Final = "bench"
 CHANGE_AT: Final = datetime(2026, 6, 1, 10, tzinfo=UTC)
@@ -562,7 +564,7 @@ class _Work:
         after = counted(judge, held, self.late, 0.0, float(AFTER))
         return _measured([bucket.total() for bucket in before], after)
 
-    def one(self, job: tuple[int | None, bool]) -> Measured:
+    def one(self, job: _Job) -> Measured:
         """Ours, of that scenario; of the control without one."""
         number, is_dynamic = job
         if number is None:
@@ -584,11 +586,17 @@ def _measured(before: list[int], after: list[Counter[str]]) -> Measured:
     return Measured(before, [bucket.total() for bucket in after], dict(reasons))
 
 
+_Job = tuple[int | None, bool]
+"""The number of a scenario, or None for the control; and whether it starts dynamic."""
 _shared: list[_Work] = []
 """What forked workers inherit: signing keys do not pickle, nor should they."""
 
 
-def _one(job: tuple[int | None, bool]) -> Measured:
+def _start(is_dynamic: bool) -> _Start:  # noqa: FBT001 - it is mapped over both
+    return _shared[-1].start(DYNAMIC if is_dynamic else STATIC)
+
+
+def _one(job: _Job) -> Measured:
     return _shared[-1].one(job)
 
 
@@ -606,16 +614,17 @@ def measure(
         requests(sessions, 0.0, float(AFTER), seed + 2),
         {},
     )
-    for is_dynamic, policy in ((True, DYNAMIC), (False, STATIC)):
-        tell(f"{sessions:,} sessions before a change, {'dynamic' if is_dynamic else 'static'} keys")
-        work.starts[is_dynamic] = work.start(policy)
-    jobs: list[tuple[int | None, bool]] = [(None, True), (None, False)]
+    _fleet(work.keys)  # the first pairs are made before anything is forked, so all have the same
+    tell(f"{sessions:,} sessions have their ten minutes before a change …")
+    kinds = (True, False)
+    work.starts.update(zip(kinds, _all(_start, work, kinds, workers), strict=True))
+    jobs: list[_Job] = [(None, kind) for kind in kinds]
     jobs += [(number, each.starts_dynamic) for number, each in enumerate(SCENARIOS)]
     done = {}
-    for job, found in zip(jobs, _all(work, jobs, workers), strict=True):
+    for job, found in zip(jobs, _all(_one, work, jobs, workers), strict=True):
         done[job] = found
         tell("control" if job[0] is None else SCENARIOS[job[0]].name)
-    controls = {kind: work.theirs(SuperTokens(is_dynamic=kind)) for kind in (True, False)}
+    controls = {kind: work.theirs(SuperTokens(is_dynamic=kind)) for kind in kinds}
     return [
         Row(
             scenario,
@@ -628,13 +637,14 @@ def measure(
     ]
 
 
-def _all(work: _Work, jobs: Sequence[tuple[int | None, bool]], workers: int) -> Iterator[Measured]:
+def _all(do: Callable[[A], R], work: _Work, given: Sequence[A], workers: int) -> Iterator[R]:
+    """What `do` makes of each, in order, in so many processes."""
     _shared.append(work)
     try:
         if workers == 1:
-            yield from map(_one, jobs)
+            yield from map(do, given)
             return
         with multiprocessing.get_context("fork").Pool(workers) as pool:
-            yield from pool.imap(_one, jobs)
+            yield from pool.imap(do, given)
     finally:
         _shared.pop()

@@ -26,7 +26,7 @@ from ringkeeperd.spike_events import bucket_at, cause_in, last_spike, spike_even
 from ringkeeperd.spikes import LEARNING, LONGEST, USUAL, Bucket, Cause, Change, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from ringkeeper.wire import Event
@@ -179,18 +179,12 @@ class RefreshWatch:
         news = self._series.take(found, now)
         buckets = self._series.buckets(now)
         self._changes = [c for c in self._changes if c.bucket > now - SERIES]
-        if is_steady and self._is_recalled:
-            self._judge(buckets)
+        if is_steady and self._is_recalled and not self._is_behind:
+            self._spike = judge(self._spike, buckets, self._changes)
         self._term.observer.refreshed(news, RefreshView(buckets, tuple(self._changes), self._spike))
-        if next(self._untold(), None):
+        if self._is_behind:
             self._term.leader.wake.set()
         return bool(buckets)
-
-    def _judge(self, buckets: Sequence[Bucket]) -> None:
-        # The newest but one is whole by now, or nearly: apps take some seconds to tell.
-        for series in (buckets[:-1], buckets):
-            if series:
-                self._spike = judge(self._spike, series, self._changes)
 
     def _now(self) -> int:
         return bucket_at(self._redis_now())
@@ -215,6 +209,11 @@ class RefreshWatch:
             told = None
         if spike.is_over and not (told and told.is_over):
             yield spike
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the audit lacks something: until it is told, nothing else is judged."""
+        return next(self._untold(), None) is not None
 
     async def tell(self) -> None:
         """Tell the audit, and all who watch, that a spike began, or ended.

@@ -160,9 +160,16 @@ def judge(
     `buckets`: an unbroken series, the oldest first; the newest may still be growing, and what is
     too much already stays so. `former`: what was said of the series before.
     """
-    if former and not former.is_over:
-        return _gone_on(former, buckets)
-    return _begun(former, buckets, changes) or former
+    changes = list(changes)
+    # Apps tell what they counted some seconds late: the newest but one is whole only by now.
+    for series in filter(None, (buckets[:-1], buckets)):
+        if former and not former.is_over:
+            former = _gone_on(former, series)
+            if former.is_over:
+                break  # whoever asks must see that it ended before they see another begin
+        else:
+            former = _begun(former, series, changes) or former
+    return former
 
 
 # --- how much is usual ---------------------------------------------------------------------------

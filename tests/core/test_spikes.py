@@ -74,6 +74,20 @@ def test_a_few_are_no_spike_whatever_the_ratio() -> None:
     assert len(judged(series([*quiet, 30, *quiet]))) == 1
 
 
+def test_an_end_is_seen_before_another_spike_begins() -> None:
+    """Even where both come to light at the same look."""
+    calm = [100] * 20
+    buckets = series([*usual(), 900, 900, *calm, 900])
+    spike = judge(None, buckets[: USUAL + 2])
+    assert spike is not None
+    ended = judge(spike, buckets)
+    assert ended is not None
+    assert (ended.first, ended.is_over) == (spike.first, True)
+    another = judge(ended, buckets)
+    assert another is not None
+    assert (another.first, another.is_over) == (FIRST + USUAL + 22, False)
+
+
 def test_nothing_is_told_before_it_is_known_what_is_usual() -> None:
     assert judged(series([*usual(LEARNING - 3), 900, 900])) == []
     assert len(judged(series([*usual(LEARNING), 900, 900]))) == 1

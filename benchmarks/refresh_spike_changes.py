@@ -416,7 +416,7 @@ class Scenario:
 
 
 ROTATION: Final = "scheduled rotation"
-STRICT: Final = "mode switch, dynamic to static, with `strict_key_kind`"
+STRICT: Final = "mode switch with `strict_key_kind`"
 GOAL: Final = 1.05
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from ringkeeper import tokens
@@ -17,6 +16,7 @@ from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import timedelta
     from pathlib import Path
 
     from ringkeeper.follower import Follower
@@ -170,9 +170,9 @@ class Keyring:
         """As `ringkeeper.Keyring.record_refresh`; not awaited."""
         self._counts.record(reason, count)
 
-    def retry_after(self, most: timedelta = timedelta(seconds=30)) -> int:
+    def retry_after(self, most: timedelta | float = 30) -> int:
         """As `ringkeeper.Keyring.retry_after`; not awaited."""
-        return self._counts.retry_after(most.total_seconds(), self._clock.monotonic())
+        return self._counts.retry_after(most, self._clock.monotonic())
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set of every key whose tokens count."""

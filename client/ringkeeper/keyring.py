@@ -14,7 +14,6 @@ import threading
 import weakref
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from ringkeeper import tokens
@@ -33,6 +32,7 @@ from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Mapping
+    from datetime import timedelta
     from pathlib import Path
 
     from ringkeeper.follower import Follower
@@ -60,6 +60,8 @@ class Keyring:
         self._background = _Background(connection, None, self._counts)
         self._lock = threading.Lock()
         self._is_forked = False
+        self._is_begun = True
+        """Whether this very process follows; a fork has yet to begin."""
         self._is_closed = False
         _living.add(self)
 
@@ -177,15 +179,17 @@ class Keyring:
         `reason`: a `TokenError`'s `reason` says it. It takes well below a microsecond and never
         raises: a reason that is none counts as `other`. Told to Redis within seconds.
         """
+        if self._is_forked:
+            self._begin_after_fork()
         self._counts.record(reason, count)
 
-    def retry_after(self, most: timedelta = timedelta(seconds=30)) -> int:
-        """Whole seconds for a `Retry-After` header, where sessions have to be refreshed in a crowd.
+    def retry_after(self, most: timedelta | float = 30) -> int:
+        """Whole seconds for a `Retry-After` header, up to `most` (seconds, or a timedelta).
 
-        0 as long as this process counts no more refreshes than usual; else, up to `most`, what
-        spreads the crowd. See `ringkeeper.pacing`.
+        0 unless a crowd has to refresh whose key was revoked; then what spreads it. See
+        `ringkeeper.pacing`.
         """
-        return self._counts.retry_after(most.total_seconds(), self._clock.monotonic())
+        return self._counts.retry_after(most, self._clock.monotonic())
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set of every key whose tokens count."""
@@ -246,18 +250,33 @@ class Keyring:
         with self._lock:
             if not self._is_forked:
                 return
-            replica = self._background.replica
-            self._background = _Background(self._connection, replica, self._counts)
-            self._background.start()
+            self._start_after_fork()
             with suppress(RingNotLoaded):
                 self._background.wait_for_news(_AFTER_FORK)
             self._is_forked = False
+
+    def _begin_after_fork(self) -> None:
+        """Begin to follow, and to tell what is counted; wait for nothing, and raise nothing."""
+        if self._is_begun or self._is_closed or not self._lock.acquire(blocking=False):
+            return  # whoever has the lock does it
+        try:
+            with suppress(InfrastructureError):
+                self._start_after_fork()
+        finally:
+            self._lock.release()
+
+    def _start_after_fork(self) -> None:
+        if not self._is_begun:
+            replica = self._background.replica
+            self._background = _Background(self._connection, replica, self._counts)
+            self._background.start()
+            self._is_begun = True
 
     def _forked(self) -> None:
         """In the child of a fork: the thread is gone, and a lock may be held by nobody."""
         self._lock = threading.Lock()
         self._counts = RefreshCounts()  # what was counted so far is the parent's to tell
-        self._is_forked = True
+        self._is_forked, self._is_begun = True, False
 
 
 class _Background:

@@ -40,13 +40,21 @@ class _Counting(Generic[App]):
     """What both kinds have in common."""
 
     def __init__(self, app: App, ring: Counts, *, path: str = ROUTE, method: str = METHOD) -> None:
-        """Count requests for `path`, wherever `app` is mounted, that come with `method`."""
+        """Count requests for `path` that come with `method`.
+
+        `path` is as `app` sees it, or with what it is mounted at, or a proxy took away, in front.
+
+        Raises:
+            ValueError: a path that none can be, or no method.
+        """
+        if not path.startswith("/") or not path.strip("/") or not method.isalpha():
+            raise ValueError(f"no route: {method!r} {path!r}; write method='POST', path='{ROUTE}'")
         self._app = app
         self._ring = ring
-        self._route = (method.upper(), path.rstrip("/"))
+        self._method, self._path = method.upper(), path.rstrip("/")
 
-    def _count(self, method: str, path: str) -> None:
-        if (method, path.rstrip("/")) == self._route:
+    def _count(self, method: str, *paths: str) -> None:
+        if method == self._method and self._path in (path.rstrip("/") for path in paths):
             self._ring.record_refresh(RefreshReason.OTHER)
 
 
@@ -56,7 +64,8 @@ class CountRefreshes(_Counting["AsgiApp"]):
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Count, if it is one, and pass it on as it came."""
         if scope["type"] == "http":
-            self._count(scope["method"], scope["path"])
+            path = scope["path"]
+            self._count(scope["method"], path, path.removeprefix(scope.get("root_path", "")))
         await self._app(scope, receive, send)
 
 
@@ -65,6 +74,7 @@ class CountRefreshesWsgi(_Counting["WsgiApp"]):
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Count, if it is one, and pass it on as it came."""
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        self._count(environ.get("REQUEST_METHOD", ""), path)
+        path = environ.get("PATH_INFO", "")
+        whole = environ.get("SCRIPT_NAME", "") + path
+        self._count(environ.get("REQUEST_METHOD", ""), whole, path)
         return self._app(environ, start_response)

@@ -16,6 +16,7 @@ import random
 import threading
 from collections import Counter
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.errors import Defect, InfrastructureError, RefreshReason
@@ -76,14 +77,14 @@ class RefreshCounts:
             counts, self._counts = self._counts, fresh
         return {reason: count for reason, count in counts.items() if count}
 
-    def note(self, count: int, now: float) -> None:
-        """Remember for a while that `count` were taken, at `now` (monotonic seconds)."""
-        self._pace.note(count, now)
+    def note(self, taken: Mapping[str, int], now: float) -> None:
+        """Remember for a while that these were taken, at `now` (monotonic seconds)."""
+        self._pace.note(taken, now)
 
-    def retry_after(self, most: float, now: float) -> int:
-        """Seconds for a `Retry-After` of at most `most`; 0 unless too many come at once."""
-        crowd = self._pace.crowd(sum(self._counts.values()), now)
-        return retry_after(crowd, most, _JITTER)
+    def retry_after(self, most: timedelta | float, now: float) -> int:
+        """Seconds for a `Retry-After` of at most `most`; 0 unless a crowd comes."""
+        seconds = most.total_seconds() if isinstance(most, timedelta) else float(most)
+        return retry_after(self._pace.crowd(self._counts, now), seconds, _JITTER)
 
 
 class RefreshTeller:
@@ -121,7 +122,7 @@ class RefreshTeller:
         """Tell what there is; if Redis is away, next time."""
         now = int(self._clock.monotonic())
         fresh = self._counts.take()
-        self._counts.note(sum(fresh.values()), self._clock.monotonic())
+        self._counts.note(fresh, self._clock.monotonic())
         if fresh:
             self._pending[now] = Counter(fresh) + Counter(self._pending.get(now, {}))
         self._pending = {at: counts for at, counts in self._pending.items() if at > now - KEPT}

@@ -88,9 +88,10 @@ class _InMemory:
         counts.record(reason, count)
         self.refreshes.update(counts.take())
 
-    def retry_after(self, most: timedelta = timedelta(seconds=30)) -> int:
+    def retry_after(self, most: timedelta | float = 30) -> int:
         """What `crowd` is set to, up to `most`; the real one draws it."""
-        return min(self.crowd, int(most.total_seconds()))
+        seconds = most.total_seconds() if isinstance(most, timedelta) else most
+        return min(self.crowd, int(seconds))
 
     def rotate(self) -> None:
         """Let the standby sign and publish another; the key that signed goes on verifying."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
 
+from ringkeeper.algorithms import PublicKey
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
     ClaimMismatch,
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
-    from ringkeeper.algorithms import PublicKey
-    from ringkeeper.errors import RingkeeperError
+    from ringkeeper.errors import RingkeeperError, TokenError
     from ringkeeper.replica import Held
     from ringkeeper.ring import Key
 
@@ -151,14 +151,11 @@ def verify(
     # The cheap refusals first. Nothing is believed before the signature was checked; an expired
     # token would be refused either way, and must not look like one with an unknown key.
     _check_times(claims, now.timestamp(), skew)
-    key, public = _key_for(held, header)
+    key, public = _key_for(held, header, token)
     if header.get("alg") != key.algorithm:
         raise WrongAlgorithm(f"{key.kid} verifies {key.algorithm} alone")
     if not public.verifies(token):
-        raise InvalidSignature(
-            f"the signature is not one of {key.kid}: the token was changed on its way, or forged; "
-            "refuse it, and let the user log in"
-        )
+        raise _forged(key)
     _check_parties(claims, audience, issuer)
     # Last: who is told to refresh for that had a good token until the switch.
     signer = held.ring.signer
@@ -244,7 +241,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _key_for(held: Held, header: Mapping[str, Any]) -> tuple[Key, PublicKey]:
+def _key_for(held: Held, header: Mapping[str, Any], token: str) -> tuple[Key, PublicKey]:
     kid = header["kid"]
     key = held.ring.key(kid)
     if key is None:
@@ -253,8 +250,22 @@ def _key_for(held: Held, header: Mapping[str, Any]) -> tuple[Key, PublicKey]:
             "refresh the token, unless it belongs to another ring"
         )
     if not key.may_verify:
-        raise RevokedKid(f"{kid} was revoked; refresh the token, or log in")
+        raise _refusal_of_revoked(key, token)
     return key, held.verifying[kid]
+
+
+def _refusal_of_revoked(key: Key, token: str) -> TokenError:
+    """Refused it is, whoever made it; but no stranger makes it look as if a user had to refresh."""
+    if PublicKey(key.public, key.algorithm).verifies(token):
+        return RevokedKid(f"{key.kid} was revoked; refresh the token, or log in")
+    return _forged(key)
+
+
+def _forged(key: Key) -> InvalidSignature:
+    return InvalidSignature(
+        f"the signature is not one of {key.kid}: the token was changed on its way, or forged; "
+        "refuse it, and let the user log in"
+    )
 
 
 def _check_times(claims: Mapping[str, Any], now: float, skew: float) -> None:

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--interval",
         type=_interval,
         metavar="SECONDS",
-        help=f"how long a key signs (default: 10, with --spikes 120; at least {_LEAST_INTERVAL:g})",
+        help=f"how long a key signs (default: 10, with --spikes 300; at least {_LEAST_INTERVAL:g})",
     )
     parser.add_argument("--json", action="store_true", help="print only the summary, as JSON")
 

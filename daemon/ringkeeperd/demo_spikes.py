@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from ringkeeper.asyncio import Keyring
 
-INTERVAL: Final = 120.0
-"""Seconds that a key signs: tokens live for twice that, and most are of one key."""
+INTERVAL: Final = 300.0
+"""Seconds that a key signs, longer than the demo lasts: so most tokens are of the same key."""
 SECONDS: Final = 165.0
 _USUAL_FOR: Final = 80.0
 """Seconds in which the daemon learns what is usual."""

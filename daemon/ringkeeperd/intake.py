@@ -16,7 +16,6 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from ringkeeper.errors import RefreshReason
-from ringkeeper.refreshes import MOST
 from ringkeeper.secret import Secret
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_BODY: Final = 8 * 1024
 """Bytes: all there is to tell fits in a few hundred."""
+MOST_TOLD: Final = 1_000_000
+"""Refreshes for one reason in one request; a request is sent every few seconds."""
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 _REASONS: Final = tuple(reason.value for reason in RefreshReason)
 _WANTED: Final = (
@@ -83,11 +84,13 @@ class Intake:
 
 def _without_token(request: web.Request) -> web.Response | None:
     """The refusal of whoever is not on this host, or speaks for somebody else."""
-    is_here = _is_loopback(request.remote) and _THIS_HOST.fullmatch(request.host)
-    if is_here and not any(name in request.headers for name in _FORWARDED):
+    if not _is_loopback(request.remote) or not _THIS_HOST.fullmatch(request.host):
+        why = "only this host may count, at localhost"
+    elif forwarded := next((name for name in _FORWARDED if name in request.headers), ""):
+        why = f"only this host may count, and no proxy for others ({forwarded})"
+    else:
         return None
-    why = "only this host may count, directly; with refreshes_token_file set, who has that token"
-    return refused(403, "forbidden", why)
+    return refused(403, "forbidden", f"{why}; set refreshes_token_file for others")
 
 
 def _wrong_token(request: web.Request, token: Secret) -> web.Response | None:
@@ -122,11 +125,11 @@ def _decoded(body: bytes) -> Any:
     except _Unfit:
         raise
     except (ValueError, RecursionError):
-        raise _Unfit("the body is not JSON, in UTF-8, or holds what nobody counts to") from None
+        raise _Unfit("the body is not JSON in UTF-8, or a number in it is far too long") from None
 
 
 def _no_number(_: str) -> NoReturn:
-    raise _Unfit("the JSON holds what is no number")
+    raise _Unfit("NaN and Infinity are no numbers of refreshes")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -140,8 +143,8 @@ def _told(document: Any) -> tuple[str, dict[str, int]]:
     """The ring, empty if none is named, and how many for each reason."""
     if not isinstance(document, dict):
         raise _Unfit("the body is no JSON object")
-    if unknown := document.keys() - {"ring", "refreshes"}:
-        raise _Unfit(f"{len(unknown)} members are unknown")
+    if document.keys() - {"ring", "refreshes"}:
+        raise _Unfit("there are members besides ring and refreshes")
     ring, refreshes = document.get("ring", ""), document.get("refreshes")
     if not isinstance(ring, str):
         raise _Unfit("ring is no name")
@@ -149,9 +152,14 @@ def _told(document: Any) -> tuple[str, dict[str, int]]:
         raise _Unfit("refreshes is missing, or no object")
     if refreshes.keys() - set(_REASONS):
         raise _Unfit(f"a reason is unknown; reasons are {', '.join(_REASONS)}")
-    for reason, count in refreshes.items():
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise _Unfit(f"{reason} is no whole number")
-        if not 0 <= count <= MOST:
-            raise _Unfit(f"{reason} is not between 0 and {MOST}")
-    return ring, refreshes
+    return ring, {reason: _number(reason, count) for reason, count in refreshes.items()}
+
+
+def _number(reason: str, count: object) -> int:
+    # Some write 2.0 for 2.
+    whole = int(count) if isinstance(count, float) and count.is_integer() else count
+    if isinstance(whole, bool) or not isinstance(whole, int):
+        raise _Unfit(f"{reason} is no whole number")
+    if not 0 <= whole <= MOST_TOLD:
+        raise _Unfit(f"{reason} is not between 0 and {MOST_TOLD}")
+    return whole

@@ -390,16 +390,16 @@ class RedisLeaderStore(RedisStore):
     async def refreshes(self, first: int, last: int) -> dict[int, dict[str, int]]:
         """The refreshes counted from bucket `first` to `last`: bucket to reason to how many.
 
-        Not authenticated: what is no number, or more than can be, counts as nothing.
+        Not authenticated: what is no number counts as nothing, what is more than can be as that.
         """
         keys = list(dict.fromkeys(map(self.layout.refreshes, range(first, last + 1))))
         with speaking(self.where, "reading the refreshes"):
             flat = await self._refreshes(keys=keys, args=[first, last, STRETCH, *_REASONS])
         found: dict[int, dict[str, int]] = {}
         for bucket, place, value in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-            count = int(value) if re.fullmatch("[0-9]+", str(value), re.ASCII) else 0
-            if 0 < count <= MOST:
-                found.setdefault(int(bucket), {})[_REASONS[int(place) - 1]] = count
+            if re.fullmatch("[0-9]+", str(value), re.ASCII):
+                counts = found.setdefault(int(bucket), {})
+                counts[_REASONS[int(place) - 1]] = min(int(value), MOST)
         return found
 
     async def recent_events(self, most: int) -> tuple[Entry, ...]:

@@ -144,6 +144,7 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
         Secret("rediss://:pw@r:1/2"),
     ),
     "redis.password_file": ("pw", "pw", "redis_password_file", BASE / "pw"),
+    "refreshes_token_file": ("token", "token", "refreshes_token_file", BASE / "token"),
     "redis.tls.ca_file": ("ca", "ca", "redis_tls_ca_file", BASE / "ca"),
     "redis.tls.cert_file": ("/c", "/c", "redis_tls_cert_file", Path("/c")),
     "redis.tls.key_file": ("k", "k", "redis_tls_key_file", BASE / "k"),

@@ -97,3 +97,27 @@ def test_another_route_may_be_counted() -> None:
         asked(app, "PUT", "/token")
         asked(app, "POST", ROUTE)
         assert ring.refreshes["other"] == 1
+
+
+@pytest.mark.parametrize(
+    ("root", "path"), [("/api", f"/api{ROUTE}"), ("/api", ROUTE), ("", ROUTE), ("/auth", ROUTE)]
+)
+def test_asgi_counts_the_route_wherever_it_is_mounted(root: str, path: str) -> None:
+    async def nothing() -> Any:
+        return {"body": b""}
+
+    async def send(_: Any) -> None:
+        """Nobody listens."""
+
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": root}
+    with ringkeeper.testing.keyring() as ring:
+        asyncio.run(CountRefreshes(answer, ring)(scope, nothing, send))
+        assert ring.refreshes["other"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("", "POST"), ("/", "POST"), ("auth", "POST"), (ROUTE, ""), (ROUTE, "P T")]
+)
+def test_a_route_that_can_be_none_is_refused_at_once(path: str, method: str) -> None:
+    with ringkeeper.testing.keyring() as ring, pytest.raises(ValueError, match="no route: "):
+        CountRefreshes(answer, ring, path=path, method=method)

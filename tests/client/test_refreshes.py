@@ -206,7 +206,9 @@ async def test_a_live_ring_has_told_everything_when_it_is_closed(led: LedRing) -
     ring.record_refresh("expired")  # too late, and nobody's request fails for that
 
 
-def test_a_forked_child_tells_its_own_counts_alone(led: LedRing) -> None:
+@pytest.mark.parametrize("use", ["ring.version", "pass"])
+def test_a_forked_child_tells_its_own_counts_alone(led: LedRing, use: str) -> None:
+    """Also one that does nothing else: a worker with no more than the middleware."""
     program = """
 import json, os, sys
 from ringkeeper import Keyring
@@ -216,7 +218,7 @@ ring.record_refresh("expired", 5)
 pid = os.fork()
 if not pid:
     ring.record_refresh("manual", 2)
-    ring.version
+    exec(sys.argv[3])
     ring.close()
     os._exit(0)
 os.waitpid(pid, 0)
@@ -224,7 +226,7 @@ ring.close()
 """
     root = json.dumps(led.root.public.as_jwk())
     done = subprocess.run(
-        [sys.executable, "-c", program, led.server.url, root],
+        [sys.executable, "-c", program, led.server.url, root, use],
         capture_output=True,
         text=True,
         timeout=30,

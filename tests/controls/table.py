@@ -346,10 +346,15 @@ CONTROLS: Final = (
         "refreshes from this host alone",
         (_INTAKE, "refusal = _without_token(request) if token", "refusal = None if token"),
     ),
-    _without("a token for other hosts", (_INTAKE, "Secret(given.strip()) == token", "True")),
-    _without("numbers that can be", (_INTAKE, "if not 0 <= count <= MOST:", "if False:")),
     _without(
-        "counts or nothing", (f"{_DAEMON}/leader_store.py", "if 0 < count <= MOST:", "if True:")
+        "revoked tokens are genuine",
+        (_TOKENS, "if PublicKey(key.public, key.algorithm).verifies(token):", "if True:"),
+    ),
+    _without("a token for other hosts", (_INTAKE, "Secret(given.strip()) == token", "True")),
+    _without("numbers that can be", (_INTAKE, "if not 0 <= whole <= MOST_TOLD:", "if False:")),
+    _without(
+        "counts or nothing",
+        (f"{_DAEMON}/leader_store.py", 're.fullmatch("[0-9]+", str(value), re.ASCII)', "True"),
     ),
     _without(
         "the highest number was told last",

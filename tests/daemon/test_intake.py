@@ -13,9 +13,9 @@ from aiohttp import web
 
 from ringkeeper.errors import RefreshReason
 from ringkeeper.layout import Layout
-from ringkeeper.refreshes import MOST, RefreshCounts
+from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
-from ringkeeperd.intake import MAX_BODY, Intake
+from ringkeeperd.intake import MAX_BODY, MOST_TOLD, Intake
 from ringkeeperd.limits import Runner
 from tests.plugins.daemons import Daemon, Site, eventually
 from tests.plugins.servers import Server, free_port
@@ -70,10 +70,10 @@ async def told() -> AsyncIterator[Told]:
 
 async def test_what_is_told_counts_for_the_ring_that_is_named_or_the_first(told: Told) -> None:
     assert (await told.post({"refreshes": {"expired": 3, "revoked_kid": 2}}))[0] == 202
-    assert (await told.post({"refreshes": {"expired": 4, "other": 0}}))[0] == 202
-    assert (await told.post({"ring": "second", "refreshes": {"manual": MOST}}))[0] == 202
+    assert (await told.post({"refreshes": {"expired": 4.0, "other": 0}}))[0] == 202
+    assert (await told.post({"ring": "second", "refreshes": {"manual": MOST_TOLD}}))[0] == 202
     assert told.counts["first"].take() == {"expired": 7, "revoked_kid": 2}
-    assert told.counts["second"].take() == {"manual": MOST}
+    assert told.counts["second"].take() == {"manual": MOST_TOLD}
     every = {reason.value: 1 for reason in RefreshReason}
     assert (await told.post({"refreshes": every}))[0] == 202
     assert told.counts["first"].take() == every
@@ -86,13 +86,17 @@ async def test_what_is_told_counts_for_the_ring_that_is_named_or_the_first(told:
         (b"{", 400, "not JSON"),
         (b"\xff\xfe", 400, "not JSON"),
         (b"[" * 5000, 400, "not JSON"),
-        (b'{"refreshes": {"expired": ' + b"9" * 5000 + b"}}", 400, "nobody counts to"),
+        (b'{"refreshes": {"expired": ' + b"9" * 5000 + b"}}", 400, "far too long"),
         ([], 400, "no JSON object"),
         ({}, 400, "refreshes is missing"),
         ({"refreshes": []}, 400, "refreshes is missing, or no object"),
-        ({"refreshes": {"expired": -1}}, 400, f"expired is not between 0 and {MOST}"),
-        ({"refreshes": {"expired": MOST + 1}}, 400, f"expired is not between 0 and {MOST}"),
-        ({"refreshes": {"expired": 1.0}}, 400, "expired is no whole number"),
+        ({"refreshes": {"expired": -1}}, 400, f"expired is not between 0 and {MOST_TOLD}"),
+        (
+            {"refreshes": {"expired": MOST_TOLD + 1}},
+            400,
+            f"expired is not between 0 and {MOST_TOLD}",
+        ),
+        ({"refreshes": {"expired": 1.5}}, 400, "expired is no whole number"),
         ({"refreshes": {"expired": True}}, 400, "expired is no whole number"),
         ({"refreshes": {"expired": "7"}}, 400, "expired is no whole number"),
         ({"refreshes": {"expired": None}}, 400, "expired is no whole number"),
@@ -100,7 +104,7 @@ async def test_what_is_told_counts_for_the_ring_that_is_named_or_the_first(told:
         (b'{"refreshes": {"expired": Infinity}}', 400, "no number"),
         (b'{"refreshes": {"expired": 1, "expired": 2}}', 400, "twice"),
         ({"refreshes": {"tired": 1}}, 400, "a reason is unknown; reasons are expired, "),
-        ({"refreshes": {"expired": 1}, "at": 7}, 400, "1 members are unknown"),
+        ({"refreshes": {"expired": 1}, "at": 7}, 400, "members besides ring and refreshes"),
         ({"ring": 7, "refreshes": {"expired": 1}}, 400, "ring is no name"),
         ({"ring": "third", "refreshes": {"expired": 1}}, 404, "no such ring"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
 from ringkeeper.layout import BUCKET
+from ringkeeper.refreshes import MOST
 from ringkeeper.wire import Command, sign_event
 from ringkeeperd import refresh_watch
 from ringkeeperd.audit import numbered
@@ -261,14 +262,16 @@ async def test_what_anyone_wrote_in_place_of_counts_is_none(led: LedRing, candid
     one, now = candidates("a"), newest_bucket()
     key = led.layout.refreshes(now)
     with led.server.client() as client:
-        garbage = ["-5", "1e3", "x", "", "9" * 11, "4294967296", "1_0", "٣", " 7"]
+        garbage = ["-5", "1e3", "x", "", "9" * 11, "1_0", "٣", " 7"]
         client.hset(key, mapping={f"{now - ago}:other": text for ago, text in enumerate(garbage)})
         client.hset(key, f"{now}:expired", "12")
         client.hset(key, f"{now}:no reason", "12")
-        assert await one.store.refreshes(now - 20, now) == {now: {"expired": 12}}
+        client.hset(key, f"{now}:manual", "4294967296")
+        counted = {"expired": 12, "manual": MOST}
+        assert await one.store.refreshes(now - 20, now) == {now: counted}
         other = led.layout.refreshes(now - 60)
         client.set(other, "no hash")
-        assert await one.store.refreshes(now - SERIES, now) == {now: {"expired": 12}}
+        assert await one.store.refreshes(now - SERIES, now) == {now: counted}
 
 
 async def test_a_look_across_hashes_finds_every_bucket_once(led: LedRing, candidates: Any) -> None:

@@ -46,7 +46,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.policy import Policy
 from ringkeeper.redis_url import check_url, fleet_of, has_password, is_fleet, shown
-from ringkeeper.refreshes import MOST, RefreshCounts
+from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Ring
 from ringkeeper.sealing import Kek
@@ -706,7 +706,9 @@ def _refreshes(data: bytes) -> None:
         for each, wanted in [(ring, str), *((n, int) for n in counts.values())]
     ):
         raise Accepted("what is no number of refreshes")
-    if not counts.keys() <= set(RefreshReason) or not all(0 <= n <= MOST for n in counts.values()):
+    if not counts.keys() <= set(RefreshReason) or not all(
+        0 <= n <= intake.MOST_TOLD for n in counts.values()
+    ):
         raise Accepted("a reason or a number that is none")
 
 

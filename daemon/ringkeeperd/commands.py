@@ -238,7 +238,7 @@ def status(parsed: argparse.Namespace) -> int:
     failures = 0
     for number, ring in enumerate(rings[:1] if parsed.json else rings):
         try:
-            seen = at_ring(configuration, ring.name, lambda operator: operator.look())
+            seen = at_ring(configuration, ring.name, lambda operator: operator.survey())
         except RingkeeperError as error:
             failures += 1
             complain(str(error))

@@ -102,7 +102,7 @@ class Daemon:
             await stack.enter_async_context(self._serving())
             self.log.info(
                 "serving",
-                url=f"http://{configuration.host}:{configuration.port}",
+                url=f"http://{_bracketed(configuration.host)}:{configuration.port}",
                 redis=configuration.redis_shown,
                 rings=list(self.services),
                 lead=configuration.lead,
@@ -298,6 +298,11 @@ def _listening(host: str, port: int) -> Iterator[None]:
             f"listen: {host}:{port}: {why.lower()}; stop what uses it, or choose another address "
             "in listen"
         ) from None
+
+
+def _bracketed(host: str) -> str:
+    """As a URL has it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def give_memory_back() -> None:

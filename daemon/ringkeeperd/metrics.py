@@ -154,7 +154,11 @@ class _Rings(Collector):
                 ),
                 ("last_rotation_timestamp_seconds", "When the active key began (leader only).", ()),
                 ("next_rotation_timestamp_seconds", "When the next key signs (leader only).", ()),
-                ("session_refresh_rate", "Session refreshes a second, of late (leader only).", ()),
+                (
+                    "session_refresh_rate",
+                    "Session refreshes a second, over the last three whole buckets (leader only).",
+                    (),
+                ),
                 (
                     "session_refresh_baseline",
                     "Session refreshes a second, as usual, once that is known (leader only).",

@@ -34,6 +34,7 @@ from ringkeeper.wire import (
 from ringkeeperd.audit import REQUEST_REFUSED
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.rotation import Confirmations, activation_at
+from ringkeeperd.spike_events import LOOK_BACK, last_spike
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from ringkeeper.wire import Event
     from ringkeeperd.leader_store import Entry, EntryStream
     from ringkeeperd.rotation import Instance
+    from ringkeeperd.spikes import Spike
 
     _T = TypeVar("_T")
 
@@ -69,6 +71,8 @@ class Seen:
     instances: tuple[Instance, ...]
     signed_by: str = ""
     """The thumbprint of the root that signed it."""
+    spike: Spike | None = None
+    """The newest spike of refreshes, where it was asked for."""
 
     @property
     def behind(self) -> tuple[str, ...]:
@@ -118,6 +122,15 @@ class Operator:
             tuple(replace(i, id=harmless(i.id), role=harmless(i.role)) for i in instances),
             root_of(stored.snapshot),
         )
+
+    async def survey(self) -> Seen:
+        """As `look`, with the newest spike of refreshes that the audit tells of."""
+        seen, events = await self.look(), []
+        for entry in await self._store.recent_events(LOOK_BACK):
+            with suppress(DocumentError):
+                events.append(open_event(entry.document, self._roots))
+        ours = [each for each in events if each.ring_id == seen.ring.id]
+        return replace(seen, spike=last_spike(ours))
 
     def _proof_of(self, ring: Ring, stored: Stored) -> Proof | None:
         """The proof that vouches for just this; there is always one, unless it was taken away."""

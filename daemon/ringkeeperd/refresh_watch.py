@@ -22,7 +22,7 @@ from ringkeeper.layout import BUCKET
 from ringkeeper.wire import open_event
 from ringkeeperd.audit import numbered
 from ringkeeperd.leader_store import LeaseLost
-from ringkeeperd.spike_events import bucket_at, cause_in, last_spike, spike_event
+from ringkeeperd.spike_events import LOOK_BACK, bucket_at, cause_in, last_spike, spike_event
 from ringkeeperd.spikes import LEARNING, LONGEST, USUAL, Bucket, Cause, Change, judge
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ _WHOLE_EVERY: Final = 60.0
 _SETTLING: Final = 15.0
 """Seconds after Redis was away, or another led, in which apps tell what they counted meanwhile."""
 _AGAIN_AFTER_DEFECT: Final = 60.0
-_LOOK_BACK: Final = 100
-"""Audit events to look through for the last spike."""
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _RATE_OVER: Final = 3
 """Buckets that the rate is the mean of."""
@@ -246,7 +244,7 @@ class RefreshWatch:
     async def _recall(self) -> None:
         """Know from the audit which spike was told of last, and what happened to the ring."""
         term = self._term
-        events = sorted(await self._events(), key=lambda each: each.number, reverse=True)
+        events = await self._events()
         self._told = last_spike(events)
         if not self._is_recalled:
             self._spike = self._told
@@ -261,7 +259,7 @@ class RefreshWatch:
         """The newest of this ring that a pinned root signed."""
         term, events = self._term, []
         roots = term.leader.follower.replica.roots
-        for entry in await term.store.recent_events(_LOOK_BACK):
+        for entry in await term.store.recent_events(LOOK_BACK):
             with suppress(DocumentError):
                 events.append(open_event(entry.document, roots))
             await asyncio.sleep(0)

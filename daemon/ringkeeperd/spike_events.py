@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from ringkeeperd.audit import Fields
 
 _BUCKET_MS: Final = BUCKET * 1000
+LOOK_BACK: Final = 100
+"""Audit events to look through for the last spike."""
 _MODE: Final = "use_dynamic"
+_FIRST: Final = "first"
 _CAUSED_BY: Final = {
     KEY_ACTIVATED: Cause.ROTATION,
     KEY_REVOKED: Cause.REVOCATION,
@@ -51,6 +54,8 @@ def begin_of(bucket: int) -> datetime:
 
 def cause_in(told: Event) -> Cause | None:
     """What sessions may feel of an event of the ring; None if they cannot."""
+    if told.event == KEY_ACTIVATED and told.fields.get("rotation") == _FIRST:
+        return None  # nobody had a token before
     if told.event == POLICY_ADOPTED:
         changed = str(told.fields.get("changed", "")).split(", ")
         return Cause.MODE_SWITCH if _MODE in changed else Cause.CONFIGURATION
@@ -79,9 +84,17 @@ def spike_fields(spike: Spike) -> Fields:
     return fields
 
 
-def last_spike(newest_first: Iterable[Event]) -> Spike | None:
-    """The spike that was told of last; None if none was, or it is not told as we do."""
-    for told in newest_first:
+def shown_spike(spike: Spike) -> dict[str, object]:
+    """A spike for programs: in the audit's words, and whether it still goes on."""
+    return {"active": not spike.is_over, **spike_fields(spike)}
+
+
+def last_spike(events: Iterable[Event]) -> Spike | None:
+    """The spike that was told of last; None if none was, or it is not told as we do.
+
+    By the events' numbers: whoever may write to Redis may put them there in any order.
+    """
+    for told in sorted(events, key=lambda each: each.number, reverse=True):
         if told.event in (SPIKE_BEGAN, SPIKE_ENDED):
             return _spike(told)
     return None

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ringkeeper.durations import format_duration
+from ringkeeper.layout import BUCKET
 from ringkeeper.ring import Key, KeyKind, KeyState
 from ringkeeperd.operator import some
 from ringkeeperd.rotation import activation_at
+from ringkeeperd.spike_events import begin_of, shown_spike
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ringkeeperd.operator import Seen
+    from ringkeeperd.spikes import Spike
 
 _SHOWN: Final = 20
+_NEWS: Final = timedelta(days=1)
+"""A spike that began longer ago is not shown any more."""
 _UNBOUNDED: Final = 1000
 _FINENESS: Final = ((2 * 86400, 3600), (3600, 60))
 """From so many seconds on a duration is told in whole hours, and in whole minutes."""
@@ -51,6 +56,7 @@ def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, 
         "signer": ring.signer.kid if ring.signer else None,
         "next_activation_at": at.isoformat() if at else None,
         "awaiting": list(seen.awaited),
+        "spike": shown_spike(seen.spike) if seen.spike else None,
         "other_rings": list(others),
         "keys": [
             {
@@ -118,7 +124,19 @@ def _heading(seen: Seen, now: datetime) -> Text:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
     if seen.awaited:
         text.append(f"\nawaits  {some(seen.awaited)}, to confirm the standby", "yellow")
+    if seen.spike and now - begin_of(seen.spike.first) < _NEWS:
+        colour = "dim" if seen.spike.is_over else "yellow"
+        text.append(f"\nspike   {_spike(seen.spike, now)}", colour)
     return text
+
+
+def _spike(spike: Spike, now: datetime) -> str:
+    """A spike of refreshes, in words."""
+    since = now - begin_of(spike.first)
+    lasted = timedelta(seconds=spike.length * BUCKET) if spike.is_over else since
+    when = f", {_age(since)} ago" if spike.is_over else ", still going on"
+    what = f"refreshes {spike.ratio:.1f} times usual for {_age(lasted)}"
+    return f"{what}, cause: {spike.cause.replace('_', ' ')}{when}"
 
 
 def _keys(seen: Seen, now: datetime) -> Table:

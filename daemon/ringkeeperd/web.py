@@ -30,7 +30,7 @@ from ringkeeper.wire import SNAPSHOT
 from ringkeeperd.intake import Intake
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
-from ringkeeperd.spike_events import begin_of, spike_fields
+from ringkeeperd.spike_events import begin_of, shown_spike
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from ringkeeper.ring import Key
     from ringkeeper.secret import Secret
     from ringkeeperd.metrics import Metrics
-    from ringkeeperd.refresh_watch import RefreshView
     from ringkeeperd.service import RingService
 
 _COUNT: Final = "/v1/refreshes"
@@ -224,33 +223,26 @@ def described(service: RingService) -> dict[str, Any]:
 def refreshes_of(service: RingService) -> dict[str, Any]:
     """The refreshes of one ring, bucket by bucket, and what is said of them."""
     view = service.state.refreshes
-    answer: dict[str, Any] = {"leading": service.state.is_leading}
     if not service.state.is_leading:
-        return answer
+        return {"leading": False, "why": "whoever leads shows them; ringkeeper status says who"}
     first = view.buckets[0].number if view.buckets else None
     reasons = dict.fromkeys(reason for bucket in view.buckets for reason in bucket.counts)
-    return answer | {
+    return {
+        "leading": True,
         "bucket_seconds": BUCKET,
         "first": begin_of(first).isoformat() if first is not None else None,
         "refreshes": {
             reason: [bucket.counts.get(reason, 0) for bucket in view.buckets]
             for reason in sorted(reasons)
         },
-        "rate": view.rate,
-        "baseline_rate": view.baseline,
-        "spike": _spike(view),
+        "rate": round(view.rate, 3),
+        "baseline_rate": None if view.baseline is None else round(view.baseline, 3),
+        "spike": shown_spike(view.spike) if view.spike else None,
         "changes": [
             {"at": begin_of(change.bucket).isoformat(), "cause": change.cause.value}
-            for change in view.changes
+            for change in sorted(view.changes)
         ],
     }
-
-
-def _spike(view: RefreshView) -> dict[str, Any] | None:
-    """The newest one, in the audit's words."""
-    if view.spike is None:
-        return None
-    return {"active": view.is_spike, **spike_fields(view.spike)}
 
 
 def _key(key: Key) -> dict[str, Any]:

@@ -359,9 +359,9 @@ CONTROLS: Final = (
     _without(
         "the highest number was told last",
         (
-            f"{_DAEMON}/refresh_watch.py",
-            "sorted(await self._events(), key=lambda each: each.number, reverse=True)",
-            "await self._events()",
+            f"{_DAEMON}/spike_events.py",
+            "sorted(events, key=lambda each: each.number, reverse=True)",
+            "events",
         ),
     ),
     # --- the supply chain ------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from rich.console import Console
 from ringkeeper.ring import KeyState, Ring
 from ringkeeperd.operator import Seen, delay, harmless, outlook
 from ringkeeperd.rotation import Instance, rotate
+from ringkeeperd.spike_events import begin_of, bucket_at
+from ringkeeperd.spikes import Cause, Spike
 from ringkeeperd.status import as_json, render, show
-from tests.core.builders import HOUR, MINUTE, NOW, new_ring, policy
+from tests.core.builders import HOUR, MINUTE, NOW, SECOND, new_ring, policy
 
 LEADER = "host-1"
 
@@ -124,3 +126,31 @@ def test_a_turn_that_is_due_is_not_told_as_a_time_of_the_past() -> None:
     assert line(seen(ring), "next  ", late) == "next    within 1m 30s"
     assert line(seen(ring, at(0, "app-1")), "next  ", late) == "next    when confirmed"
     assert line(seen(ring, leader=""), "next  ", late) == "next    when somebody leads"
+
+
+def test_the_newest_spike_is_shown_for_a_day_and_says_whether_it_goes_on() -> None:
+    first = bucket_at(NOW)
+    spike = Spike(first, first + 2, Cause.MODE_SWITCH, "kind_mismatch", 20.0, 5.0, 160, 300.0)
+    shown = replace(seen(new_ring()), spike=spike)
+    told = line(shown, "spike", after=40 * SECOND)
+    assert told.startswith("spike   refreshes 8.0 times usual for 4")
+    assert told.endswith("cause: mode switch, still going on")
+    assert as_json(shown, NOW)["spike"]["active"] is True
+    over = replace(shown, spike=replace(spike, is_over=True))
+    told = line(over, "spike", after=2 * HOUR)
+    assert told == "spike   refreshes 8.0 times usual for 30s, cause: mode switch, 2h ago"
+    assert as_json(over, NOW)["spike"] == {
+        "active": False,
+        "began_at": begin_of(first).isoformat(),
+        "baseline_rate": 2.0,
+        "cause": "mode_switch",
+        "deviation_rate": 0.5,
+        "duration_seconds": 30,
+        "extra_refreshes": 300,
+        "peak_rate": 16.0,
+        "ratio": 8.0,
+        "reason": "kind_mismatch",
+    }
+    assert not [each for each in lines_of(over, after=25 * HOUR) if "spike" in each]
+    assert not [each for each in lines_of(seen(new_ring())) if "spike" in each]
+    assert as_json(seen(new_ring()), NOW)["spike"] is None

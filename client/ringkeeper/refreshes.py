@@ -145,5 +145,5 @@ class RefreshTeller:
 
     def _tell_of(self, error: InfrastructureError) -> None:
         if not self._is_troubled:
-            self._notice("counting refreshes is troubled", error=str(error))
+            self._notice("counting refreshes is troubled", doing="counting", error=str(error))
         self._is_troubled = True

@@ -19,6 +19,9 @@ async def first_of(*work: Coroutine[Any, Any, None]) -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await _stopped(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # seen: where several fail, one of them is raised
     for task in done:
         task.result()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
-from ringkeeper.secret_files import is_there
+from ringkeeper.secret_files import is_there, read_token
 from ringkeeperd.founding import any_ring
 from ringkeeperd.operator import at_ring
 from ringkeeperd.own_secrets import read_secrets
@@ -42,7 +42,9 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
     if remark:
         return Findings(remarks=[remark], is_made=False)
     found = Findings()
-    kek = read_secrets(configuration, serves=True).kek
+    kek = read_secrets(configuration).kek
+    if configuration.refreshes_token_file:
+        read_token(configuration.refreshes_token_file)
     if kek is None and is_there(configuration.kek):
         kek = kek_from(configuration.kek)
     if isinstance(configuration.kek, KekVariable):

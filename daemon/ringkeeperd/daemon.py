@@ -24,11 +24,13 @@ from ringkeeper.errors import (
     SecretError,
 )
 from ringkeeper.kek_variable import WHY_NOT, KekVariable
+from ringkeeper.secret_files import read_token
 from ringkeeper.tasks import first_of
 from ringkeeper.watched import Watched, signature
 from ringkeeperd.doctor import Level, examine_server
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import FOUNDING_TTL, any_ring, found_ring
+from ringkeeperd.intake import TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import Runner
 from ringkeeperd.metrics import Metrics
@@ -65,7 +67,9 @@ class Daemon:
         """Why the edited configuration is not the one in force."""
         self.warnings: tuple[str, ...] = ()
         """What is not as it should be with Redis, in constant words."""
-        self._refreshes_token: Secret | None = None
+        self._token: Secret | TokenMissing | None = None
+        """Who has it may count refreshes; None where none is configured."""
+        self._token_seen: tuple[int, ...] | None = None
         self._reload_asked = asyncio.Event()
         self._file_seen = signature(configuration.path)
         self.secrets_rejected = ""
@@ -90,10 +94,9 @@ class Daemon:
                 server = await EmbeddedServer.start(configuration.embedded)
                 stack.push_async_callback(server.stop)
                 await self._found_embedded(configuration.embedded)
-            read = partial(read_secrets, configuration, serves=True)
-            secrets = Watched(secret_paths(configuration), read)
+            secrets = Watched(secret_paths(configuration), partial(read_secrets, configuration))
             own = secrets.value
-            self._refreshes_token = own.refreshes_token
+            self._renew_token()
             self.services |= {
                 ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
                 for ring in configuration.rings
@@ -150,6 +153,7 @@ class Daemon:
                 async with asyncio.timeout(_LOOK_EVERY):
                     await self._reload_asked.wait()
             await self._renew(secrets)
+            self._renew_token()
             found = signature(self.configuration.path)
             if self._reload_asked.is_set() or found != self._file_seen:
                 self._reload_asked.clear()
@@ -191,11 +195,26 @@ class Daemon:
         if own is None:
             return
         self.metrics.config_reloads.labels("success").inc()
-        self._refreshes_token = own.refreshes_token
         for service in self.services.values():
             await service.change_secrets(own)
         keks = own.kek.kids if own.kek else ()
         self.log.info("secrets taken up", roots=own.roots.kids, keks=keks)
+
+    def _renew_token(self) -> None:
+        """Read the token for counting anew, if it was changed; keys turn without it, too."""
+        path = self.configuration.refreshes_token_file
+        seen = signature(path)
+        if path is None or seen == self._token_seen:
+            return
+        self._token_seen = seen
+        try:
+            self._token = read_token(path)
+        except SecretError as error:
+            self._token = TokenMissing()
+            self.metrics.config_reloads.labels("failure").inc()
+            self.log.error("refreshes token rejected", error=str(error))  # noqa: TRY400
+        else:
+            self.log.info("refreshes token taken up", file=str(path))
 
     async def _found_embedded(self, directory: Path) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""
@@ -241,7 +260,7 @@ class Daemon:
             self.configuration.issuer,
             lambda: self.rejected,
             self._reservations,
-            lambda: self._refreshes_token,
+            lambda: self._token,
         )
         runner = Runner(pages.application(), self._count_refusal, self._tell_defect)
         return _Serving(runner, self.configuration.host, self.configuration.port)

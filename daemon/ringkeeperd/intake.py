@@ -30,7 +30,12 @@ MAX_BODY: Final = 8 * 1024
 """Bytes: all there is to tell fits in a few hundred."""
 MOST_TOLD: Final = 1_000_000
 """Refreshes for one reason in one request; a request is sent every few seconds."""
-_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+_FOR_OTHERS: Final = re.compile(
+    r"forwarded|via|x-forwarded-.*|x-real-ip|x-client-ip|x-envoy-external-address|true-client-ip"
+    r"|cf-connecting-ip|origin|sec-fetch-site",
+    re.IGNORECASE,
+)
+"""Headers that proxies and browsers send, and no app that speaks for itself."""
 _REASONS: Final = tuple(reason.value for reason in RefreshReason)
 _WANTED: Final = (
     'send JSON: {"refreshes": {"expired": 12}}, and "ring": NAME if it is not the first'
@@ -42,11 +47,15 @@ class _Unfit(Exception):
     """What is wrong with what was sent, without quoting it."""
 
 
+class TokenMissing:
+    """There is to be a token, and it cannot be used: nobody may count."""
+
+
 class Intake:
     """Takes in what apps tell."""
 
     def __init__(
-        self, counts: Mapping[str, RefreshCounts], token: Callable[[], Secret | None]
+        self, counts: Mapping[str, RefreshCounts], token: Callable[[], Secret | TokenMissing | None]
     ) -> None:
         """`counts` by ring, the first one where none is named; `token` gives the bearer token."""
         self._counts = counts
@@ -55,6 +64,8 @@ class Intake:
     async def post(self, request: web.Request) -> web.Response:
         """Count session refreshes: {"refreshes": {REASON: HOW MANY}}."""
         token = self._token()
+        if isinstance(token, TokenMissing):
+            return refused(503, "unavailable", "the token cannot be used; the log tells why")
         refusal = _without_token(request) if token is None else _wrong_token(request, token)
         if refusal is not None:
             return refusal
@@ -86,8 +97,8 @@ def _without_token(request: web.Request) -> web.Response | None:
     """The refusal of whoever is not on this host, or speaks for somebody else."""
     if not _is_loopback(request.remote) or not _THIS_HOST.fullmatch(request.host):
         why = "only this host may count, at localhost"
-    elif forwarded := next((name for name in _FORWARDED if name in request.headers), ""):
-        why = f"only this host may count, and no proxy for others ({forwarded})"
+    elif told := next(filter(_FOR_OTHERS.fullmatch, request.headers), ""):
+        why = f"only this host may count, and no proxy nor browser for others ({told})"
     else:
         return None
     return refused(403, "forbidden", f"{why}; set refreshes_token_file for others")

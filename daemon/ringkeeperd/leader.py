@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from ringkeeperd.healing import Evidence
     from ringkeeperd.leader_store import LeaderStore
     from ringkeeperd.minting import Minted
-    from ringkeeperd.refresh_watch import CountStore, RefreshView
+    from ringkeeperd.refresh_series import RefreshView
+    from ringkeeperd.refresh_watch import CountStore
     from ringkeeperd.rotation import Instance, KeyWanted, WaitUntil
     from ringkeeperd.spikes import Spike
     from ringkeeperd.term import Pending

@@ -55,6 +55,8 @@ _UNANSWERED_MOST: Final = 200
 _OWNER_MOST: Final = 200
 """Characters of an owner token to look at: anyone may have written more."""
 _REASONS: Final = tuple(reason.value for reason in RefreshReason)
+_EVENT_MOST: Final = 16 * 1024
+"""Bytes of an audit event, signed."""
 _LAST_ID: Final = f"{2**64 - 1}-{2**64 - 1}"
 
 
@@ -197,8 +199,8 @@ class LeaderStore(Store, Protocol):
         """Write an audit event that no publication tells, "" if one did; take a request off."""
         ...
 
-    async def recent_events(self, most: int) -> tuple[Entry, ...]:
-        """The newest audit events, the newest first."""
+    async def newest_events(self, most: int) -> tuple[Entry, ...]:
+        """The newest audit events, the newest first, as far as they are no longer than may be."""
         ...
 
 
@@ -218,6 +220,7 @@ class RedisLeaderStore(RedisStore):
         self._tell = register(script("ringkeeperd", "tell.lua"))
         self._instances = register(script("ringkeeperd", "instances.lua"))
         self._refreshes = register(script("ringkeeperd", "refreshes.lua"))
+        self._recent = register(script("ringkeeperd", "recent.lua"))
 
     @classmethod
     def connect(
@@ -402,8 +405,14 @@ class RedisLeaderStore(RedisStore):
                 counts[_REASONS[int(place) - 1]] = min(int(value), MOST)
         return found
 
+    async def newest_events(self, most: int) -> tuple[Entry, ...]:
+        """The newest audit events, the newest first, as far as they are no longer than may be."""
+        with speaking(self.where, "reading events"):
+            flat = await self._recent(keys=[self.layout.events], args=[most, _EVENT_MOST])
+        return tuple(Entry(str(i), str(e)) for i, e in zip(flat[::2], flat[1::2], strict=True))
+
     async def recent_events(self, most: int) -> tuple[Entry, ...]:
-        """The newest audit events, the newest first."""
+        """The newest entries of the audit, the newest first, whatever they are: for operators."""
         with speaking(self.where, "reading events"):
             try:
                 found: Any = await self._client.xrevrange(self.layout.events, count=most)

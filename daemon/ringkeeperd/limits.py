@@ -171,8 +171,9 @@ class Connection(web.RequestHandler):
         return self._body is not None and not self._body.is_eof()
 
     def begins(self) -> None:
-        """A request was read; it is being answered."""
+        """A request was read, perhaps not its body; it is being answered."""
         self.is_reading, self.is_answering = False, True
+        self.due = self._loop.time() + ANSWER_WITHIN + _LINGERING
 
     def ends(self) -> None:
         """It was answered, but for the writing."""
@@ -320,7 +321,8 @@ class Server(web.Server):
         connection = request.protocol
         assert isinstance(connection, Connection)  # noqa: S101 - there are no others
         assert isinstance(request, web.Request)  # noqa: S101 - nor these
-        self._quiet.pop(connection, None)
+        if request.content.is_eof():
+            self._quiet.pop(connection, None)  # whose body is still to come does nothing yet
         connection.begins()
         try:
             return await self._answer_in_time(request)

@@ -263,7 +263,7 @@ class Loading:
                 opened = open_proof(proof, roots)
                 if opened.ring_id == ring_id:
                     self._leader.told = max(self._leader.told, opened.events)
-        for entry in await self._store.recent_events(_RECENT):
+        for entry in await self._store.newest_events(_RECENT):
             with suppress(DocumentError):
                 event = open_event(entry.document, roots)
                 if event.ring_id == ring_id:

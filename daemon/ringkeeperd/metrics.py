@@ -37,7 +37,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _FAILURES = ("redis", "clock")
 HTTP_REASONS = ("crowded", "slow", "size", "malformed", "rate", "failed")
 """Why a request or a connection was refused, or cut off."""
-_OPERATIONS = ("listening", "reading", "preparing", "leading")
+_OPERATIONS = ("listening", "reading", "preparing", "leading", "counting")
 
 
 class Metrics:

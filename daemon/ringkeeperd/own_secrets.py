@@ -14,13 +14,11 @@ from ringkeeper.secret_files import (
     read_pair,
     read_pinned_roots,
     read_root,
-    read_token,
 )
 from ringkeeper.trust import TrustRoot
 
 if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration
-    from ringkeeper.secret import Secret
     from ringkeeper.trust import PinnedRoots
 
 
@@ -31,8 +29,6 @@ class Secrets:
     roots: PinnedRoots
     root: TrustRoot | None
     kek: Kek | None
-    refreshes_token: Secret | None = None
-    """Who has it may count refreshes."""
 
     @property
     def able(self) -> tuple[str, ...]:
@@ -42,8 +38,7 @@ class Secrets:
 
 def secret_paths(configuration: Configuration) -> list[Path]:
     """The secret files of a daemon."""
-    token = configuration.refreshes_token_file
-    paths = [configuration.trust_root_public, *([token] if token else [])]
+    paths = [configuration.trust_root_public]
     if configuration.lead:
         paths.append(configuration.trust_root)
         if isinstance(configuration.kek, Path):
@@ -51,18 +46,16 @@ def secret_paths(configuration: Configuration) -> list[Path]:
     return paths
 
 
-def read_secrets(configuration: Configuration, *, serves: bool = False) -> Secrets:
-    """What a daemon of this configuration holds; where it `serves`, also what apps show to it.
+def read_secrets(configuration: Configuration) -> Secrets:
+    """What a daemon of this configuration holds.
 
     Raises:
         SecretError: a file that it needs and cannot use.
     """
-    path = configuration.refreshes_token_file if serves else None
-    token = read_token(path) if path else None
     if not configuration.lead:
-        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None, token)
+        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None)
     root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
-    return Secrets(pinned, root, kek_from(configuration.kek), token)
+    return Secrets(pinned, root, kek_from(configuration.kek))
 
 
 def make_secrets(configuration: Configuration) -> tuple[Path, ...]:

@@ -9,23 +9,22 @@ there again, and what it lacks is told. No trouble here ever keeps a key from tu
 from __future__ import annotations
 
 import asyncio
-import statistics
-from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ringkeeper.clock import ZERO
 from ringkeeper.errors import DocumentError, RedisUnavailable
-from ringkeeper.layout import BUCKET
 from ringkeeper.wire import open_event
 from ringkeeperd.audit import numbered
 from ringkeeperd.leader_store import LeaseLost
+from ringkeeperd.refresh_series import SERIES, RefreshSeries, RefreshView
 from ringkeeperd.spike_events import LOOK_BACK, bucket_at, cause_in, last_spike, spike_event
-from ringkeeperd.spikes import LEARNING, LONGEST, USUAL, Bucket, Cause, Change, judge
+from ringkeeperd.spikes import Change, judge
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
@@ -37,17 +36,17 @@ LOOK_EVERY: Final = 5.0
 """Seconds between two looks at the newest counts."""
 _IDLE_EVERY: Final = 15.0
 """The same, while nobody counts anything."""
-SERIES: Final = USUAL + LONGEST
-"""Buckets that are kept: what is usual, and before that the longest spike."""
 _LIVE: Final = 12
 """Buckets that are read at each look; all of them each minute, for counts may come late."""
+_AHEAD: Final = 60
+"""Buckets ahead of Redis' clock that are looked at, at first: was another Redis' clock ahead?"""
 _WHOLE_EVERY: Final = 60.0
 _SETTLING: Final = 15.0
 """Seconds after Redis was away, or another led, in which apps tell what they counted meanwhile."""
-_AGAIN_AFTER_DEFECT: Final = 60.0
-_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
-_RATE_OVER: Final = 3
-"""Buckets that the rate is the mean of."""
+_JUMP: Final = timedelta(seconds=2)
+"""By so much Redis' clock may go faster or slower than ours between two looks."""
+_AGAIN_AFTER: Final = 60.0
+"""Seconds from what failed to the next attempt."""
 
 
 class CountStore(Protocol):
@@ -58,71 +57,6 @@ class CountStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshView:
-    """What is known of the refreshes of a ring at this moment."""
-
-    buckets: tuple[Bucket, ...] = ()
-    """An unbroken series, the oldest first, the newest one still growing."""
-    changes: tuple[Change, ...] = ()
-    """What happened to the ring meanwhile."""
-    spike: Spike | None = None
-    """The newest one, perhaps over."""
-
-    @property
-    def rate(self) -> float:
-        """Refreshes a second, of late."""
-        late = self.buckets[-1 - _RATE_OVER : -1]  # the newest one is still growing
-        return sum(b.total for b in late) / (BUCKET * _RATE_OVER)
-
-    @property
-    def baseline(self) -> float | None:
-        """Refreshes a second, as usual; None while too little is known."""
-        if self.is_spike and self.spike:
-            return self.spike.usual / BUCKET
-        past = self.buckets[-USUAL - 1 : -1]
-        if len(past) < LEARNING:
-            return None
-        return statistics.median(b.total for b in past) / BUCKET
-
-    @property
-    def is_spike(self) -> bool:
-        """Whether there is one now."""
-        return self.spike is not None and not self.spike.is_over
-
-
-class RefreshSeries:
-    """The counts of the last hour, as one leader came to know them."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, Mapping[str, int]] = {}
-        self._is_begun = False
-
-    def take(self, found: Mapping[int, Mapping[str, int]], now: int) -> Counter[str]:
-        """Note what was found; what of it is news, by reason.
-
-        What is found first is none: another leader told of it, or nobody did. Never twice, rather
-        not at all. Redis may lose counts, and none is taken back: the highest that was seen stays.
-        """
-        news: Counter[str] = Counter()
-        is_news, self._is_begun = self._is_begun, True
-        for bucket, counts in found.items():
-            known = self._known.get(bucket, {})
-            more = {r: count - known.get(r, 0) for r, count in counts.items()}
-            more = {r: count for r, count in more.items() if count > 0}
-            if more:
-                news.update(more)
-                self._known[bucket] = {**known, **{r: counts[r] for r in more}}
-        for bucket in [b for b in self._known if b <= now - SERIES]:
-            del self._known[bucket]
-        return news if is_news else Counter()
-
-    def buckets(self, now: int) -> tuple[Bucket, ...]:
-        """From the first that holds anything on: before that, nobody counted."""
-        first = min((b for b in self._known if b <= now), default=now + 1)
-        return tuple(Bucket(n, self._known.get(n, _NOTHING)) for n in range(first, now + 1))
-
-
 class RefreshWatch:
     """Sees to it that a spike is seen, and told of, while one term lasts."""
 
@@ -131,15 +65,21 @@ class RefreshWatch:
         self._term = term
         self._store = store
         self._series = RefreshSeries()
-        self._changes = [Change(self._now(), Cause.FAILOVER)]
+        self._changes: dict[Change, None] = {}
         self._spike: Spike | None = None
         self._told: Spike | None = None
         """The spike that the audit told of last."""
         self._is_recalled = False
+        """Whether the audit was read at all, and what it told of last taken up."""
         self._is_retold = False
-        """Whether the audit was read since it became doubtful what stands there."""
+        """Whether it was read since it became doubtful what stands there."""
+        self._doubtful: tuple[Event, Spike] | None = None
+        """What may have been told."""
+        self._tell_from = 0.0
         self._steady_from: float | None = None
         self._whole_at: float | None = None
+        self._clocks: tuple[float, datetime] | None = None
+        """Our clock that nobody steps and Redis', at the last look."""
 
     # --- seeing ----------------------------------------------------------------------------------
 
@@ -155,45 +95,80 @@ class RefreshWatch:
                 raise
             except RedisUnavailable:
                 pause = LOOK_EVERY
-                self._steady_from = self._whole_at = None  # turning the keys tells of it
+                self._unsettle()  # turning the keys tells of it
             except Exception as error:  # noqa: BLE001 - whatever it is, keys go on turning
                 self._term.observer.unwatched(error)
-                pause = _AGAIN_AFTER_DEFECT
+                pause = _AGAIN_AFTER
             await asyncio.sleep(pause)
 
     async def _look(self, store: CountStore) -> bool:
         """Whether anything was counted within the hour."""
-        now, clock = self._now(), self._term.clock.monotonic()
-        is_whole = self._whole_at is None or clock - self._whole_at >= _WHOLE_EVERY
+        now, clock = bucket_at(self._redis_now()), self._term.clock.monotonic()
         is_steady = self._steady_from is not None and clock >= self._steady_from
-        found = await store.refreshes(
-            now - (_LIVE if is_steady and not is_whole else SERIES) + 1, now
-        )
-        self._term.check_lease()  # else another leader counts these
-        if is_whole:
-            self._whole_at = clock
+        is_whole = not is_steady or self._whole_at is None or clock >= self._whole_at + _WHOLE_EVERY
+        news = await self._read(store, now - (SERIES if is_whole else _LIVE) + 1, now)
+        if self._is_stepped(now):
+            is_steady = False
         if self._steady_from is None:
             self._steady_from = clock + _SETTLING
-        news = self._series.take(found, now)
         buckets = self._series.buckets(now)
-        self._changes = [c for c in self._changes if c.bucket > now - SERIES]
+        self._changes = {c: None for c in self._changes if now - SERIES < c.bucket <= now}
         if is_steady and self._is_recalled and not self._is_behind:
-            self._spike = judge(self._spike, buckets, self._changes)
+            spike = judge(self._spike, buckets, self._changes)
+            if spike and not (spike.is_over or (self._spike and not self._spike.is_over)):
+                # It begins, or somebody told late what the hour before was like.
+                news += await self._read(store, now - SERIES + 1, now)
+                buckets = self._series.buckets(now)
+                spike = judge(self._spike, buckets, self._changes)
+            self._spike = spike
         self._term.observer.refreshed(news, RefreshView(buckets, tuple(self._changes), self._spike))
         if self._is_behind:
             self._term.leader.wake.set()
         return bool(buckets)
 
-    def _now(self) -> int:
-        return bucket_at(self._redis_now())
+    async def _read(self, store: CountStore, first: int, now: int) -> Counter[str]:
+        """Take up what is counted there; what of it is news."""
+        clock = self._term.clock.monotonic()
+        ahead = 1 if self._clocks else _AHEAD
+        found = await store.refreshes(first, now + ahead)
+        self._term.check_lease()  # else another leader counts these
+        if first <= now - SERIES + 1:
+            self._whole_at = clock
+        return self._series.take(found, now)
+
+    def _is_stepped(self, now: int) -> bool:
+        """Whether Redis' clock was stepped since the last look, or is behind what apps counted by.
+
+        Then buckets hold what belongs to others, and are no measure of what is usual.
+        """
+        clocks = self._term.clock.monotonic(), self._redis_now()
+        former, self._clocks = self._clocks, clocks
+        jump = ZERO
+        if former:
+            jump = clocks[1] - former[1] - timedelta(seconds=clocks[0] - former[0])
+        if abs(jump) <= _JUMP and self._series.newest <= now + 1:
+            return False
+        self._series.forget(max(now, self._series.newest, bucket_at(former[1]) if former else 0))
+        if self._spike:
+            self._spike = replace(self._spike, is_over=True)
+        self._unsettle()
+        return True
+
+    def _unsettle(self) -> None:
+        """For a while judge nothing: apps have to tell what they counted meanwhile."""
+        self._steady_from = self._whole_at = None
 
     def _redis_now(self) -> datetime:
         return self._term.clock.now() + self._term.offset
 
     def note(self, events: Iterable[Event]) -> None:
         """Take up what happened to the ring just now: it may be the cause of a spike."""
-        causes = filter(None, map(cause_in, events))
-        self._changes += [Change(self._now(), cause) for cause in causes]
+        try:
+            now = bucket_at(self._redis_now())
+            for cause in filter(None, map(cause_in, events)):
+                self._changes[Change(now, cause)] = None
+        except Exception as error:  # noqa: BLE001 - whatever it is, keys go on turning
+            self._term.observer.unwatched(error)
 
     # --- telling ---------------------------------------------------------------------------------
 
@@ -214,52 +189,74 @@ class RefreshWatch:
         return next(self._untold(), None) is not None
 
     async def tell(self) -> None:
-        """Tell the audit, and all who watch, that a spike began, or ended.
+        """Tell the audit, and all who watch, that a spike began, or ended; if not now, later.
 
         Raises:
-            LeaseLost, RedisUnavailable: nobody knows whether it was told; it is looked up again.
+            LeaseLost: it is for another leader to tell.
         """
-        if self._store is None:
+        if self._store is None or self._term.clock.monotonic() < self._tell_from:
             return
+        self._tell_from = self._term.clock.monotonic() + _AGAIN_AFTER
         try:
-            await self._tell()
-        except (LeaseLost, RedisUnavailable):
+            is_told = await self._is_told()
+        except LeaseLost:
             raise
+        except RedisUnavailable as error:
+            self._tell_from = self._term.clock.monotonic() + LOOK_EVERY
+            self._term.observer.failed(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, keys go on turning
-            self._spike = self._told
+            self._spike, self._doubtful = self._told, None
             self._term.observer.unwatched(error)
+        else:
+            self._tell_from = 0.0 if is_told else self._tell_from
 
-    async def _tell(self) -> None:
+    async def _is_told(self) -> bool:
+        """Whether the audit knows all; False if it takes nothing."""
+        term = self._term
         if not self._is_retold:
             await self._recall()
-        term = self._term
         for spike in list(self._untold()):
             told = spike_event(term.ring, term.now(), spike)
             (told,) = numbered([told], after=term.leader.told)
-            self._is_retold = False
-            await term.tell(told)
-            self._is_retold, self._told = True, spike
-            term.observer.spiked(told, spike)
+            if self._doubtful and self._doubtful[0].number == told.number:
+                told, spike = self._doubtful  # noqa: PLW2901 - the very same: twice is once
+            self._doubtful, self._is_retold = (told, spike), False
+            if not await term.tell(told):
+                self._doubtful = None
+                return False
+            self._has_told(told, spike)
+        return True
+
+    def _has_told(self, told: Event, spike: Spike) -> None:
+        self._doubtful, self._is_retold, self._told = None, True, spike
+        self._term.observer.spiked(told, spike)
 
     async def _recall(self) -> None:
         """Know from the audit which spike was told of last, and what happened to the ring."""
-        term = self._term
+        term, now = self._term, self._redis_now()
         events = await self._events()
-        self._told = last_spike(events)
+        if self._doubtful and self._doubtful[0] in events:
+            self._has_told(*self._doubtful)
+        elif max((each.number for each in events), default=0) >= term.leader.told:
+            told = last_spike(events)
+            # One that began long ago was put back, or is of no use to anybody.
+            is_ours = told and (told.is_over or told.first > bucket_at(now) - SERIES)
+            self._told = told if is_ours else None
         if not self._is_recalled:
             self._spike = self._told
-            ages = [(term.now() - e.at, cause_in(e)) for e in events]
-            now = self._redis_now()
-            self._changes += [
-                Change(bucket_at(now - age), cause) for age, cause in ages if cause and age >= ZERO
-            ]
+            ages = [(term.now() - each.at, cause_in(each)) for each in events]
+            self._changes |= {
+                Change(bucket_at(now - age), cause): None
+                for age, cause in ages
+                if cause and age >= ZERO
+            }
         self._is_recalled = self._is_retold = True
 
     async def _events(self) -> list[Event]:
         """The newest of this ring that a pinned root signed."""
         term, events = self._term, []
         roots = term.leader.follower.replica.roots
-        for entry in await term.store.recent_events(LOOK_BACK):
+        for entry in await term.store.newest_events(LOOK_BACK):
             with suppress(DocumentError):
                 events.append(open_event(entry.document, roots))
             await asyncio.sleep(0)

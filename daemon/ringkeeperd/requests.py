@@ -60,7 +60,9 @@ class Requests:
             if refusal:
                 (refusal,) = numbered([refusal], after=self._leader.told)
                 self._term.observer.refused(refusal)
-            await self._term.tell(refusal, asked)
+            is_told = await self._term.tell(refusal, asked)
+            if refusal and not is_told:
+                self._leader.told = refusal.number  # lost for good: whoever reads sees a gap
 
     async def _done(self, asked: Entry) -> Event | None:
         """Do what was asked for; or the event that says why not."""

@@ -20,7 +20,7 @@ from ringkeeperd.leader import ANOTHER_LEADS, Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import lacks
 from ringkeeperd.minting import mint_aside
-from ringkeeperd.refresh_watch import RefreshView
+from ringkeeperd.refresh_series import RefreshView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -167,13 +167,14 @@ class _Telling:
         """What the follower has to tell."""
         if "troubled" in event:
             self.metrics.redis_errors.labels(self.ring, str(fields.get("doing"))).inc()
-            self.log.warning(event, **fields)
+            self.log.warning(event, **{"ring": self.ring, **fields})
         else:
-            self.log.info(event, **fields)
+            self.log.info(event, **{"ring": self.ring, **fields})
 
     def leading(self, epoch: int) -> None:
         self._is_free_of_trouble()
         self.state.is_leading, self.state.epoch = True, epoch
+        self.state.refreshes = RefreshView()
         self.is_standing_by = False
         self.metrics.transitions.labels(self.ring).inc()
         self.log.info("leading", ring=self.ring, epoch=epoch)

@@ -15,7 +15,6 @@ from ringkeeperd.audit import (
     KEY_REVOKED,
     POLICY_ADOPTED,
     RING_HEALED,
-    RING_REWRAPPED,
     SPIKE_BEGAN,
     SPIKE_ENDED,
     event,
@@ -38,7 +37,6 @@ _CAUSED_BY: Final = {
     KEY_ACTIVATED: Cause.ROTATION,
     KEY_REVOKED: Cause.REVOCATION,
     RING_HEALED: Cause.FAILOVER,
-    RING_REWRAPPED: Cause.CONFIGURATION,
 }
 
 

@@ -74,7 +74,12 @@ class Threshold(NamedTuple):
     """So many buckets before it, each time, are what it must exceed."""
 
 
-ANYWHERE: Final = (Threshold(1, 8.0, 2.5), Threshold(3, 5.0, 1.75))
+_LATE: Final = 30
+"""Buckets of the last five minutes: what has grown within them is a spike, and no morning."""
+ANYWHERE: Final = (
+    Threshold(1, 8.0, 2.5, pasts=(USUAL, _LATE)),
+    Threshold(3, 5.0, 1.75, pasts=(USUAL, _LATE)),
+)
 AFTER_CHANGE: Final = Threshold(0, 4.0, 1.2, learning=_MINUTE, pasts=(USUAL, _MINUTE))
 """The window is what has passed since. What the minute before it held already it did not cause."""
 
@@ -90,7 +95,7 @@ _POSSIBLE: Final[Mapping[str, frozenset[Cause]]] = MappingProxyType(
         RefreshReason.UNKNOWN_KID: frozenset(
             {Cause.REVOCATION, Cause.ROTATION, Cause.FAILOVER, Cause.CONFIGURATION}
         ),
-        RefreshReason.EXPIRED: frozenset({Cause.FAILOVER, Cause.CONFIGURATION}),
+        RefreshReason.EXPIRED: frozenset({Cause.CONFIGURATION}),
         RefreshReason.OTHER: frozenset(Cause),
         RefreshReason.MANUAL: frozenset(),
     }
@@ -195,7 +200,7 @@ def _strays(sums: Sequence[int], median: float) -> float:
 
 def _is_exceeded(totals: Sequence[int], value: int, threshold: Threshold) -> bool:
     """Whether `value`, of a window, is a spike after buckets of these totals."""
-    if value < LEAST or len(totals) < max(threshold.learning, threshold.window):
+    if value < LEAST:
         return False
     sums = _sums(totals, threshold.window)
     median = statistics.median(sums)
@@ -251,7 +256,9 @@ def _found(
     now = [each for each in series if each[0].number > newest - threshold.window]
     before = series[: len(series) - len(now)][-USUAL:]
     totals, value = [total for _, total in before], sum(total for _, total in now)
-    pasts = [totals[-past:] for past in threshold.pasts]
+    if len(totals) < max(threshold.learning, threshold.window):
+        return None
+    pasts = [totals[-max(past, threshold.window) :] for past in threshold.pasts]
     if not all(_is_exceeded(past, value, threshold) for past in pasts):
         return None
     usual = _Usual.of(totals)

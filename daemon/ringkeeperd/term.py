@@ -314,8 +314,10 @@ class Term:
             self.observer.failed(untold(ring.name, outcome))
         return True
 
-    async def tell(self, told: Event | None, answering: Entry | None = None) -> None:
+    async def tell(self, told: Event | None, answering: Entry | None = None) -> bool:
         """Write into the audit what no publication tells, and take a request off the stream.
+
+        False if the audit takes no event.
 
         Raises:
             LeaseLost: Redis refused us.
@@ -329,10 +331,12 @@ class Term:
             raise
         if not isinstance(outcome, Written):
             raise LeaseLost("the lease ended while the audit was told")
-        if told:
-            self.leader.told = told.number
         if outcome.untold:
             self.observer.failed(untold(self.ring.name, outcome))
+            return False
+        if told:
+            self.leader.told = told.number
+        return True
 
     def tell_of_pending(self, there: str) -> None:
         """If what was to be published is `there`, tell of it, once (promise 12)."""
@@ -341,9 +345,9 @@ class Term:
             self.leader.told = max(self.leader.told, *(told.number for told in pending.events), 0)
             took = timedelta(seconds=self.clock.monotonic() - pending.began)
             self.observer.changed(pending.ring, pending.events, took)
-            self._refreshes.note(pending.events)
             asked = (told.fields.get("request") for told in pending.events)
             self.leader.fulfilled = str(next(filter(None, asked), ""))
+            self._refreshes.note(pending.events)
 
     # --- the heartbeat ---------------------------------------------------------------------------
 

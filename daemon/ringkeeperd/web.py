@@ -27,7 +27,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.layout import BUCKET
 from ringkeeper.wire import SNAPSHOT
-from ringkeeperd.intake import Intake
+from ringkeeperd.intake import Intake, TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
 from ringkeeperd.spike_events import begin_of, shown_spike
@@ -67,7 +67,7 @@ class Pages:
         issuer: str,
         rejected: Callable[[], str],
         warnings: Callable[[], Sequence[str]] = tuple,
-        token: Callable[[], Secret | None] = lambda: None,
+        token: Callable[[], Secret | TokenMissing | None] = lambda: None,
     ) -> None:
         """Serve these rings; the first one at the well-known places.
 

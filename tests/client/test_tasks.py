@@ -1,6 +1,7 @@
 """Several things at once, that begin and end together."""
 
 import asyncio
+import gc
 from contextlib import suppress
 
 import pytest
@@ -35,6 +36,23 @@ async def test_a_cancellation_that_is_lost_is_repeated(monkeypatch: pytest.Monke
 
     async with asyncio.timeout(5):
         await first_of(takes_it_for_a_time_out(), asyncio.sleep(0))
+
+
+async def test_of_several_that_fail_one_is_raised_and_none_complains(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fails(when: asyncio.Event) -> None:
+        try:
+            await when.wait()
+        finally:
+            raise ValueError("no")
+
+    now = asyncio.Event()
+    now.set()
+    with pytest.raises(ValueError, match="no"):
+        await first_of(fails(now), fails(now), fails(asyncio.Event()))
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_all_end_as_the_first_one_did() -> None:

@@ -278,7 +278,7 @@ async def leads(store: RedisLeaderStore) -> None:
     async with store.requests() as requests:
         (asked,) = await requests.next()
     assert await store.tell("me", "answer", asked) == Written()
-    await store.recent_events(1)
+    await store.newest_events(1)
     now = await store.seconds() // BUCKET
     await store.count_refreshes({now: {"expired": 1}})
     assert await store.refreshes(now, now) == {now: {"expired": 1}}

@@ -8,7 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,22 @@ async def test_a_body_that_is_too_large_is_refused(served: Served) -> None:
     assert_secured(headers)
     fits = head.replace(str(size).encode(), str(size - 1).encode())
     assert (await served.says(fits, bytes(size - 1)))[0] == 200
+
+
+async def test_a_crowd_whose_bodies_do_not_come_keeps_no_health_check_out(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.server, "_most", 5)
+    head = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    async with AsyncExitStack() as crowd:
+        for _ in range(5):
+            _, writer = await crowd.enter_async_context(served.line())
+            writer.write(head)
+            await writer.drain()
+        async with asyncio.timeout(5):
+            status, _, _ = await served.says(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert status == 200
+    assert served.counted["crowded"] == 1
 
 
 async def test_who_sends_without_end_is_cut_off(served: Served) -> None:

@@ -7,9 +7,11 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from ringkeeper.errors import RefreshReason
 from ringkeeper.layout import Layout
@@ -18,7 +20,7 @@ from ringkeeper.secret import Secret
 from ringkeeperd.intake import MAX_BODY, MOST_TOLD, Intake
 from ringkeeperd.limits import Runner
 from tests.plugins.daemons import Daemon, Site, eventually
-from tests.plugins.servers import Server, free_port
+from tests.plugins.servers import Server
 
 TOKEN = "a" * 40
 JSON = {"Content-Type": "application/json"}
@@ -156,6 +158,10 @@ async def test_a_body_without_a_length_is_measured_as_it_comes(told: Told) -> No
         ({"Forwarded": "for=203.0.113.7"}, 403),
         ({"X-Real-IP": "203.0.113.7"}, 403),
         ({"Via": "1.1 proxy"}, 403),
+        ({"X-Forwarded-Host": "keys.example"}, 403),
+        ({"CF-Connecting-IP": "203.0.113.7"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Host": "rebound.example"}, 403),
         ({"Host": "localhost.example:9465"}, 403),
         ({"Host": "localhost:9465"}, 202),
@@ -218,7 +224,7 @@ def test_what_a_follower_is_told_is_seen_at_the_leader(site: Site, valkey: Serve
     assert leader.metric("session_refreshes_total", reason="manual") == 0
     assert leader.metric("refresh_spike_active") == 0
     assert leader.metric("refresh_spikes_total", cause="rotation") == 0
-    assert series_of(sidecar) == {"leading": False}
+    assert series_of(sidecar)["leading"] is False
     shown = series_of(leader)
     assert shown["bucket_seconds"] == 10
     assert {len(counts) for counts in shown["refreshes"].values()} == {
@@ -231,15 +237,15 @@ def test_what_a_follower_is_told_is_seen_at_the_leader(site: Site, valkey: Serve
 
 
 def test_the_token_is_read_with_care_and_taken_up_when_it_is_changed(site: Site) -> None:
+    """And whatever is wrong with it, keys go on turning."""
     path = site.folder / "refreshes.token"
 
     def write(text: str, mode: int = 0o600) -> None:
         path.write_text(text)
         path.chmod(mode)
 
-    settings: dict[str, Any] = {"refreshes_token_file": "refreshes.token"}
-    site.configure(listen=f"127.0.0.1:{free_port()}", **settings)
-    site.done("init")
+    daemon = site.daemon(init=True, refreshes_token_file="refreshes.token")
+    site.leader()
     refusals: dict[str, Callable[[], None]] = {
         "there is no bearer token here; write one with: (umask 077; openssl rand": lambda: None,
         "is no bearer token": lambda: write("short"),
@@ -247,15 +253,43 @@ def test_the_token_is_read_with_care_and_taken_up_when_it_is_changed(site: Site)
     }
     for says, prepare in refusals.items():
         prepare()
-        line = site.refused("run")
+        line = site.refused("check")
         assert says in line
         assert TOKEN not in line
+        daemon.signal(signal.SIGHUP)
+        eventually(partial(_is_in_log, daemon, says))
+        assert told_to(daemon, {"Authorization": f"Bearer {TOKEN}"}, expired=1) == 503
     write(f"{TOKEN}\n")
-    daemon = site.daemon(**settings)
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: told_to(daemon, {"Authorization": f"Bearer {TOKEN}"}, other=0) == 202)
     assert told_to(daemon, expired=1) == 401
-    assert told_to(daemon, {"Authorization": f"Bearer {TOKEN}"}, expired=1) == 202
     write("b" * 40)
     daemon.signal(signal.SIGHUP)
     eventually(lambda: told_to(daemon, {"Authorization": f"Bearer {'b' * 40}"}, other=0) == 202)
     assert told_to(daemon, {"Authorization": f"Bearer {TOKEN}"}, expired=1) == 401
     assert TOKEN not in daemon.log
+
+
+def _is_in_log(daemon: Daemon, text: str) -> bool:
+    return text in daemon.log
+
+
+# --- from elsewhere ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remote", "status"),
+    [
+        ("127.0.0.1", 415), ("127.8.9.10", 415), ("::1", 415), ("::ffff:127.0.0.1", 415),
+        ("192.0.2.7", 403), ("::ffff:192.0.2.7", 403), ("2001:db8::7", 403), ("", 403),
+    ],
+)  # fmt: skip
+async def test_another_host_may_not_count_whatever_it_calls_itself(
+    remote: str, status: int
+) -> None:
+    transport = mock.Mock()
+    transport.get_extra_info = {"peername": (remote, 1)}.get
+    headers = {"Host": "localhost:9465"}  # and no content type: who may is told of that
+    request = make_mocked_request("POST", "/v1/refreshes", headers, transport=transport)
+    answer = await Intake({"first": RefreshCounts()}, lambda: None).post(request)
+    assert answer.status == status

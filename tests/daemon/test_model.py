@@ -205,7 +205,7 @@ class Agreement(RuleBasedStateMachine):
     @rule()
     def look_at_events(self) -> None:
         newest = tuple(reversed(self.model.data.events[-20:]))
-        found = self.do(self.store.recent_events(20))
+        found = self.do(self.store.newest_events(20))
         assert tuple(entry.document for entry in found) == newest
 
     @rule(text=st.sampled_from(["w1", "w2"]))

@@ -16,7 +16,7 @@ from ringkeeper.errors import RedisUnavailable, RingMissing
 from ringkeeperd.audit import event
 from ringkeeperd.leader import ANOTHER_LEADS
 from ringkeeperd.metrics import Metrics
-from ringkeeperd.refresh_watch import RefreshView
+from ringkeeperd.refresh_series import RefreshView
 from ringkeeperd.rotation import Instance, WaitUntil
 from ringkeeperd.service import LeadingState, _Telling
 from ringkeeperd.spike_events import spike_event

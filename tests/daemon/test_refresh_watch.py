@@ -1,5 +1,6 @@
 """A leader that watches over session refreshes, on a real server; what it tells, and what not."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from ringkeeper.wire import Command, sign_event
 from ringkeeperd import refresh_watch
 from ringkeeperd.audit import numbered
 from ringkeeperd.leader_store import RedisLeaderStore
-from ringkeeperd.refresh_watch import SERIES, RefreshSeries, RefreshView
+from ringkeeperd.refresh_series import SERIES, RefreshSeries, RefreshView
 from ringkeeperd.spike_events import begin_of, bucket_at, last_spike, spike_event
 from ringkeeperd.spikes import LEARNING, Bucket, Cause, Spike
 from tests.plugins.candidates import Candidate, ShiftedClock, request, told_in_audit, until
@@ -171,7 +172,139 @@ async def test_a_spike_whose_telling_lost_its_reply_is_told_once(
     looks = len(one.told.named("refreshed"))
     await until(lambda: len(one.told.named("refreshed")) > looks + 20)
     assert len(spikes_told(led)) == 1
+    assert len(one.told.named("spiked")) == 1, "one log line and one metric, too"
     assert views(one)[-1].is_spike
+
+
+async def test_a_telling_that_comes_late_is_told_once(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply did not come in time, the command did: after it was told again."""
+    tell = RedisLeaderStore.tell
+    late: list[asyncio.Task[Any]] = []
+
+    async def lagging(self: RedisLeaderStore, *given: Any) -> Any:
+        async def comes_late() -> Any:
+            await until(lambda: spikes_told(led))
+            return await tell(self, *given)
+
+        if not late:
+            late.append(asyncio.ensure_future(comes_late()))
+            raise RedisUnavailable("timed out")
+        return await tell(self, *given)
+
+    monkeypatch.setattr(RedisLeaderStore, "tell", lagging)
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting"))
+    await count(one, {newest_bucket(): {"expired": 900}})
+    await until(lambda: one.told.named("spiked"))
+    await late[0]
+    told = told_in_audit(led)
+    assert [e.number for e in told] == list(range(1, len(told) + 1))
+    assert spikes_told(led) == [("refresh spike began", "unattributed")]
+
+
+async def test_an_audit_that_takes_no_event_is_told_later_what_it_lacks(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never an end without its beginning; and keys turn meanwhile."""
+    monkeypatch.setattr(refresh_watch, "_AGAIN_AFTER", 0.1)
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting"))
+    with led.server.client() as client:
+        client.rename(led.layout.events, "kept{access-token}")
+        client.set(led.layout.events, "no stream")
+        await count(one, {newest_bucket(): {"expired": 900}})
+        await until(lambda: len(one.told.named("failed")) > 2)
+        assert one.told.named("spiked") == []
+        client.delete(led.layout.events)
+        client.rename("kept{access-token}", led.layout.events)
+    await until(lambda: one.told.named("spiked"))
+    assert spikes_told(led) == [("refresh spike began", "unattributed")]
+
+
+@pytest.mark.parametrize("broken", ["_recall", "_events"])
+async def test_an_audit_that_cannot_be_read_keeps_no_key_from_turning(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    async def fails(_: object) -> None:
+        raise RedisUnavailable("that read alone")
+
+    monkeypatch.setattr(refresh_watch.RefreshWatch, broken, fails)
+    one = candidates("a")
+    await until(lambda: one.told.named("waiting"))
+    await one.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+    await until(lambda: one.told.named("changed"))
+    assert len(one.told.named("leading")) == 1
+
+
+async def test_a_beginning_that_others_hide_is_not_taken_up(led: LedRing, candidates: Any) -> None:
+    """Whoever may write to Redis can put so much behind it that nobody knows what came after."""
+    first = newest_bucket() - 20
+    spike = Spike(first, first, Cause.ROTATION, "unknown_kid", 100.0, 10.0, 800, 700.0)
+    (told,) = numbered([spike_event(led.ring, begin_of(first), spike)], after=0)
+    with led.server.client() as client:
+        client.delete(led.layout.events)
+        client.xadd(led.layout.events, {"event": sign_event(told, led.root)})
+    one = candidates("a")
+    one.leader.told = 50  # as proofs say that vouch for the ring
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting") and len(views(one)) > 20)
+    assert views(one)[-1].spike is None
+    assert one.told.named("spiked") == []
+
+
+async def test_apps_that_were_cut_off_and_tell_all_at_once_make_no_spike(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = candidates("a")
+    fewer = dict.fromkeys(range(120), USUALLY // 10)
+    await count(one, an_hour(but=fewer))
+    await until(lambda: one.told.named("waiting") and len(views(one)) > 30)
+    monkeypatch.setattr(refresh_watch, "_WHOLE_EVERY", 3600.0)
+    now = newest_bucket()
+    looks = len(views(one))
+    await count(one, {now - ago: {"expired": USUALLY - USUALLY // 10} for ago in range(120)})
+    await until(lambda: len(views(one)) > looks + 30)
+    assert one.told.named("spiked") == []
+    await count(one, {newest_bucket(): {"expired": 900}})
+    await until(lambda: one.told.named("spiked"))
+
+
+@pytest.mark.parametrize("by", [timedelta(seconds=-60), timedelta(minutes=-10)])
+async def test_a_step_of_redis_clock_makes_no_spike(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch, by: timedelta
+) -> None:
+    """Buckets that were full are counted in once more."""
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting") and len(views(one)) > 20)
+    renew = RedisLeaderStore.renew
+
+    async def stepped(self: RedisLeaderStore, *given: Any) -> Any:
+        there = await renew(self, *given)
+        return there and there + by
+
+    monkeypatch.setattr(RedisLeaderStore, "renew", stepped)
+    await until(lambda: not views(one)[-1].buckets)
+    now = newest_bucket() + by // timedelta(seconds=BUCKET)
+    looks = len(views(one))
+    await count(one, {now: {"expired": 900}})
+    await until(lambda: len(views(one)) > looks + 20)
+    assert one.told.named("spiked") == []
+    assert sum(sum(counted.values()) for counted in one.told.named("refreshed")) == 900
+
+
+async def test_counts_ahead_of_redis_clock_are_no_measure(led: LedRing, candidates: Any) -> None:
+    """A replica took over whose clock is behind."""
+    one, now = candidates("a"), newest_bucket()
+    await count(one, an_hour())
+    await count(one, {now + ahead: {"expired": USUALLY} for ahead in range(4)})
+    await until(lambda: len(views(one)) > 20)
+    assert views(one)[-1].buckets == ()
+    assert one.told.named("spiked") == []
 
 
 async def test_counts_that_come_late_are_waited_for_after_a_change_of_leader(
@@ -240,7 +373,7 @@ async def test_a_leader_that_slept_while_another_took_over_counts_nothing_twice(
     assert one.told.named("unwatched") == []
 
 
-@pytest.mark.parametrize("broken", ["judge", "spike_event"])
+@pytest.mark.parametrize("broken", ["judge", "spike_event", "cause_in"])
 async def test_a_defect_in_watching_keeps_no_key_from_turning(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -251,9 +384,9 @@ async def test_a_defect_in_watching_keeps_no_key_from_turning(
     one = candidates("a")
     await count(one, an_hour())
     await count(one, {newest_bucket(): {"expired": 900}})
-    await until(lambda: one.told.named("unwatched"))
+    await until(lambda: one.told.named("waiting"))
     await one.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
-    await until(lambda: one.told.named("changed"))
+    await until(lambda: one.told.named("changed") and one.told.named("unwatched"))
     assert one.told.named("broken") == []
     assert len(one.told.named("leading")) == 1
 
@@ -319,3 +452,28 @@ def test_a_spike_can_be_read_off_the_audit_as_it_was_told(led: LedRing) -> None:
     for fields in ({}, {**told.fields, "cause": "?"}, {**told.fields, "began_at": "x"}):
         twisted = type(told)("", "", 1, 1, now, told.event, fields)
         assert last_spike([twisted, told]) is None
+
+
+def test_a_silence_in_a_busy_series_is_no_calm() -> None:
+    series = RefreshSeries()
+    busy = {n: {"expired": 100} for n in range(40)}
+    series.take(busy | {60: {"expired": 100}}, now=60)
+    assert [b.number for b in series.buckets(60)] == [60]
+    assert [b.number for b in series.buckets(59)] == list(range(60)), "nobody knows yet"
+    quiet = RefreshSeries()
+    quiet.take({n: {"expired": 1} for n in range(40)} | {60: {"expired": 100}}, now=60)
+    assert len(quiet.buckets(60)) == 61
+    short = RefreshSeries()
+    short.take(busy | {50: {"expired": 100}}, now=50)
+    assert len(short.buckets(50)) == 51
+
+
+def test_what_is_forgotten_is_no_measure_and_no_news_either() -> None:
+    series = RefreshSeries()
+    series.take({n: {"expired": 100} for n in range(40)}, now=39)
+    series.forget(39)
+    assert series.buckets(39) == ()
+    assert series.take({39: {"expired": 101}, 40: {"expired": 7}}, now=40) == {"expired": 8}
+    assert [b.total for b in series.buckets(40)] == [7]
+    series.forget(10)
+    assert [b.total for b in series.buckets(40)] == [7]

@@ -511,3 +511,39 @@ async def test_what_an_instance_may_not_have_written_is_not_read(
         client.config_resetstat()
         assert [(i.id, i.version) for i in await store.instances(TTL)] == [("huge", 0)]
         assert "cmdstat_hget" not in client.info("commandstats")
+
+
+async def test_newest_events_are_read_without_what_is_too_long_to_be_one(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    """Whoever may write to Redis cannot fill a leader's memory, nor take its time."""
+    stream = store.layout.events
+    with any_server.client() as client:
+        assert await store.newest_events(10) == ()
+        for n in range(3):
+            client.xadd(stream, {"event": f"event {n}"})
+        client.xadd(stream, {"event": "x" * 20_000})
+        client.xadd(stream, {"event": "event 3", "other": "y"})
+        client.xadd(stream, {"event": "event 4"})
+        assert [e.document for e in await store.newest_events(10)] == [
+            "event 4", "event 2", "event 1", "event 0",
+        ]  # fmt: skip
+        assert [e.document for e in await store.newest_events(4)] == ["event 4", "event 2"]
+        for _ in range(6):
+            client.xadd(stream, {"event": "x" * 20_000})
+        assert await store.newest_events(10) == (), "after a few it looks no further"
+        client.delete(stream)
+        client.set(stream, "no stream")
+        assert await store.newest_events(10) == ()
+
+
+async def test_what_was_told_is_not_told_again_although_more_was_told_since(
+    store: RedisLeaderStore, any_server: Server
+) -> None:
+    await store.acquire("a", TTL, 0)
+    for document in ("one", "two", "three", "one", "three", "four"):
+        assert await store.tell("a", document) == Written()
+    with any_server.client() as client:
+        told = [fields["event"] for _, fields in client.xrange(store.layout.events)]
+    assert told == ["one", "two", "three", "four"]
+    assert isinstance(await store.tell("b", "five"), Fenced)

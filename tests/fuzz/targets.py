@@ -78,7 +78,7 @@ from ringkeeperd.cli import _parser
 from ringkeeperd.leader_store import _instance
 from ringkeeperd.limits import BURST, Runner
 from ringkeeperd.metrics import Metrics
-from ringkeeperd.refresh_watch import RefreshView
+from ringkeeperd.refresh_series import RefreshView
 from ringkeeperd.rotation import FreshKey, first_keys_wanted, first_ring
 from ringkeeperd.spikes import Bucket, Cause, Change
 from ringkeeperd.web import Pages

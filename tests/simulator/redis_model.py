@@ -466,8 +466,8 @@ class SimStore:
         entry = answering.id if answering else ""
         return await self.link.call(lambda: self.redis.tell(owner, event, entry))
 
-    async def recent_events(self, most: int) -> tuple[Entry, ...]:
-        """As `LeaderStore.recent_events`."""
+    async def newest_events(self, most: int) -> tuple[Entry, ...]:
+        """As `LeaderStore.newest_events`."""
         newest = await self.link.call(lambda: self.redis.data.events[-most:])
         return tuple(Entry("", document) for document in reversed(newest))
 

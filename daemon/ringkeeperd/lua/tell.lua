@@ -19,9 +19,17 @@ end
 if ARGV[3] == '' then
     return {'ok', ''}
 end
-local newest = redis.pcall('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-if not newest['err'] and newest[1] and newest[1][2][2] == ARGV[3] then
-    return {'ok', ''}
+-- It may have been told already, by a caller whose reply was lost, or whose command came late.
+local before = '+'
+for _ = 1, 8 do
+    local found = redis.pcall('XREVRANGE', KEYS[3], before, '-', 'COUNT', 1)
+    if found['err'] or not found[1] then
+        break
+    end
+    if found[1][2][2] == ARGV[3] then
+        return {'ok', ''}
+    end
+    before = '(' .. found[1][1]
 end
 local told = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], '*', 'event', ARGV[3])
 return {'ok', type(told) == 'table' and told['err'] or ''}

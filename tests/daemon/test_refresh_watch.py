@@ -17,7 +17,7 @@ from ringkeeperd import refresh_watch
 from ringkeeperd.audit import numbered
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.refresh_series import SERIES, RefreshSeries, RefreshView
-from ringkeeperd.spike_events import begin_of, bucket_at, last_spike, spike_event
+from ringkeeperd.spike_events import begin_of, bucket_at, spike_event
 from ringkeeperd.spikes import LEARNING, Bucket, Cause, Spike
 from tests.plugins.candidates import Candidate, ShiftedClock, request, told_in_audit, until
 from tests.plugins.rings import LedRing
@@ -256,6 +256,58 @@ async def test_a_beginning_that_others_hide_is_not_taken_up(led: LedRing, candid
     assert one.told.named("spiked") == []
 
 
+async def test_a_successor_knows_what_happened_to_the_ring_just_before(
+    led: LedRing, candidates: Any
+) -> None:
+    former = candidates("a")
+    await count(former, an_hour())
+    await until(lambda: former.told.named("waiting"))
+    await former.store.ask(request(led, Command.REVOKE, kid=led.signer.kid))
+    await until(lambda: former.told.named("changed"))
+    await former.close()
+    successor = candidates("b")
+    await until(lambda: len(views(successor)) > 20)
+    await count(successor, {newest_bucket(): {"other": 900}})
+    await until(lambda: successor.told.named("spiked"))
+    assert spikes_told(led) == [("refresh spike began", "revocation")]
+
+
+async def test_what_another_ring_told_is_not_ours(led: LedRing, candidates: Any) -> None:
+    first = newest_bucket() - 20
+    spike = Spike(first, first, Cause.ROTATION, "unknown_kid", 100.0, 10.0, 800, 700.0)
+    told = replace(spike_event(led.ring, begin_of(first), spike), ring_id="other", number=99)
+    with led.server.client() as client:
+        client.xadd(led.layout.events, {"event": sign_event(told, led.root)})
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting") and len(views(one)) > 20)
+    assert views(one)[-1].spike is None
+
+
+async def test_after_trouble_with_redis_apps_are_given_time_to_tell(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = candidates("a")
+    await count(one, an_hour())
+    await until(lambda: one.told.named("waiting") and len(views(one)) > 20)
+    monkeypatch.setattr(refresh_watch, "_SETTLING", 3600.0)
+    read = RedisLeaderStore.refreshes
+    failed: list[int] = []
+
+    async def fails_once(self: RedisLeaderStore, *given: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise RedisUnavailable("away for a moment")
+        return await read(self, *given)
+
+    monkeypatch.setattr(RedisLeaderStore, "refreshes", fails_once)
+    await until(lambda: failed)
+    looks = len(views(one))
+    await count(one, {newest_bucket(): {"expired": 900}})
+    await until(lambda: len(views(one)) > looks + 20)
+    assert one.told.named("spiked") == []
+
+
 async def test_apps_that_were_cut_off_and_tell_all_at_once_make_no_spike(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,18 +492,6 @@ def test_rate_and_baseline_are_known_when_there_is_enough_to_know_them_by() -> N
     assert view(*[50] * (LEARNING - 1)).baseline is None
     spike = Spike(1, 2, Cause.ROTATION, "other", 20.0, 5.0, 80, 60.0)
     assert view(*[50] * LEARNING, 80, spike=spike).baseline == 2.0
-
-
-def test_a_spike_can_be_read_off_the_audit_as_it_was_told(led: LedRing) -> None:
-    now = SystemClock().now()
-    first = bucket_at(now)
-    spike = Spike(first, first + 4, Cause.MODE_SWITCH, "kind_mismatch", 21.0, 4.5, 80, 60.0, True)
-    other = spike_event(led.ring, now, Spike(1, 1, Cause.ROTATION, "other", 1.0, 1.0, 1, 1.0))
-    told = spike_event(led.ring, now, spike)
-    assert last_spike([told, other]) == spike
-    for fields in ({}, {**told.fields, "cause": "?"}, {**told.fields, "began_at": "x"}):
-        twisted = type(told)("", "", 1, 1, now, told.event, fields)
-        assert last_spike([twisted, told]) is None
 
 
 def test_a_silence_in_a_busy_series_is_no_calm() -> None:

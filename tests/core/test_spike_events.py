@@ -1,0 +1,78 @@
+"""What the audit tells of a spike and of its causes, and how it is read again."""
+
+from dataclasses import replace
+
+import pytest
+
+from ringkeeper.clock import to_ms
+from ringkeeperd.audit import (
+    KEY_ACTIVATED,
+    KEY_PUBLISHED,
+    KEY_REMOVED,
+    KEY_REVOKED,
+    POLICY_ADOPTED,
+    RING_HEALED,
+    RING_REWRAPPED,
+    Fields,
+    event,
+)
+from ringkeeperd.spike_events import begin_of, bucket_at, cause_in, last_spike, spike_event
+from ringkeeperd.spikes import Cause, Spike
+from tests.core.builders import NOW, new_ring
+
+RING = new_ring()
+FIRST = bucket_at(NOW)
+SPIKE = Spike(FIRST, FIRST + 4, Cause.MODE_SWITCH, "kind_mismatch", 21.0, 4.5, 80, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "cause"),
+    [
+        (KEY_ACTIVATED, {"rotation": "scheduled"}, Cause.ROTATION),
+        (KEY_ACTIVATED, {"rotation": "manual"}, Cause.ROTATION),
+        (KEY_ACTIVATED, {"rotation": "first"}, None),
+        (KEY_REVOKED, {}, Cause.REVOCATION),
+        (RING_HEALED, {}, Cause.FAILOVER),
+        (POLICY_ADOPTED, {"changed": "cryptoperiod, use_dynamic"}, Cause.MODE_SWITCH),
+        (POLICY_ADOPTED, {"changed": "access_token_validity"}, Cause.CONFIGURATION),
+        (POLICY_ADOPTED, {}, Cause.CONFIGURATION),
+        (RING_REWRAPPED, {}, None),
+        (KEY_PUBLISHED, {}, None),
+        (KEY_REMOVED, {}, None),
+    ],
+)
+def test_what_sessions_may_feel(name: str, fields: Fields, cause: Cause | None) -> None:
+    assert cause_in(event(RING, NOW, name, fields)) == cause
+
+
+def test_a_bucket_is_ten_seconds_of_redis_time() -> None:
+    assert to_ms(begin_of(FIRST)) % 10_000 == 0
+    assert begin_of(FIRST) <= NOW < begin_of(FIRST + 1)
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_spike_is_read_as_it_was_told(is_over: bool) -> None:
+    spike = replace(SPIKE, is_over=is_over)
+    read = last_spike([spike_event(RING, NOW, spike)])
+    if not is_over:  # how long it is shows in the end
+        spike = replace(spike, last=spike.first, excess=0.0)
+    assert read == spike
+
+
+def test_the_highest_number_was_told_last_wherever_it_stands() -> None:
+    began = replace(spike_event(RING, NOW, SPIKE), number=7)
+    ended = replace(spike_event(RING, NOW, replace(SPIKE, is_over=True)), number=8)
+    other = replace(event(RING, NOW, KEY_REMOVED, {}), number=9)
+    for order in ((began, ended, other), (other, ended, began), (ended, other, began)):
+        found = last_spike(order)
+        assert found is not None
+        assert found.is_over
+    assert last_spike([other]) is None
+
+
+def test_what_is_not_told_as_we_do_is_none() -> None:
+    told = spike_event(RING, NOW, SPIKE)
+    for fields in ({}, {**told.fields, "cause": "?"}, {**told.fields, "began_at": "x"}):
+        assert last_spike([replace(told, fields=fields)]) is None
+    huge: Fields = {**told.fields, "peak_rate": float("inf")}
+    assert last_spike([replace(told, fields=huge)]) is None

@@ -43,7 +43,7 @@ _AHEAD: Final = 60
 _WHOLE_EVERY: Final = 60.0
 _SETTLING: Final = 15.0
 """Seconds after Redis was away, or another led, in which apps tell what they counted meanwhile."""
-_JUMP: Final = timedelta(seconds=2)
+_JUMP: Final = timedelta(seconds=5)
 """By so much Redis' clock may go faster or slower than ours between two looks."""
 _AGAIN_AFTER: Final = 60.0
 """Seconds from what failed to the next attempt."""

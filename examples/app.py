@@ -25,6 +25,7 @@ def app(request: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         else:
             status, body = "401 Unauthorized", "no token came along; get one at /login"
     except TokenError as error:  # not with this token: refresh it, or log in
+        ring.record_refresh(error.reason)
         status, body = "401 Unauthorized", error.public
     except InfrastructureError as error:  # not the user's fault: nobody is logged out for it
         status, body = "503 Service Unavailable", error.public

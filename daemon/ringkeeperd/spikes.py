@@ -80,7 +80,9 @@ ANYWHERE: Final = (
     Threshold(1, 8.0, 2.5, pasts=(USUAL, _LATE)),
     Threshold(3, 5.0, 1.75, pasts=(USUAL, _LATE)),
 )
-AFTER_CHANGE: Final = Threshold(0, 4.0, 1.2, learning=_MINUTE, pasts=(USUAL, _MINUTE))
+AFTER_CHANGE: Final = Threshold(0, 4.0, 1.2, pasts=(USUAL, _MINUTE))
+EARLY: Final = Threshold(0, 6.0, 1.5, learning=_MINUTE)
+"""The same while only minutes are known: by so few, chance strays further."""
 """The window is what has passed since. What the minute before it held already it did not cause."""
 
 _OF_REASON: Final[Mapping[str, Cause]] = MappingProxyType(
@@ -234,7 +236,8 @@ def _begun(
         if found := _found(series, newest, threshold, known):
             return found
     for change in _within(known, newest):
-        threshold = AFTER_CHANGE._replace(window=newest - change.bucket + 1)
+        after = AFTER_CHANGE if len(series) > LEARNING + _AFTER_CHANGE else EARLY
+        threshold = after._replace(window=newest - change.bucket + 1)
         found = _found(series, newest, threshold, known)
         if found and found.cause is not Cause.UNATTRIBUTED:
             return found

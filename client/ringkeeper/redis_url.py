@@ -265,7 +265,8 @@ def shown(url: Secret) -> str:
         hosts, path = ",".join(_host(*node) for node in fleet.nodes), f"/{fleet.service}"
         return f"{fleet.scheme}://{hosts}{path if fleet.service else ''}"
     parts = urlsplit(url.reveal())
-    return f"{parts.scheme}://{_host(parts.hostname or '', parts.port)}{parts.path}"
+    path = re.sub(".*@", "…@", parts.path, flags=re.DOTALL)  # who wrote one slash too many
+    return f"{parts.scheme}://{_host(parts.hostname or '', parts.port)}{path}"
 
 
 def _host(name: str, port: int | None) -> str:

@@ -471,6 +471,7 @@ def test_a_password_is_in_no_error(url: str) -> None:
         (f"rediss://user:{SECRET}@[::1]:7", "rediss://[::1]:7"),
         (f"unix://:{SECRET}@/run/r.sock?db=1", "unix:///run/r.sock"),
         (f"unix:///run/r.sock?password=a@{SECRET}", "unix:///run/r.sock"),
+        (f"unix:///u:{SECRET}@/run/r.sock", "unix://…@/run/r.sock"),
         (
             f"redis+sentinel://u:{SECRET}@a,[::1]:7/primary/3?sentinel_password=x@{SECRET}",
             "redis+sentinel://a:26379,[::1]:7/primary",

@@ -3,8 +3,8 @@
 import json
 import signal
 import subprocess
-import urllib.parse
-import urllib.request
+import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,56 +18,12 @@ from ringkeeper.layout import Layout
 from ringkeeperd.refresh_watch import _SETTLING
 from ringkeeperd.spike_events import bucket_at
 from tests.plugins.daemons import Daemon, Site, clean_environment, eventually
-from tests.plugins.servers import Server, free_port
+from tests.plugins.prometheus import Prometheus
+from tests.plugins.servers import Server
 
 USUALLY = 20
 """Refreshes in a bucket."""
 CROWD = 400
-
-
-class Prometheus:
-    """A real one, that looks at a daemon every second."""
-
-    def __init__(self, folder: Path, target: int) -> None:
-        self.port = free_port()
-        scrape = {
-            "job_name": "ringkeeper",
-            "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
-        }
-        every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-        config = folder / "prometheus.json"  # JSON is YAML
-        config.write_text(json.dumps({"global": every, "scrape_configs": [scrape]}))
-        with (folder / "prometheus.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    "prometheus",
-                    f"--config.file={config}",
-                    f"--storage.tsdb.path={folder / 'prometheus'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                ],
-                stdout=log,
-                stderr=log,
-                env=clean_environment(),
-            )
-
-    def asked(self, query: str) -> dict[str, float]:
-        """The newest values of `query`, by the labels that tell them apart."""
-        url = (
-            f"http://127.0.0.1:{self.port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-        )
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                found = json.load(answer)["data"]["result"]
-        except OSError:  # it has just begun
-            return {}
-        return {
-            row["metric"].get("cause", row["metric"].get("reason", "")): float(row["value"][1])
-            for row in found
-        }
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
 
 
 @pytest.fixture
@@ -131,3 +87,46 @@ def test_a_revocation_is_seen_attributed_and_told_within_twenty_seconds(
         )
     told_to_watch = site.done("watch", "--last", "20", "--no-follow")
     assert "refresh spike began" in told_to_watch
+
+
+@pytest.mark.minutes
+@pytest.mark.timeout(400)
+def test_the_demos_users_make_no_spike_when_the_kind_of_key_changes_and_one_that_all_see(
+    tmp_path: Path,
+) -> None:
+    """A thousand users, four apps, nothing made up: `ringkeeper demo --spikes`."""
+    with tempfile.TemporaryDirectory(prefix="rk-") as name:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "ringkeeperd", "demo", "--spikes", "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**clean_environment(), "TMPDIR": name},
+        )
+        try:
+            (config,) = eventually(lambda: list(Path(name).glob("*/config.yaml")))
+            port = int(json.loads(config.read_text())["listen"].partition(":")[2])
+            prometheus = Prometheus(tmp_path, port)
+            try:
+                log = config.parent / "log"
+                eventually(lambda: "refresh spike began" in log.read_text(), within=200)
+                (told,) = [
+                    json.loads(line)
+                    for line in log.read_text().splitlines()
+                    if "refresh spike began" in line
+                ]
+                told_by_demo, _ = demo.communicate(timeout=120)
+                spikes = "max by (cause) (max_over_time(ringkeeper_refresh_spikes_total[10m]))"
+                counted = prometheus.asked(spikes)
+                active = prometheus.asked("max_over_time(ringkeeper_refresh_spike_active[10m])")
+            finally:
+                prometheus.close()
+        finally:
+            demo.send_signal(signal.SIGTERM)  # it takes along what it started
+            demo.wait(30)
+    summary = json.loads(told_by_demo)
+    assert (summary["rejected"], summary["switch_spikes"]) == (0, 0)
+    assert summary["switch_ratio"] < 1.5, "of some hundred refreshes, which chance moves"
+    assert (summary["cause"], told["cause"]) == ("revocation", "revocation")
+    assert summary["told_after"] < 20
+    assert {cause for cause, count in counted.items() if count} == {"revocation"}
+    assert active == {"": 1.0}

@@ -64,6 +64,8 @@ class RefreshSeries:
     def __init__(self) -> None:
         self._known: dict[int, Mapping[str, int]] = {}
         self._is_begun = False
+        self._gone = 0
+        """What was counted until this bucket was let go, and would look like news."""
         self._from = 0
 
     def take(self, found: Mapping[int, Mapping[str, int]], now: int) -> Counter[str]:
@@ -74,14 +76,17 @@ class RefreshSeries:
         """
         news: Counter[str] = Counter()
         is_news, self._is_begun = self._is_begun, True
+        self._gone = max(self._gone, now - SERIES)
         for bucket, counts in found.items():
+            if bucket <= self._gone:
+                continue  # only a clock that was set back looks there again
             known = self._known.get(bucket, {})
             more = {r: count - known.get(r, 0) for r, count in counts.items()}
             more = {r: count for r, count in more.items() if count > 0}
             if more:
                 news.update(more)
                 self._known[bucket] = {**known, **{r: counts[r] for r in more}}
-        for bucket in [b for b in self._known if b <= now - SERIES]:
+        for bucket in [b for b in self._known if b <= self._gone]:
             del self._known[bucket]
         return news if is_news else Counter()
 

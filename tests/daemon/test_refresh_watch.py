@@ -499,6 +499,14 @@ def test_rate_and_baseline_are_known_when_there_is_enough_to_know_them_by() -> N
     assert view(*[50] * LEARNING, 80, spike=spike).baseline == 2.0
 
 
+def test_a_clock_that_is_set_back_makes_no_news_of_what_was_let_go() -> None:
+    series = RefreshSeries()
+    series.take({n: {"expired": 100} for n in range(1, SERIES + 1)}, now=SERIES)
+    series.take({}, now=SERIES + 5)
+    again = {n: {"expired": 100} for n in range(1, SERIES - 5)}
+    assert series.take(again, now=SERIES - 6) == {}
+
+
 def test_a_silence_in_a_busy_series_is_no_calm() -> None:
     series = RefreshSeries()
     busy = {n: {"expired": 100} for n in range(40)}

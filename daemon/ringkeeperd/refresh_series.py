@@ -64,7 +64,7 @@ class RefreshSeries:
     def __init__(self) -> None:
         self._known: dict[int, Mapping[str, int]] = {}
         self._is_begun = False
-        self._gone = 0
+        self._gone = -1
         """What was counted until this bucket was let go, and would look like news."""
         self._from = 0
 

@@ -67,9 +67,8 @@ class Daemon:
         """Why the edited configuration is not the one in force."""
         self.warnings: tuple[str, ...] = ()
         """What is not as it should be with Redis, in constant words."""
-        self._token: Secret | TokenMissing | None = None
+        self._token: Watched[Secret | TokenMissing] | None = None
         """Who has it may count refreshes; None where none is configured."""
-        self._token_seen: tuple[int, ...] | None = None
         self._reload_asked = asyncio.Event()
         self._file_seen = signature(configuration.path)
         self.secrets_rejected = ""
@@ -96,7 +95,8 @@ class Daemon:
                 await self._found_embedded(configuration.embedded)
             secrets = Watched(secret_paths(configuration), partial(read_secrets, configuration))
             own = secrets.value
-            self._renew_token()
+            if path := configuration.refreshes_token_file:
+                self._token = Watched([path], partial(self._read_token, path))
             self.services |= {
                 ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
                 for ring in configuration.rings
@@ -153,7 +153,8 @@ class Daemon:
                 async with asyncio.timeout(_LOOK_EVERY):
                     await self._reload_asked.wait()
             await self._renew(secrets)
-            self._renew_token()
+            if self._token:
+                await asyncio.to_thread(self._token.renewed)
             found = signature(self.configuration.path)
             if self._reload_asked.is_set() or found != self._file_seen:
                 self._reload_asked.clear()
@@ -200,21 +201,16 @@ class Daemon:
         keks = own.kek.kids if own.kek else ()
         self.log.info("secrets taken up", roots=own.roots.kids, keks=keks)
 
-    def _renew_token(self) -> None:
-        """Read the token for counting anew, if it was changed; keys turn without it, too."""
-        path = self.configuration.refreshes_token_file
-        seen = signature(path)
-        if path is None or seen == self._token_seen:
-            return
-        self._token_seen = seen
+    def _read_token(self, path: Path) -> Secret | TokenMissing:
+        """The token for counting, in use or told why not; keys turn without it, too."""
         try:
-            self._token = read_token(path)
+            token = read_token(path)
         except SecretError as error:
-            self._token = TokenMissing()
             self.metrics.config_reloads.labels("failure").inc()
             self.log.error("refreshes token rejected", error=str(error))  # noqa: TRY400
-        else:
-            self.log.info("refreshes token taken up", file=str(path))
+            return TokenMissing()
+        self.log.info("refreshes token taken up", file=str(path))
+        return token
 
     async def _found_embedded(self, directory: Path) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""
@@ -260,7 +256,7 @@ class Daemon:
             self.configuration.issuer,
             lambda: self.rejected,
             self._reservations,
-            lambda: self._token,
+            lambda: self._token.value if self._token else None,
         )
         runner = Runner(pages.application(), self._count_refusal, self._tell_defect)
         return _Serving(runner, self.configuration.host, self.configuration.port)

@@ -234,6 +234,38 @@ async def test_an_audit_that_takes_no_event_is_told_later_what_it_lacks(
     assert spikes_told(led) == [("refresh spike began", "unattributed")]
 
 
+async def test_an_end_that_could_not_be_told_is_told_before_another_begins(
+    led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, trouble = newest_bucket() - 20, [True]
+    spike = Spike(first, first, Cause.ROTATION, "unknown_kid", 100.0, 10.0, 800, 700.0)
+    began = spike_event(led.ring, begin_of(first), spike)
+    (began,) = numbered([began], after=len(told_in_audit(led)))
+    with led.server.client() as client:
+        client.xadd(led.layout.events, {"event": sign_event(began, led.root)})
+    tell = RedisLeaderStore.tell
+
+    async def fails(self: RedisLeaderStore, *given: Any) -> Any:
+        if trouble:
+            raise RedisUnavailable("not now")
+        return await tell(self, *given)
+
+    monkeypatch.setattr(RedisLeaderStore, "tell", fails)
+    one = candidates("a")
+    await count(one, an_hour(but={20: 800}))
+    await count(one, {newest_bucket(): {"expired": 900}})
+    await until(lambda: any(v.spike and v.spike.is_over for v in views(one)))
+    looks = len(views(one))
+    await until(lambda: len(views(one)) > looks + 20)
+    trouble.clear()
+    await until(lambda: len(one.told.named("spiked")) == 2)
+    assert spikes_told(led) == [
+        ("refresh spike began", "rotation"),
+        ("refresh spike ended", "rotation"),
+        ("refresh spike began", "unattributed"),
+    ]
+
+
 @pytest.mark.parametrize("broken", ["_recall", "_events"])
 async def test_an_audit_that_cannot_be_read_keeps_no_key_from_turning(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch, broken: str

@@ -16,7 +16,7 @@ from ringkeeper.refreshes import MOST
 from ringkeeper.wire import Command, sign_event
 from ringkeeperd import refresh_watch
 from ringkeeperd.audit import numbered
-from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.leader_store import RedisLeaderStore, Written
 from ringkeeperd.refresh_series import SERIES, RefreshSeries, RefreshView
 from ringkeeperd.spike_events import begin_of, bucket_at, spike_event
 from ringkeeperd.spikes import LEARNING, Bucket, Cause, Spike
@@ -237,6 +237,7 @@ async def test_an_audit_that_takes_no_event_is_told_later_what_it_lacks(
 async def test_an_end_that_could_not_be_told_is_told_before_another_begins(
     led: LedRing, candidates: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(refresh_watch, "_AGAIN_AFTER", 0.1)
     first, trouble = newest_bucket() - 20, [True]
     spike = Spike(first, first, Cause.ROTATION, "unknown_kid", 100.0, 10.0, 800, 700.0)
     began = spike_event(led.ring, begin_of(first), spike)
@@ -246,9 +247,7 @@ async def test_an_end_that_could_not_be_told_is_told_before_another_begins(
     tell = RedisLeaderStore.tell
 
     async def fails(self: RedisLeaderStore, *given: Any) -> Any:
-        if trouble:
-            raise RedisUnavailable("not now")
-        return await tell(self, *given)
+        return Written(untold="out of memory") if trouble else await tell(self, *given)
 
     monkeypatch.setattr(RedisLeaderStore, "tell", fails)
     one = candidates("a")

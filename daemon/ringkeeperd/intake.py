@@ -3,9 +3,9 @@
     {"refreshes": {"expired": 12, "revoked_kid": 3}}
 
 Who could tell anything would fake a spike, or hide one. So only this host may, or who has the
-bearer token, where one is configured. Web pages on this host may not: they cannot send JSON
-elsewhere without leave, nor name this host. When it happened is not asked: no clock of a sender
-counts.
+bearer token, where one is configured. Web pages that a browser on this host shows may not: JSON they
+send with leave alone, and headers of the browser's give them away. When it happened is not asked:
+no clock of a sender counts.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     {"refreshes": {"expired": 12, "revoked_kid": 3}}
 
 Who could tell anything would fake a spike, or hide one. So only this host may, or who has the
-bearer token, where one is configured. Web pages that a browser on this host shows may not: JSON they
-send with leave alone, and headers of the browser's give them away. When it happened is not asked:
+bearer token, where one is configured. Web pages that a browser on this host shows may not: they
+send JSON with leave alone, and the browser's headers give them away. When it happened is not asked:
 no clock of a sender counts.
 """
 

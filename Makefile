@@ -15,7 +15,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes fuzz controls lock docs clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test fuzz controls lock docs clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -60,12 +60,12 @@ demo: .venv/run ## Watch keys turn under a thousand users; ARGS=--faults kills t
 	$(BIN)/ringkeeper demo $(ARGS)
 
 test: .venv/dev .venv/supply/made provision ## Run the tests, against real servers
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not attack and not minutes" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy" $(ARGS)
 
 check: format lint types contracts audit coverage ## All that a change must pass
 
 coverage: .venv/dev .venv/supply/made provision ## Run the tests; the pure modules must be covered, branches too
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not attack and not minutes" --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy" --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(PURE)' --show-missing --fail-under=100
 
 format: .venv/dev ## Check the formatting (FIX=1 mends it)
@@ -74,7 +74,7 @@ format: .venv/dev ## Check the formatting (FIX=1 mends it)
 lint: .venv/dev ## Lint (FIX=1 mends what it can)
 	$(BIN)/ruff check $(if $(FIX),--fix) .
 
-types: .venv/dev ## Check the types
+types: .venv/deploy ## Check the types
 	$(BIN)/mypy
 
 audit: .venv/supply/made ## Ask OSV about every pinned requirement; skipped where it cannot be reached
@@ -117,6 +117,16 @@ controls: .venv/dev .venv/supply/made ## Take every control of the threat model 
 
 minutes: .venv/dev provision ## Run the tests that take minutes of real time
 	$(BIN)/python -m pytest -m minutes $(ARGS)
+
+.venv/deploy: .venv/dev requirements/deploy.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
+	$(BIN)/pip check
+	touch $@
+
+PART ?=
+deploy-test: .venv/deploy ## Run what deploy/ hands out, for real (Debian, root; 15 minutes); PART=systemd for one part
+	tests/provision deploy
+	$(BIN)/python -m pytest -m deploy tests/deploy$(if $(PART),/test_$(PART).py) $(ARGS)
 
 attack: .venv/dev ## Play an attacker with full write access to Redis against a fleet (2 minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m attack $(ARGS)

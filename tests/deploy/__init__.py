@@ -1,0 +1,1 @@
+"""What deploy/ hands out, on the real thing: make deploy-test."""

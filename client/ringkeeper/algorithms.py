@@ -140,8 +140,8 @@ class PublicKey:
 class PrivateKey:
     """The half that signs. It shows itself to nobody: no repr, pickle, copy or dict of it.
 
-    Promise 4: the only way out of this class is `secret_jwk`, which sealing (and a file sink
-    that the operator asked for) calls, by a name that is easy to search for.
+    Promise 4: the only ways out of this class are `secret_jwk`, for sealing, and for the files
+    that an operator asked for, `secret_pem` too: names that are easy to search for.
     """
 
     __slots__ = ("_key", "algorithm")
@@ -197,12 +197,16 @@ class PrivateKey:
         )
 
     def secret_jwk(self) -> dict[str, Any]:
-        """The whole private JWK, in the clear: for sealing only."""
+        """The whole private JWK, in the clear: for sealing, and for a file that was asked for."""
         return {
             name: value
             for name, value in self._key.as_dict(private=True).items()
             if name not in ("kid", "use", "key_ops", "alg")
         }
+
+    def secret_pem(self) -> str:
+        """The private key as PKCS #8 in PEM (RFC 5958), in the clear: for such a file only."""
+        return self._key.as_pem(private=True).decode()
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.algorithm.name}, secret>"

@@ -96,6 +96,14 @@ class Configuration:
     issuer: str = ""
     """As tokens state it; empty for none."""
     refreshes_token_file: Path | None = None
+    files_directory: Path | None = None
+    files_signing_key: bool = DEFAULTS["files.signing_key"]
+    files_signing_key_on_disk: bool = DEFAULTS["files.signing_key_on_disk"]
+    on_change_command: tuple[str, ...] = ()
+    on_change_pid_file: Path | None = None
+    on_change_signal: str = DEFAULTS["on_change.signal"]
+    on_change_url: Secret | None = None
+    on_change_timeout: timedelta = DEFAULTS["on_change.timeout"]
     log_level: str = DEFAULTS["log.level"]
     log_format: str = DEFAULTS["log.format"]
     redis_password_file: Path | None = None
@@ -258,6 +266,14 @@ def parse(
         port=values["listen"][1],
         issuer=values.get("issuer", ""),
         refreshes_token_file=_below(base, values.get("refreshes_token_file")),
+        files_directory=_below(base, values.get("files.directory")),
+        files_signing_key=values["files.signing_key"],
+        files_signing_key_on_disk=values["files.signing_key_on_disk"],
+        on_change_command=values.get("on_change.command", ()),
+        on_change_pid_file=_below(base, values.get("on_change.pid_file")),
+        on_change_signal=values["on_change.signal"],
+        on_change_url=values.get("on_change.url"),
+        on_change_timeout=values["on_change.timeout"],
         log_level=values["log.level"],
         log_format=values["log.format"],
         redis_password_file=_below(base, values.get("redis.password_file")),
@@ -362,7 +378,7 @@ class _Reading:
         try:
             into[setting.key] = setting.kind.read(value)
         except ValueError as error:
-            told = "" if setting.key == "redis.url" else f"{quoted(value)} "
+            told = "" if setting.is_secret else f"{quoted(value)} "
             problems.append(f"{where}: {told}{error}")
             self.unread.add(where if where.startswith("keyrings.") else setting.key)
 
@@ -435,6 +451,10 @@ class _Reading:
                 "redis.password_file: redis.url holds a password as well; remove one of them"
             )
         self._contradictions_of_tls(values, url)
+        if values["files.signing_key"] and "files.directory" not in values:
+            self.problems.append(
+                "files.signing_key: there is no directory for it; set files.directory, or remove it"
+            )
         first: dict[Path, str] = {}
         for key, path in secrets.items():
             if first.setdefault(path, key) != key:

@@ -131,6 +131,10 @@ class StateUnusable(InfrastructureError):
     """The file that keeps a ring for the next start cannot be read or written."""
 
 
+class FilesUnusable(InfrastructureError):
+    """The files that a daemon keeps for apps cannot be read, written or removed."""
+
+
 class ClocksApart(InfrastructureError):
     """Our clock and Redis' differ by more than `clock_skew`: which one is right?"""
 

@@ -26,6 +26,7 @@ from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
     Defect,
     DocumentError,
+    FilesUnusable,
     InfrastructureError,
     RedisUnavailable,
     RingkeeperError,
@@ -77,6 +78,8 @@ _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at where the secrets come from."""
 _TOLD_MOST: Final = 4
 """KEKs, and roots, that an instance tells of: while they are changed there are two."""
+HANDING_ON: Final = "handing on"
+"""What is being done where that needs no Redis."""
 _PROOFS_MISSED: Final = 3
 """So many proofs missed in a row: perhaps this Redis is not the one that is led any more."""
 
@@ -113,6 +116,14 @@ class SecretSource(Protocol):
         ...
 
 
+class Outlet(Protocol):
+    """Where a ring is handed on, to those who do not follow it themselves; see `ring_files`."""
+
+    async def put(self, held: Callable[[], Held | None]) -> None:
+        """Hand on what `held` says; raises FilesUnusable."""
+        ...
+
+
 OnChange = Callable[[Replica], None]
 
 
@@ -139,6 +150,7 @@ class Follower:
         loses: Loses | None = None,
         able: Collection[str] | None = None,
         source: SecretSource | None = None,
+        outlet: Outlet | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -151,6 +163,7 @@ class Follower:
         every sealed key, and what a newer version unduly lacks.
         `able` are the roots that this process could follow, where those are not all it pins.
         `source` is where `roots` and `kek` come from: it is looked at again and again.
+        `outlet` is where each version is handed on before it is confirmed.
         """
         self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._troubles: dict[str, RingkeeperError] = {}
@@ -165,6 +178,7 @@ class Follower:
         self._kek = kek
         self._able = roots.kids if able is None else able
         self._source = source
+        self._outlet = outlet
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -570,12 +584,26 @@ class Follower:
         signer = held.ring.signer
         if self._kek is None or signer is None or signer.kid in held.signing:
             self.ready.set()  # to verify, and to sign: what signs later has time
-        if not fetched.broken:
+        is_handed_on = await self._is_handed_on()
+        if not fetched.broken and is_handed_on:
             self._usable = edition
         # Who cannot use this version is heard of all the same, so that it is waited for, and named.
         await self._confirm(self._usable)
         if fetched.broken:
             raise fetched.broken[0]
+
+    async def _is_handed_on(self) -> bool:
+        """Whether those have this version, too, who have it from here; if not, soon once more."""
+        if self._outlet is None:
+            return True
+        try:
+            await self._outlet.put(lambda: self.replica.held)
+        except FilesUnusable as error:
+            self._is_troubled(HANDING_ON, error)
+            asyncio.get_running_loop().call_later(_BACKOFF_MOST, self._wanted.set)
+            return False
+        self._is_well(HANDING_ON)
+        return True
 
     async def _confirm(self, edition: tuple[int, int]) -> None:
         if edition == self._confirmed:

@@ -1,14 +1,15 @@
 """The settings: each stands once in `SETTINGS`, with its key, its reader, its default and its why.
 
 `configuration` puts them together; the environment's names and docs/configuration.md come from
-here. Readers judge one value at a time. No message quotes `redis.url`, nor anything in a URL that
-may be a password.
+here. Readers judge one value at a time. No message quotes a setting that is secret, nor anything
+in a URL that may be a password.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,11 +21,10 @@ from ringkeeper.durations import parse_duration
 from ringkeeper.kek_variable import ENV
 from ringkeeper.layout import DEFAULT_NAME, is_ring_name
 from ringkeeper.redis_url import check_url
+from ringkeeper.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from ringkeeper.secret import Secret
 
 PREFIX: Final = "RINGKEEPER_"
 _LONGEST: Final = timedelta(days=3660)
@@ -161,6 +161,32 @@ def _issuer(value: object) -> str:
     return str(value)
 
 
+def _hook_url(value: object) -> Secret:
+    wanted = "write one such as http://127.0.0.1:8080/keys-changed"
+    try:
+        parts = urlsplit(_text(value))
+        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or " " in str(value):
+        raise ValueError(f"is not an http or https URL; {wanted}")
+    return Secret(str(value))
+
+
+def _command(value: object) -> tuple[str, ...]:
+    """A program and its arguments; no shell reads it."""
+    wanted = "write a program and its arguments: [systemctl, reload, haproxy]"
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"has a quote that does not end; {wanted}") from None
+    if not isinstance(words, list) or not words or not all(isinstance(w, str) for w in words):
+        raise ValueError(f"is not a list of words; {wanted}")
+    if not words[0] or any("\0" in word for word in words):
+        raise ValueError(f"names no program; {wanted}")
+    return tuple(words)
+
+
 def _redis_url(value: object) -> Secret:
     return check_url(_text(value))
 
@@ -222,6 +248,7 @@ class Kind:
     """What YAML would have made of the text in an environment variable."""
 
 
+_SIGNALS: Final = ("HUP", "USR1", "USR2", "WINCH", "INT", "TERM")
 _HOURS: Final = Kind(
     "hours, a number", _number_of(timedelta(hours=1), "hours: 168, or 0.5"), _number_in
 )
@@ -253,6 +280,8 @@ class Setting:
     """The `Policy` value that it sets, if it is one: then each ring may have its own."""
     is_live: bool = False
     """Whether a reload takes it up; the others need a restart."""
+    is_secret: bool = False
+    """Whether it may hold a password: then no message quotes it."""
 
     @property
     def variable(self) -> str:
@@ -266,10 +295,19 @@ class Setting:
         return self.key.replace(".", "_")
 
 
-def _rule(key: str, kind: Kind, default: str, why: str, **rest: str) -> Setting:
+def _rule(
+    key: str, kind: Kind, default: str, why: str, *, policy: str = "", otherwise: str = ""
+) -> Setting:
     """A setting of the policy, under its own name unless told otherwise."""
-    rest = {"policy": key} | rest
-    return Setting(key=key, kind=kind, default=default, why=why, is_live=True, **rest)
+    return Setting(
+        key=key,
+        kind=kind,
+        default=default,
+        why=why,
+        otherwise=otherwise,
+        policy=policy or key,
+        is_live=True,
+    )
 
 
 _SUPERTOKENS: Final = (
@@ -304,6 +342,7 @@ SETTINGS: Final = (
     Setting(
         key="redis.url",
         kind=Kind("URL", _redis_url),
+        is_secret=True,
         otherwise="must be set",
         why="Where daemons and apps meet: `redis://`, `rediss://` (TLS), `unix://`, Sentinels or a "
         "Cluster ([all of them](redis.md)), or `embedded:DIR` for a private server in DIR.",
@@ -461,6 +500,58 @@ SETTINGS: Final = (
         otherwise="none",
         why="A file with a bearer token of 32 characters or more, closed to others: who has it may "
         "`POST /v1/refreshes`. Without one only this host may.",
+    ),
+    Setting(
+        key="files.directory",
+        kind=_PATH,
+        otherwise="none",
+        why="Where the daemon keeps `jwks.json` for apps in any language; further rings below "
+        "`rings/NAME/` ([files](files.md)).",
+    ),
+    Setting(
+        key="files.signing_key",
+        kind=_FLAG,
+        default="false",
+        why="Whether the key that signs stands there, too: `signing-key.pem` and "
+        "`signing-key.jwk`, mode 0600. A daemon that only follows then needs the KEK.",
+    ),
+    Setting(
+        key="files.signing_key_on_disk",
+        kind=_FLAG,
+        default="false",
+        why="Whether it may stand on a disk; else the directory must be in memory (tmpfs).",
+    ),
+    Setting(
+        key="on_change.command",
+        kind=Kind("a program and its arguments", _command),
+        otherwise="none",
+        why="What to run, without a shell, after a ring changed here: `[systemctl, reload, "
+        "haproxy]`. It is told `RINGKEEPER_RING`, `_VERSION`, `_SIGNER` and `_FILES`.",
+    ),
+    Setting(
+        key="on_change.pid_file",
+        kind=_PATH,
+        otherwise="none",
+        why="Where the number of a process stands that is then sent a signal.",
+    ),
+    Setting(
+        key="on_change.signal",
+        kind=Kind("HUP, USR1, USR2, WINCH, INT or TERM", _one_of(*_SIGNALS)),
+        default="HUP",
+        why="Which one.",
+    ),
+    Setting(
+        key="on_change.url",
+        kind=Kind("URL", _hook_url),
+        is_secret=True,
+        otherwise="none",
+        why="Where ring, version and the signing key's kid are then posted as JSON; 2xx is wanted.",
+    ),
+    Setting(
+        key="on_change.timeout",
+        kind=_DURATION,
+        default="10s",
+        why="How long each of these may take. What fails is tried again until it works.",
     ),
     Setting(
         key="log.level",

@@ -10,6 +10,7 @@ from ringkeeper.errors import RingkeeperError
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from
 from ringkeeper.secret_files import is_there, read_token
 from ringkeeperd.founding import any_ring
+from ringkeeperd.handing_on import check_files
 from ringkeeperd.operator import at_ring
 from ringkeeperd.own_secrets import read_secrets
 
@@ -36,12 +37,14 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
 
     Raises:
         SecretError: a file that a daemon needs and cannot use.
+        ConfigurationError: a signing key would be in a file on a disk.
         RedisUnavailable: nobody knows whether there is a ring.
     """
     remark = _first_step(configuration)
     if remark:
         return Findings(remarks=[remark], is_made=False)
     found = Findings()
+    check_files(configuration)
     kek = read_secrets(configuration).kek
     if configuration.refreshes_token_file:
         read_token(configuration.refreshes_token_file)

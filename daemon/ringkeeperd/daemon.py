@@ -30,6 +30,7 @@ from ringkeeper.watched import Watched, signature
 from ringkeeperd.doctor import Level, examine_server
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import FOUNDING_TTL, any_ring, found_ring
+from ringkeeperd.handing_on import check_files
 from ringkeeperd.intake import TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import Runner
@@ -87,6 +88,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
         configuration = self.configuration
         await check_listen(configuration.host, configuration.port)  # before anything is made
+        check_files(configuration)
         async with AsyncExitStack() as stack:
             server = None
             if configuration.embedded:

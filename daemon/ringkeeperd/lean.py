@@ -1,8 +1,8 @@
 """Two libraries, without what they bring along and a daemon never uses: import them from here.
 
 structlog loads rich, where it is installed, for tracebacks that we never draw (5 MB). aiohttp
-loads the system's CA certificates for its client, which we never use (2 MB). `make bench`
-measures what a daemon weighs.
+loads the system's CA certificates for its client (2 MB), which is used for `on_change.url` alone:
+whoever does brings an SSL context along. `make bench` measures what a daemon weighs.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ with _as_if_absent("rich"):
     import structlog
 
 with _without_ca_certificates():
+    import aiohttp
     from aiohttp import web
 
-__all__ = ["structlog", "web"]
+__all__ = ["aiohttp", "structlog", "web"]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _FAILURES = ("redis", "clock")
+RESULTS = ("success", "failure")
 HTTP_REASONS = ("crowded", "slow", "size", "malformed", "rate", "failed")
 """Why a request or a connection was refused, or cut off."""
 _OPERATIONS = ("listening", "reading", "preparing", "leading", "counting")
@@ -88,10 +89,19 @@ class Metrics:
         self.redis_errors = self._counter(
             "redis_errors", "Times that Redis began to fail us.", "ring", "operation"
         )
+        self.file_writes = self._counter(
+            "file_writes",
+            "Times that a ring's files for apps changed, or could not.",
+            "ring",
+            "result",
+        )
+        self.on_change = self._counter(
+            "on_change", "Commands, signals and requests after a change.", "ring", "result"
+        )
         self.config_reloads = self._counter(
             "config_reloads", "Reloads of the configuration.", "result"
         )
-        for result in ("success", "failure"):
+        for result in RESULTS:
             self.config_reloads.labels(result)
         self.http_refused = self._counter(
             "http_refused", "Requests and connections over HTTP refused or cut off.", "reason"
@@ -120,6 +130,9 @@ class Metrics:
                 self.refresh_spikes.labels(name, cause.value)
             for operation in _OPERATIONS:
                 self.redis_errors.labels(name, operation)
+            for result in RESULTS:
+                self.file_writes.labels(name, result)
+                self.on_change.labels(name, result)
             moved = (self.transitions, self.forced, self.heals, self.rewraps, self.bootstraps)
             for family in moved:
                 family.labels(name)

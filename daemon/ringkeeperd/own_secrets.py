@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What this daemon holds; `root` and `kek` only where it may lead."""
+    """What this daemon holds: `root` only to lead, `kek` also to hand keys on as files."""
 
     roots: PinnedRoots
     root: TrustRoot | None
@@ -41,8 +41,8 @@ def secret_paths(configuration: Configuration) -> list[Path]:
     paths = [configuration.trust_root_public]
     if configuration.lead:
         paths.append(configuration.trust_root)
-        if isinstance(configuration.kek, Path):
-            paths.append(configuration.kek)
+    if _has_kek(configuration) and isinstance(configuration.kek, Path):
+        paths.append(configuration.kek)
     return paths
 
 
@@ -52,10 +52,15 @@ def read_secrets(configuration: Configuration) -> Secrets:
     Raises:
         SecretError: a file that it needs and cannot use.
     """
+    kek = kek_from(configuration.kek) if _has_kek(configuration) else None
     if not configuration.lead:
-        return Secrets(read_pinned_roots(configuration.trust_root_public), None, None)
+        return Secrets(read_pinned_roots(configuration.trust_root_public), None, kek)
     root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
-    return Secrets(pinned, root, kek_from(configuration.kek))
+    return Secrets(pinned, root, kek)
+
+
+def _has_kek(configuration: Configuration) -> bool:
+    return configuration.lead or configuration.files_signing_key
 
 
 def make_secrets(configuration: Configuration) -> tuple[Path, ...]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.clock import SystemClock
 from ringkeeper.connection import instance_id
 from ringkeeper.errors import Defect
-from ringkeeper.follower import Follower
+from ringkeeper.follower import HANDING_ON, Follower
 from ringkeeper.refreshes import RefreshCounts, RefreshTeller
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
 from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED, RING_REWRAPPED
+from ringkeeperd.handing_on import HandingOn
 from ringkeeperd.leader import ANOTHER_LEADS, Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import lacks
@@ -87,6 +88,15 @@ class RingService:
             observer.noticed,
         )
         self.leader: Leader | None = None
+        self._handing_on = HandingOn(
+            ring,
+            configuration,
+            lambda: self.follower.replica.held,
+            clock,
+            log,
+            observer.noticed,
+            metrics,
+        )
         self.follower = Follower(
             name=ring.name,
             roots=own.roots,
@@ -97,11 +107,13 @@ class RingService:
             role="daemon",
             kek=own.kek,
             notice=observer.noticed,
+            on_change=self._handing_on.heard,
             on_release=self._lease_is_free,
             on_doubt=self._doubt,
             keeper=self._keeper,
             loses=lacks,
             able=own.able,
+            outlet=self._handing_on.files,
         )
         if own.root and own.kek:
             self.leader = Leader(
@@ -122,7 +134,7 @@ class RingService:
         """Follow, and lead where that may be, until cancelled."""
         try:
             await self.follower.recall()  # before anything is led, or healed
-            work = [self.follower.run(), self._teller.run()]
+            work = [self.follower.run(), self._teller.run(), *self._handing_on.work()]
             if self.leader:
                 work.append(self.leader.run())
             await first_of(*work)
@@ -166,7 +178,8 @@ class _Telling:
     def noticed(self, event: str, /, **fields: object) -> None:
         """What the follower has to tell."""
         if "troubled" in event:
-            self.metrics.redis_errors.labels(self.ring, str(fields.get("doing"))).inc()
+            if fields.get("doing", HANDING_ON) != HANDING_ON:  # that needs no Redis
+                self.metrics.redis_errors.labels(self.ring, str(fields["doing"])).inc()
             self.log.warning(event, **{"ring": self.ring, **fields})
         else:
             self.log.info(event, **{"ring": self.ring, **fields})

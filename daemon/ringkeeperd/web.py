@@ -16,6 +16,7 @@ from ringkeeper.clock import ZERO
 from ringkeeper.errors import (
     ClocksApart,
     DocumentError,
+    FilesUnusable,
     RedisUnavailable,
     RingkeeperError,
     RingMissing,
@@ -52,6 +53,7 @@ _IN_WORDS: Final[tuple[tuple[type[RingkeeperError], str], ...]] = (
     (StaleRing, "the newest proof of freshness is too old: perhaps nobody leads"),
     (ClocksApart, "this host's clock and another one's differ by too much"),
     (StateUnusable, "the file that keeps the ring for the next start cannot be used"),
+    (FilesUnusable, "the files for apps cannot be kept"),
     (SecretError, "a secret cannot be used, or does not open what it should"),
     (RingNotLoaded, "the ring is not loaded yet"),
 )

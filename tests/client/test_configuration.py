@@ -166,6 +166,19 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
     "cache_dir": ("/c", "/c", "cache_dir", Path("/c")),
     "listen": ("[::]:0", "[::]:0", "listen", ("::", 0)),
     "issuer": ("https://x.org/a", "https://x.org/a", "issuer", "https://x.org/a"),
+    "files.directory": ("f", "f", "files_directory", BASE / "f"),
+    "files.signing_key": (True, "true", "files_signing_key", True),
+    "files.signing_key_on_disk": (True, "on", "files_signing_key_on_disk", True),
+    "on_change.command": (
+        ["reload", "a b"],
+        "reload 'a b'",
+        "on_change_command",
+        ("reload", "a b"),
+    ),
+    "on_change.pid_file": ("pid", "pid", "on_change_pid_file", BASE / "pid"),
+    "on_change.signal": ("USR1", "USR1", "on_change_signal", "USR1"),
+    "on_change.url": ("http://h/x", "http://h/x", "on_change_url", Secret("http://h/x")),
+    "on_change.timeout": ("3s", "3s", "on_change_timeout", 3 * SECOND),
     "log.level": ("debug", "debug", "log_level", "debug"),
     "log.format": ("json", "json", "log_format", "json"),
 }
@@ -175,6 +188,7 @@ OVER_TLS = {"RINGKEEPER_REDIS__URL": "rediss://h"}
 NEEDS = {
     "redis.tls.ca_file": OVER_TLS,
     "redis.tls.cert_file": OVER_TLS | {"RINGKEEPER_REDIS__TLS__KEY_FILE": "other"},
+    "files.signing_key": {"RINGKEEPER_FILES__DIRECTORY": "f"},
     "redis.tls.key_file": OVER_TLS | {"RINGKEEPER_REDIS__TLS__CERT_FILE": "other"},
 }
 """What else must be given."""
@@ -582,6 +596,18 @@ def test_a_password_that_is_no_yaml_is_in_no_error(tmp_path: Path, text: str) ->
         ("name", 7, "7 is not a ring's name"),
         ("lease_ttl", "999ms", "'999ms' is not between 1s and 10m"),
         ("lease_ttl", "601s", "'601s' is not between 1s and 10m"),
+        ("files.signing_key", "perhaps", "is neither true nor false"),
+        ("files.directory", 5, "5 is not text"),
+        ("on_change.command", [], "a list is not a list of words; write a program and its arg"),
+        ("on_change.command", "", "'' is not a list of words"),
+        ("on_change.command", ["a", 1], "a list is not a list of words"),
+        ("on_change.command", "reload 'it", "has a quote that does not end; write a program"),
+        ("on_change.command", ["", "a"], "names no program"),
+        ("on_change.command", ["a\0b"], "names no program"),
+        ("on_change.signal", "KILL", "'KILL' is not offered; use one of HUP, USR1"),
+        ("on_change.timeout", 10, "10 is not a duration"),
+        ("on_change.url", "ftp://h", "on_change.url: is not an http or https URL; write one such"),
+        ("on_change.url", f"http:/{SECRET}", "on_change.url: is not an http or https URL"),
         ("listen", "9465", "'9465' is a port alone; write host:port"),
         ("listen", 9465, "9465 is a port alone; write host:port"),
         ("listen", ":9465", "':9465' is not host:port"),
@@ -608,8 +634,10 @@ def test_a_password_that_is_no_yaml_is_in_no_error(tmp_path: Path, text: str) ->
 def test_a_value_that_cannot_be_is_refused_with_the_reason(
     key: str, value: object, told: str
 ) -> None:
-    (problem,) = problems_with({key: value})
+    group, _, name = key.rpartition(".")
+    (problem,) = problems_with({group: {name: value}} if group else {key: value})
     assert problem.startswith(f"{key}: ")
+    assert SECRET not in problem
     assert told in problem
     assert "\n" not in problem
     assert re.search(r"; (write|use|put|10s)|ten years", problem), "no remedy"

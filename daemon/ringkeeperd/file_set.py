@@ -1,0 +1,257 @@
+"""Some files in a directory that change together, or not at all.
+
+What readers open are links: `jwks.json` leads to `..data/jwks.json`, and `..data` to a folder with
+one version of all of them. A new version is written beside, made safe on the disk, and `..data`
+renamed over: the way in which Kubernetes changes mounted ConfigMaps. So a file is never torn, and
+whoever opens `..data` once reads all files of one version.
+
+What a file holds is carried as a `Secret`, whether it is one or not: no traceback shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.errors import FilesUnusable
+from ringkeeper.secret import Secret
+from ringkeeper.secret_files import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from datetime import datetime
+
+_CURRENT: Final = "..data"
+_MARK: Final = ".."
+"""What the names of folders begin with; Kubernetes' do, too."""
+_GRACE: Final = 2.0
+"""Seconds that a former version stays: a reader may be on its way into it."""
+_OPEN: Final = 0o644
+_CLOSED: Final = 0o600
+_MEMORY: Final = ("tmpfs", "ramfs")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+
+class FileSet:
+    """The files in `directory`, of which `closed` ones are for their owner alone.
+
+    Mode and owner of a file outlive its versions: chmod and chown it once, as it is needed. A
+    closed one is never opened to everybody.
+    """
+
+    def __init__(self, directory: Path, closed: Collection[str] = ()) -> None:
+        """Touch nothing yet."""
+        self.directory = directory
+        self._closed = closed
+        self._looks: dict[str, tuple[int, int, int]] = {}
+        """Mode and owner of each file as last seen: they outlive its withdrawal, too."""
+        self._lock = Lock()
+
+    def read(self) -> dict[str, Secret]:
+        """What the files hold now, by name.
+
+        Raises:
+            FilesUnusable: it cannot be read.
+        """
+        current = self.directory / _CURRENT
+        try:
+            return {path.name: Secret(_text(path)) for path in sorted(current.iterdir())}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise self._unusable("read", error) from None
+
+    def replace(self, files: Mapping[str, Secret]) -> None:
+        """Let the files be these, and no others, from one moment to the next.
+
+        Raises:
+            FilesUnusable: they cannot be written; what was there stays, whole.
+        """
+        try:
+            with self._lock:
+                self._replace(files)
+        except OSError as error:
+            raise self._unusable("written", error) from None
+
+    def withdraw(self, names: Collection[str]) -> None:
+        """Remove these files, in every version; nothing has to be written for it.
+
+        Raises:
+            FilesUnusable: one of them is still there.
+        """
+        try:
+            with self._lock:
+                for name in names:
+                    self._look_at(name)
+                for path in [p / name for p in self._versions() for name in names]:
+                    path.unlink(missing_ok=True)
+                for name in names:
+                    self._unlink(name)
+                if self.directory.exists():
+                    sync(self.directory)
+        except OSError as error:
+            raise self._unusable("removed", error) from None
+
+    def date(self, names: Collection[str], at: datetime) -> None:
+        """Give these files the time `at`: whoever reads them can tell how old they are."""
+        for name in names:
+            with suppress(OSError):
+                os.utime(self.directory / _CURRENT / name, (at.timestamp(), at.timestamp()))
+
+    def dated(self, name: str) -> float | None:
+        """The time given to a file, in seconds since 1970; None if there is none."""
+        with suppress(OSError):
+            return (self.directory / _CURRENT / name).stat().st_mtime
+        return None
+
+    def clean(self) -> bool:
+        """Remove former versions that nobody can be reading; whether none is left."""
+        with self._lock, suppress(OSError):
+            former = [path for path in self._versions() if not self._is_current(path)]
+            old = [path for path in former if _age(path) > _GRACE]
+            for path in old:
+                _remove(path)
+            return len(old) == len(former)
+        return False
+
+    # --- one version -----------------------------------------------------------------------------
+
+    def _replace(self, files: Mapping[str, Secret]) -> None:
+        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for name in files:
+            self._check_free(name)
+        version = self.directory / f"{_MARK}{secrets.token_hex(8)}"
+        version.mkdir()
+        try:
+            version.chmod(0o755 | version.stat().st_mode & stat.S_ISGID)
+            for name, content in files.items():
+                self._write(version / name, content)
+            sync(version)
+            former = set(self.read())
+            self._link(version.name, _CURRENT)
+        except BaseException:
+            shutil.rmtree(version, ignore_errors=True)
+            raise
+        for name in files:
+            self._link(f"{_CURRENT}/{name}", name)
+        for name in former - files.keys():
+            self._unlink(name)
+        sync(self.directory)
+
+    def _write(self, path: Path, content: Secret) -> None:
+        self._look_at(path.name)
+        is_closed = path.name in self._closed
+        mode, *owner = self._looks.get(path.name, (_CLOSED if is_closed else _OPEN, -1, -1))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            self._give_to(descriptor, path.name, *owner)
+            os.fchmod(descriptor, mode & (0o770 if is_closed else 0o777))
+            file.write(content.reveal().encode())
+            file.flush()
+            os.fsync(descriptor)
+
+    def _look_at(self, name: str) -> None:
+        """Remember mode and owner of the file that is there."""
+        with suppress(OSError):
+            status = (self.directory / _CURRENT / name).stat()
+            self._looks[name] = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+    def _give_to(self, descriptor: int, name: str, user: int, group: int) -> None:
+        made = os.fstat(descriptor)
+        if user < 0 or (user, group) == (made.st_uid, made.st_gid):
+            return
+        try:
+            os.fchown(descriptor, user, group)
+        except PermissionError:
+            raise FilesUnusable(
+                f"{self.directory / name}: belongs to {user}:{group}, and this user may not give "
+                "the next version to them; give it to a group that this user is in (chgrp), or "
+                "run both as one user"
+            ) from None
+
+    def _check_free(self, name: str) -> None:
+        path = self.directory / name
+        if path.exists() and not path.is_symlink():
+            raise FilesUnusable(
+                f"{path}: a file of somebody else's stands there; remove it, or set "
+                "files.directory to a folder for ringkeeper alone"
+            )
+
+    def _link(self, target: str, name: str) -> None:
+        path = self.directory / name
+        with suppress(OSError):
+            if path.readlink() == Path(target):
+                return
+        temporary = self.directory / f"{_MARK}{secrets.token_hex(8)}"
+        temporary.symlink_to(target)
+        try:
+            temporary.rename(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _unlink(self, name: str) -> None:
+        path = self.directory / name
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+
+    def _versions(self) -> Iterator[Path]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for path in sorted(self.directory.iterdir()):
+                if path.name.startswith(_MARK) and path.name != _CURRENT:
+                    yield path
+
+    def _is_current(self, version: Path) -> bool:
+        with suppress(OSError):
+            return (self.directory / _CURRENT).readlink() == Path(version.name)
+        return False
+
+    def _unusable(self, doing: str, error: OSError) -> FilesUnusable:
+        where = error.filename if isinstance(error.filename, str) else self.directory
+        return FilesUnusable(
+            f"{self.directory}: the files for apps cannot be {doing} ({error.strerror}); let this "
+            f"user write there, or set files.directory to where it may"
+            + (f" (it was {where})" if Path(where).parent != self.directory else "")
+        )
+
+
+def is_in_memory(directory: Path) -> bool:
+    """Whether what is written to `directory`, or to where it will be made, reaches no disk.
+
+    Asked of the kernel (Linux); elsewhere nobody knows, and so no.
+    """
+    there = next(path for path in [directory, *directory.parents] if path.exists())
+    device = there.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError):
+        for line in _MOUNTS.read_text(errors="replace").splitlines():
+            place, _, kind = line.partition(" - ")
+            if place.split()[2] == wanted:
+                return kind.split()[0] in _MEMORY
+    return False
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "replace")
+
+
+def _remove(path: Path) -> None:
+    """A version, or a link that never came to its place."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was made, as the file system counts them."""
+    with suppress(OSError):
+        return time.time() - path.lstat().st_ctime  # noqa: TID251 - no clock of ours makes files
+    return 0.0

@@ -52,11 +52,11 @@ def read_secrets(configuration: Configuration) -> Secrets:
     Raises:
         SecretError: a file that it needs and cannot use.
     """
-    kek = kek_from(configuration.kek) if _has_kek(configuration) else None
     if not configuration.lead:
-        return Secrets(read_pinned_roots(configuration.trust_root_public), None, kek)
-    root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
-    return Secrets(pinned, root, kek)
+        root, pinned = None, read_pinned_roots(configuration.trust_root_public)
+    else:
+        root, pinned = read_pair(configuration.trust_root, configuration.trust_root_public)
+    return Secrets(pinned, root, kek_from(configuration.kek) if _has_kek(configuration) else None)
 
 
 def _has_kek(configuration: Configuration) -> bool:

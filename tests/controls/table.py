@@ -50,6 +50,9 @@ _TERM: Final = f"{_DAEMON}/term.py"
 _TRAIL: Final = f"{_DAEMON}/trail.py"
 _LIMITS: Final = f"{_DAEMON}/limits.py"
 _INTAKE: Final = f"{_DAEMON}/intake.py"
+_RING_FILES: Final = f"{_DAEMON}/ring_files.py"
+_FILE_SET: Final = f"{_DAEMON}/file_set.py"
+_ON_CHANGE: Final = f"{_DAEMON}/on_change.py"
 _PUBLISH: Final = f"{_DAEMON}/lua/publish.lua"
 _WEB: Final = f"{_DAEMON}/web.py"
 
@@ -221,8 +224,8 @@ CONTROLS: Final = (
         "no root where lead is false",
         (
             f"{_DAEMON}/own_secrets.py",
-            "if not configuration.lead:\n        return Secrets(",
-            "if False:\n        return Secrets(",
+            "if not configuration.lead:\n        root, pinned",
+            "if False:\n        root, pinned",
         ),
     ),
     _without(
@@ -589,5 +592,31 @@ CONTROLS: Final = (
             "if self.replica.held is None:\n                await self.refresh()",
             "if False:\n                await self.refresh()",
         ),
+    ),
+    # --- the files that an operator asks for -----------------------------------------------------
+    _without(
+        "memory alone for a signing key",
+        (_FILE_SET, "return kind.split()[0] in _MEMORY", "return True"),
+    ),
+    _without(
+        "a signing key is withdrawn",
+        (
+            _RING_FILES,
+            "return now - datetime.fromtimestamp(dated, UTC) > self._max_staleness",
+            "return False",
+        ),
+        (_RING_FILES, "and private and held.may_sign(now))", "and private)"),
+    ),
+    _without(
+        "a signing key's file stays closed",
+        (_FILE_SET, "mode & (0o770 if is_closed else 0o777)", "mode"),
+    ),
+    _without(
+        "a command gets nothing of the daemon's",
+        (_ON_CHANGE, "if not name.startswith(PREFIX) and name not in (*_OURS, kek)", "if name"),
+    ),
+    _without(
+        "a URL is shown by its host",
+        (_ON_CHANGE, "return next(words, type(error).__name__)", "return repr(error)"),
     ),
 )

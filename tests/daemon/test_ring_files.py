@@ -140,13 +140,15 @@ async def test_mode_and_owner_stay_through_versions_and_a_withdrawal(sink: Sink)
         os.chown(sink.folder / PEM, 1234, 1235)
     sink.ring.rotate()
     await sink.put()
+    assert (sink.folder / PEM).stat().st_mode & 0o777 == 0o640
+    (sink.folder / PEM).chmod(0o440)
     sink.ring.advance("11m", led=False)
     await sink.put()
     assert not (sink.folder / PEM).exists()
     sink.ring.advance("1s")
     await sink.put()
     status = (sink.folder / PEM).stat()
-    assert status.st_mode & 0o777 == 0o640
+    assert status.st_mode & 0o777 == 0o440
     assert (sink.folder / JWKS).stat().st_mode & 0o777 == 0o600
     if os.getuid() == 0:
         assert (status.st_uid, status.st_gid) == (1234, 1235)
@@ -291,7 +293,7 @@ async def test_a_death_at_any_moment_leaves_the_former_files_or_the_new_ones(
         assert sink.read(JWK)["kid"] == sink.signer
         if not died:
             break
-    assert last > 1, "it died before, more than once"
+    assert last > 0, "it died before"
 
 
 # --- when the key must not sign ------------------------------------------------------------------

@@ -711,6 +711,11 @@ class Follower:
         return next(iter(self._troubles.values()), None)
 
     @property
+    def troubles(self) -> tuple[RingkeeperError, ...]:
+        """All that fails at the moment."""
+        return tuple(self._troubles.values())
+
+    @property
     def is_connected(self) -> bool:
         """Whether Redis answers, as far as the newest attempts tell."""
         return not any(isinstance(e, RedisUnavailable) for e in self._troubles.values())

@@ -103,7 +103,7 @@ class Daemon:
                 ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
                 for ring in configuration.rings
             }
-            self.metrics.watch(self.services)
+            self.metrics.watch(self.services, configuration.redis_tls)
             await stack.enter_async_context(self._serving())
             self.log.info(
                 "serving",
@@ -128,7 +128,7 @@ class Daemon:
         try:
             new = load(self.configuration.path, os.environ)
         except ConfigurationError as error:
-            self.metrics.config_reloads.labels("failure").inc()
+            self._count_reload("configuration", is_taken=False)
             # What is wrong may quote a setting: that is for the log, not for whoever asks.
             self.rejected = (
                 f"rejected at the last reload, the former one is in force: {len(error.problems)} "
@@ -138,7 +138,7 @@ class Daemon:
                 "configuration rejected", problems=list(error.problems)
             )
             return
-        self.metrics.config_reloads.labels("success").inc()
+        self._count_reload("configuration", is_taken=True)
         self.rejected = ""
         for ring in new.rings:
             service = self.services.get(ring.name)
@@ -191,26 +191,32 @@ class Daemon:
         except SecretError as error:
             if str(error) != self.secrets_rejected:
                 self.secrets_rejected = str(error)
-                self.metrics.config_reloads.labels("failure").inc()
+                self._count_reload("secrets", is_taken=False)
                 self.log.error("secrets rejected", error=str(error))  # noqa: TRY400
             return
         self.secrets_rejected = ""  # also where the very file came back that is in use
+        self.metrics.last_reload.labels("secrets").set(1)
         if own is None:
             return
-        self.metrics.config_reloads.labels("success").inc()
+        self._count_reload("secrets", is_taken=True)
         for service in self.services.values():
             await service.change_secrets(own)
         keks = own.kek.kids if own.kek else ()
         self.log.info("secrets taken up", roots=own.roots.kids, keks=keks)
+
+    def _count_reload(self, what: str, *, is_taken: bool) -> None:
+        self.metrics.config_reloads.labels("success" if is_taken else "failure").inc()
+        self.metrics.last_reload.labels(what).set(is_taken)
 
     def _read_token(self, path: Path) -> Secret | TokenMissing:
         """The token for counting, in use or told why not; keys turn without it, too."""
         try:
             token = read_token(path)
         except SecretError as error:
-            self.metrics.config_reloads.labels("failure").inc()
+            self._count_reload("refreshes_token", is_taken=False)
             self.log.error("refreshes token rejected", error=str(error))  # noqa: TRY400
             return TokenMissing()
+        self.metrics.last_reload.labels("refreshes_token").set(1)
         self.log.info("refreshes token taken up", file=str(path))
         return token
 

@@ -6,6 +6,7 @@ move.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -20,9 +21,12 @@ from prometheus_client.registry import Collector
 
 import ringkeeper
 from ringkeeper.errors import RefreshReason
-from ringkeeper.ring import KeyState, RotationReason
+from ringkeeper.ring import KeyKind, KeyState, RotationReason
+from ringkeeper.tls import Tls
+from ringkeeperd.certificates import Certificates
 from ringkeeperd.logs import LOST
 from ringkeeperd.spikes import Cause
+from ringkeeperd.troubles import KINDS, kinds_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,6 +42,8 @@ _FAILURES = ("redis", "clock")
 RESULTS = ("success", "failure")
 HTTP_REASONS = ("crowded", "slow", "size", "malformed", "rate", "failed")
 """Why a request or a connection was refused, or cut off."""
+RELOADED = ("configuration", "secrets", "refreshes_token")
+"""What a daemon reads again while it runs."""
 _OPERATIONS = ("listening", "reading", "preparing", "leading", "counting")
 
 
@@ -103,6 +109,14 @@ class Metrics:
         )
         for result in RESULTS:
             self.config_reloads.labels(result)
+        self.last_reload = Gauge(
+            "ringkeeper_config_last_reload_successful",
+            "1 if what was read last is in use; 0 while it is rejected and the former one is.",
+            ["what"],
+            registry=self.registry,
+        )
+        for what in RELOADED:
+            self.last_reload.labels(what).set(1)
         self.http_refused = self._counter(
             "http_refused", "Requests and connections over HTTP refused or cut off.", "reason"
         )
@@ -117,8 +131,8 @@ class Metrics:
         )
         build.labels(ringkeeper.__version__).set(1)
 
-    def watch(self, services: Mapping[str, RingService]) -> None:
-        """Report on these rings, from now on."""
+    def watch(self, services: Mapping[str, RingService], tls: Tls | None = None) -> None:
+        """Report on these rings, and on the certificates of `tls`, from now on."""
         for name in services:
             for reason in RotationReason:
                 self.rotations.labels(name, reason.value)
@@ -139,6 +153,7 @@ class Metrics:
             self.rotation_duration.labels(name)
             self.propagation.labels(name)
         self.registry.register(_Rings(services))
+        self.registry.register(_Certificates(Certificates(tls or Tls())))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"ringkeeper_{name}", text, labels, registry=self.registry)
@@ -156,9 +171,10 @@ class _Rings(Collector):
             for name, text, labels in (
                 ("leader", "1 on the daemon that turns this ring's keys.", ()),
                 ("redis_up", "Whether Redis answers.", ()),
+                ("trouble", "1 while this daemon has that trouble with the ring.", ("kind",)),
                 ("proof_age_seconds", "Age of the newest proof of freshness known here.", ()),
                 ("keyring_version", "Version of the ring (leader only).", ()),
-                ("keys", "Keys by state (leader only).", ("state",)),
+                ("keys", "Keys by kind and state (leader only).", ("kind", "state")),
                 ("instances", "Live instances (leader only).", ()),
                 (
                     "instances_behind",
@@ -190,10 +206,30 @@ class _Rings(Collector):
         return gauges.values()
 
 
+class _Certificates(Collector):
+    """Until when the certificates for TLS to Redis hold, by the files as they are now."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+
+    def collect(self) -> Iterable[Metric]:
+        gauge = GaugeMetricFamily(
+            "ringkeeper_certificate_expiry_timestamp_seconds",
+            "When the first certificate in a file of redis.tls expires.",
+            labels=["file"],
+        )
+        for file, expiry in self._certificates.expiries().items():
+            gauge.add_metric([file], expiry.timestamp())
+        return [gauge]
+
+
 def _fill(gauges: Mapping[str, GaugeMetricFamily], name: str, service: RingService) -> None:
     state = service.state
     gauges["leader"].add_metric([name], float(state.is_leading))
     gauges["redis_up"].add_metric([name], float(service.follower.is_connected))
+    troubles = kinds_at(service)
+    for kind in KINDS:
+        gauges["trouble"].add_metric([name, kind], float(kind in troubles))
     held = service.follower.replica.held
     if held is None:
         return
@@ -203,8 +239,9 @@ def _fill(gauges: Mapping[str, GaugeMetricFamily], name: str, service: RingServi
         return
     ring = held.ring
     gauges["keyring_version"].add_metric([name], ring.version)
-    for key_state in KeyState:
-        gauges["keys"].add_metric([name, key_state.value], len(ring.in_state(key_state)))
+    for key_kind, key_state in product(KeyKind, KeyState):
+        count = len(ring.in_state(key_state, key_kind))
+        gauges["keys"].add_metric([name, key_kind.value, key_state.value], count)
     edition = (ring.epoch, ring.version)
     behind = sum((i.epoch, i.version) < edition for i in state.instances)
     gauges["instances"].add_metric([name], len(state.instances))

@@ -22,6 +22,7 @@ from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import lacks
 from ringkeeperd.minting import mint_aside
 from ringkeeperd.refresh_series import RefreshView
+from ringkeeperd.troubles import trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +54,9 @@ class LeadingState:
     is_leading: bool = False
     epoch: int = 0
     trouble: str = ""
+    """What keeps this daemon from leading."""
+    trouble_kind: str = ""
+    """Its kind (`troubles`), where an error of ours says it."""
     wait: WaitUntil | None = None
     instances: tuple[Instance, ...] = ()
     refreshes: RefreshView = field(default_factory=RefreshView)
@@ -195,7 +199,8 @@ class _Telling:
     def not_leading(self, why: str) -> None:
         if why == ANOTHER_LEADS:
             # What kept us from leading may keep that one, too: then it is told once, not each time.
-            self.failing, self.state.trouble = "", ""
+            self.failing = ""
+            self._is_not_kept()
             if not self.is_standing_by and not self.state.is_leading:
                 self.log.info("standing by", ring=self.ring, why=why)
             if self.clock.monotonic() - self._kept_from_leading_at > _FORGOTTEN_AFTER:
@@ -205,7 +210,7 @@ class _Telling:
             self.log.info("not leading any more", ring=self.ring, why=why)
         else:
             self._is_failing(why)
-            self.state.trouble = why
+            self.state.trouble, self.state.trouble_kind = why, ""
         self.is_standing_by = why == ANOTHER_LEADS
         self.state.is_leading, self.state.wait = False, None
         self.state.refreshes = RefreshView()
@@ -231,11 +236,16 @@ class _Telling:
 
     def _is_kept_from_leading(self, error: RingkeeperError) -> None:
         self.failing, self._kept_from_leading_at = "", self.clock.monotonic()
-        self.state.is_leading, self.state.wait, self.state.trouble = False, None, str(error)
+        self.state.is_leading, self.state.wait = False, None
+        self.state.trouble, self.state.trouble_kind = str(error), trouble_of(error).kind
 
     def _is_free_of_trouble(self) -> None:
         self.told.clear()
-        self.failing, self.state.trouble = "", ""
+        self.failing = ""
+        self._is_not_kept()
+
+    def _is_not_kept(self) -> None:
+        self.state.trouble = self.state.trouble_kind = ""
 
     def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
         self.failing = ""

@@ -13,29 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from ringkeeper.clock import ZERO
-from ringkeeper.errors import (
-    ClocksApart,
-    DocumentError,
-    FilesUnusable,
-    RedisUnavailable,
-    RingkeeperError,
-    RingMissing,
-    RingNotLoaded,
-    RolledBack,
-    SecretError,
-    StaleRing,
-    StateUnusable,
-)
 from ringkeeper.layout import BUCKET
 from ringkeeper.wire import SNAPSHOT
 from ringkeeperd.intake import Intake, TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
 from ringkeeperd.spike_events import begin_of, shown_spike
+from ringkeeperd.troubles import trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ringkeeper.errors import RingkeeperError
     from ringkeeper.replica import Held
     from ringkeeper.ring import Key
     from ringkeeper.secret import Secret
@@ -44,19 +33,6 @@ if TYPE_CHECKING:
 
 _COUNT: Final = "/v1/refreshes"
 _SEE: Final = "the log and ringkeeper check tell more"
-# Constant words: an error's own text may name hosts, files or what somebody wrote to Redis.
-_IN_WORDS: Final[tuple[tuple[type[RingkeeperError], str], ...]] = (
-    (RingMissing, "Redis holds no such ring: it was lost, or ringkeeper init was never run"),
-    (RolledBack, "Redis holds an older ring than is known here, or another of its version"),
-    (DocumentError, "what Redis holds is not this ring as the trust root signed it"),
-    (RedisUnavailable, "Redis does not answer as it should"),
-    (StaleRing, "the newest proof of freshness is too old: perhaps nobody leads"),
-    (ClocksApart, "this host's clock and another one's differ by too much"),
-    (StateUnusable, "the file that keeps the ring for the next start cannot be used"),
-    (FilesUnusable, "the files for apps cannot be kept"),
-    (SecretError, "a secret cannot be used, or does not open what it should"),
-    (RingNotLoaded, "the ring is not loaded yet"),
-)
 
 
 class Pages:
@@ -280,10 +256,7 @@ def _trouble(service: RingService) -> str:
 
 
 def _in_words(trouble: RingkeeperError | None) -> str:
-    if trouble is None:
-        return ""
-    known = (words for kind, words in _IN_WORDS if isinstance(trouble, kind))
-    return next(known, "something went wrong that nobody thought of")
+    return trouble_of(trouble).words if trouble else ""
 
 
 def _reservation(service: RingService) -> str:

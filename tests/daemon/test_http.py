@@ -143,9 +143,10 @@ def test_the_leader_reports_its_ring(site: Site) -> None:
     eventually(lambda: daemon.metric("next_rotation_timestamp_seconds"))
     assert daemon.metric("leader") == 1
     assert daemon.metric("keyring_version") == 1
-    assert daemon.metric("keys", state="active") == 2
-    assert daemon.metric("keys", state="published") == 1
-    assert daemon.metric("keys", state="revoked") == 0
+    assert daemon.metric("keys", kind="dynamic", state="active") == 1
+    assert daemon.metric("keys", kind="static", state="active") == 1
+    assert daemon.metric("keys", kind="dynamic", state="published") == 1
+    assert daemon.metric("keys", kind="dynamic", state="revoked") == 0
     eventually(lambda: daemon.metric("instances") == 1)
     eventually(lambda: daemon.metric("instances_behind") == 0)
     assert daemon.metric("rotations_total", reason="scheduled") == 0

@@ -1,0 +1,85 @@
+"""What may be wrong with a ring here, in constant words: for pages, and as a metric's label.
+
+An error's own text may name hosts, files or what somebody wrote to Redis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ringkeeper.errors import (
+    ClocksApart,
+    Defect,
+    DocumentError,
+    FilesUnusable,
+    RedisUnavailable,
+    RingkeeperError,
+    RingMissing,
+    RingNotLoaded,
+    RolledBack,
+    SecretError,
+    StaleRing,
+    StateUnusable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ringkeeperd.service import RingService
+
+
+class Trouble(NamedTuple):
+    """One kind of trouble: the errors that mean it, its word, and what to say of it."""
+
+    error: type[RingkeeperError]
+    kind: str
+    words: str
+
+
+# The first that fits counts.
+_KNOWN: Final = (
+    Trouble(
+        RingMissing,
+        "missing",
+        "Redis holds no such ring: it was lost, or ringkeeper init was never run",
+    ),
+    Trouble(
+        RolledBack,
+        "rolled_back",
+        "Redis holds an older ring than is known here, or another of its version",
+    ),
+    Trouble(
+        DocumentError, "document", "what Redis holds is not this ring as the trust root signed it"
+    ),
+    Trouble(RedisUnavailable, "redis", "Redis does not answer as it should"),
+    Trouble(StaleRing, "stale", "the newest proof of freshness is too old: perhaps nobody leads"),
+    Trouble(ClocksApart, "clock", "this host's clock and another one's differ by too much"),
+    Trouble(
+        StateUnusable, "state", "the file that keeps the ring for the next start cannot be used"
+    ),
+    Trouble(FilesUnusable, "files", "the files for apps cannot be kept"),
+    Trouble(SecretError, "secret", "a secret cannot be used, or does not open what it should"),
+    Trouble(RingNotLoaded, "not_loaded", "the ring is not loaded yet"),
+)
+_UNKNOWN: Final = Trouble(Defect, "defect", "something went wrong that nobody thought of")
+_LEADING: Final = "leading"
+KINDS: Final = (*(known.kind for known in _KNOWN), _UNKNOWN.kind, _LEADING)
+"""The label of `ringkeeper_trouble`; `leading` where this daemon is kept from leading."""
+
+
+def trouble_of(error: RingkeeperError) -> Trouble:
+    """What kind of trouble `error` is."""
+    return next((known for known in _KNOWN if isinstance(error, known.error)), _UNKNOWN)
+
+
+def kinds_at(service: RingService) -> Collection[str]:
+    """All that is wrong with that ring at this moment."""
+    kinds = {trouble_of(error).kind for error in service.follower.troubles}
+    held, state = service.follower.replica.held, service.state
+    if held is None:
+        kinds.add(trouble_of(RingNotLoaded()).kind)
+    elif not held.may_sign(service.clock.now()):
+        kinds.add(trouble_of(StaleRing()).kind)
+    if state.trouble:
+        kinds |= {_LEADING, state.trouble_kind or _LEADING}
+    return kinds

@@ -33,7 +33,7 @@ README = (ROOT / "README.md").read_text()
 WIRE = (ROOT / "docs/wire-format.md").read_text()
 PAGES = sorted(
     page
-    for folder in (ROOT, ROOT / "docs", ROOT / "docs/adr", ROOT / "deploy")
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs/adr", ROOT / "docs/runbooks", ROOT / "deploy")
     for page in folder.glob("*.md")
 )
 BIN = Path(sys.executable).parent

@@ -346,6 +346,59 @@ CASES = (
         58,
     ),
     Case(
+        "RingkeeperFileWritesFail",
+        "a disk that stays full",
+        gauges("file_writes_total", (20, "0+0.25"), result="failure"),
+        12,
+        (RA,),
+    ),
+    Case(
+        "RingkeeperFileWritesFail",
+        "a file of somebody else's stands there",
+        gauges("trouble", (15, 1), kind="files"),
+        12,
+        (RA | {"kind": "files"},),
+    ),
+    Case(
+        "RingkeeperTrouble",
+        "with its files, of which another alert tells",
+        gauges("trouble", (15, 1), kind="files"),
+        12,
+    ),
+    Case(
+        "RingkeeperFileWritesFail",
+        "a disk that was full for four minutes",
+        gauges("file_writes_total", (1, 0), (4, "0+1"), (25, 15), result="failure"),
+        29,
+    ),
+    Case(
+        "RingkeeperFileWritesFail",
+        "it works, and often",
+        gauges("file_writes_total", (30, "0+1"), result="success")
+        | gauges("file_writes_total", (30, 0), result="failure"),
+        29,
+    ),
+    Case(
+        "RingkeeperOnChangeFails",
+        "nobody is there to be told",
+        gauges("on_change_total", (20, "0+0.25"), result="failure"),
+        12,
+        (RA,),
+    ),
+    Case(
+        "RingkeeperOnChangeFails",
+        "what it reloads was restarted",
+        gauges("on_change_total", (1, 0), (4, "0+1"), (25, 15), result="failure"),
+        29,
+    ),
+    Case(
+        "RingkeeperOnChangeFails",
+        "it works, and often",
+        gauges("on_change_total", (30, "0+1"), result="success")
+        | gauges("on_change_total", (30, 0), result="failure"),
+        29,
+    ),
+    Case(
         "RingkeeperHttpRefuses",
         "again and again",
         gauges("http_refused_total", (20, "0+1"), ring="", reason="rate"),

@@ -109,6 +109,8 @@ def daemon(instance: str, *, leads_from: float, until: float, born: float = 0) -
         | told("config_last_reload_successful", (until - born, 1), ring="", what="secrets")
         | told("config_last_reload_successful", (until - born, 1), ring="", what="configuration")
         | {k: v for name in counters for k, v in told(name, (until - born, 0)).items()}
+        | told("file_writes_total", (until - born, 0), result="failure")
+        | told("on_change_total", (until - born, 0), result="failure")
         | told("rotation_failures_total", (until - born, 0), reason="redis")
         | told("session_refreshes_total", (until - born, 0), reason="unknown_kid")
         | leading("keys", 1, kind="dynamic", state="active")

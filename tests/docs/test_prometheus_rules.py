@@ -158,4 +158,4 @@ def test_a_page_names_metrics_that_exist_and_a_command_to_begin_with(page: Path)
 
 def test_the_page_on_trouble_knows_every_kind() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (RUNBOOKS / "trouble.md").read_text(), re.MULTILINE)
-    assert sorted([*rows[1:], "redis", "secret"]) == sorted(KINDS)
+    assert sorted([*rows[1:], "redis", "secret", "files"]) == sorted(KINDS)

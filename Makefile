@@ -135,8 +135,9 @@ RUNS ?= 100000
 fuzz: .venv/fuzz ## Throw RUNS inputs at everything that reads (Linux on x86-64); ARGS=--write
 	$(BIN)/python -m tests.fuzz --runs $(RUNS) $(ARGS)
 
-docs: .venv/dev ## Write the generated parts of docs/ anew
+docs: .venv/deploy ## Write the generated parts of docs/ anew, and the dashboard
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m deploy.grafana.generate
 
 lock: ## Pin the requirements anew, hashed, without URLs (needs uv; ARGS=--upgrade takes newer ones)
 	requirements/lock $(ARGS)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -85,6 +86,18 @@ def _families() -> Iterator[tuple[Metric, Iterable[str]]]:
                 yield family, family._labelnames  # noqa: SLF001
 
 
+def alerts() -> str:
+    """Every alert with its page."""
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text("utf-8"))["groups"]
+    rows = ["| alert | severity | for | means |", "|---|---|---|---|"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        page = ROOT / rule["annotations"]["runbook_url"]
+        title = page.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+        named = f"[{rule['alert']}]({page.relative_to(ROOT / 'docs')})"
+        rows.append(f"| {named} | {rule['labels']['severity']} | {rule.get('for', '')} | {title} |")
+    return "\n".join(rows)
+
+
 # --- docs/wire-format.md -------------------------------------------------------------------------
 
 
@@ -136,7 +149,7 @@ PARTS: Final = {
     "README.md": {"example": example},
     "docs/configuration.md": {"settings": as_markdown},
     "docs/lifecycle.md": {"diagram": diagram, "transitions": transitions},
-    "docs/metrics.md": {"metrics": metrics},
+    "docs/metrics.md": {"metrics": metrics, "alerts": alerts},
     "docs/redis.md": {"acl": acl},
     "docs/wire-format.md": {"documents": documents},
 }

@@ -197,8 +197,8 @@ def propagation() -> Iterable[timeseries.Panel]:
         unit="s",
     )
     yield course(
-        "Instances",
-        "Live ones, and those without the newest version.",
+        "Live, and behind",
+        "Instances, and those of them without the newest version.",
         Ask(f"ring:ringkeeper_instances:max{_OF}", "live"),
         Ask(f"ring:ringkeeper_instances_behind:max{_OF}", "behind"),
     )

@@ -89,6 +89,7 @@ def states(
     """Which of a few states it was in; `empty` is what no data means."""
     panel = statetimeline.Panel().mappings([_in_words(words)]).no_value(empty)
     panel.show_value(common.VisibilityMode.NEVER).merge_values(True).row_height(0.8)
+    panel.fill_opacity(70).line_width(0)
     panel.thresholds(_steps([(None, PLAIN)]))
     panel.legend(show.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST))
     return _asking(panel.span(width).height(7), title, about, asked)

@@ -159,3 +159,28 @@ def test_a_page_names_metrics_that_exist_and_a_command_to_begin_with(page: Path)
 def test_the_page_on_trouble_knows_every_kind() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (RUNBOOKS / "trouble.md").read_text(), re.MULTILINE)
     assert sorted([*rows[1:], "redis", "secret", "files"]) == sorted(KINDS)
+
+
+# --- the dashboard: what needs no SDK; the rest is in tests/deploy/test_prometheus.py ------------
+
+
+def test_rules_and_dashboard_name_only_what_is_told_or_recorded() -> None:
+    told = (ROOT / "docs/metrics.md").read_text()
+    families = re.findall(r"^\| `(ringkeeper_\w+)` \| (\w+)", told, re.MULTILINE)
+    known = {rule["record"] for rule in RECORDED}
+    for name, kind in families:
+        parts = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
+        known |= {name + part for part in parts}
+    dashboard = (ROOT / "deploy/grafana/ringkeeper.json").read_text()
+    expressions = [rule["expr"] for rule in [*RECORDED, *ALERTS.values()]]
+    expressions += re.findall(r'"(?:expr|query)": "(.*)"', dashboard)
+    assert len(expressions) > 80
+    for expression in expressions:
+        named = set(re.findall(r"(?:\w+:)?\bringkeeper_\w+(?::\w+)?", expression))
+        assert named <= known, expression
+
+
+def test_every_recorded_series_is_asked_for() -> None:
+    dashboard = (ROOT / "deploy/grafana/ringkeeper.json").read_text()
+    asked = dashboard + "".join(rule["expr"] for rule in ALERTS.values())
+    assert [rule["record"] for rule in RECORDED if rule["record"] not in asked] == []

@@ -18,8 +18,8 @@ CASES = (
     Case(
         "RingkeeperRotationOverdue",
         "the leader died meanwhile, and the next one is no better",
-        gauges("next_rotation_timestamp_seconds", (20, 600), (20, None))
-        | gauges("next_rotation_timestamp_seconds", (22, None), (18, 600), instance="b"),
+        gauges("next_rotation_timestamp_seconds", (27, 600), (20, None))
+        | gauges("next_rotation_timestamp_seconds", (29, None), (18, 600), instance="b"),
         31,
         (R,),
     ),
@@ -67,6 +67,21 @@ CASES = (
         "RingkeeperNoActiveKey",
         "there is no active static key: it was revoked, and the next one is not ready",
         gauges("keys", (20, 1), **KEYS) | gauges("keys", (20, 0), kind="static", state="active"),
+        19,
+    ),
+    Case(
+        "RingkeeperNoActiveKey",
+        "while leaders change",
+        gauges("keys", (5, 1), (0.75, 0), (20, None), **KEYS)
+        | gauges("keys", (6.25, None), (10, 0), instance="b", **KEYS),
+        6.5,
+        (R | KEYS,),
+    ),
+    Case(
+        "RingkeeperNoStandby",
+        "no other static key is ready: there need not be",
+        gauges("keys", (20, 1), kind="dynamic", state="published")
+        | gauges("keys", (20, 0), kind="static", state="published"),
         19,
     ),
     Case(
@@ -217,6 +232,13 @@ CASES = (
         199,
         since=75,
     ),
+    Case(
+        "RingkeeperHealed",
+        "more than an hour ago, and the daemon could not be scraped for an hour since",
+        gauges("heals_total", (10, 0), (60, 1), (60, None), (60, 1)),
+        185,
+        since=75,
+    ),
     # --- daemons
     Case(
         "RingkeeperRedisDown",
@@ -281,6 +303,12 @@ CASES = (
         "RingkeeperKekUnreadable",
         "it is the configuration that was rejected",
         gauges("config_last_reload_successful", (20, 0), ring="", what="configuration"),
+        19,
+    ),
+    Case(
+        "RingkeeperKekUnreadable",
+        "it is something else that is wrong",
+        gauges("trouble", (20, 1), kind="clock"),
         19,
     ),
     Case(
@@ -355,7 +383,7 @@ CASES = (
     Case(
         "RingkeeperFileWritesFail",
         "a file of somebody else's stands there",
-        gauges("trouble", (15, 1), kind="files"),
+        gauges("trouble", *[(0.25, 1), (0.75, 0)] * 15, kind="files"),
         12,
         (RA | {"kind": "files"},),
     ),
@@ -376,6 +404,12 @@ CASES = (
         "it works, and often",
         gauges("file_writes_total", (30, "0+1"), result="success")
         | gauges("file_writes_total", (30, 0), result="failure"),
+        29,
+    ),
+    Case(
+        "RingkeeperFileWritesFail",
+        "it is another file, and other trouble",
+        gauges("trouble", (30, 1), kind="state"),
         29,
     ),
     Case(
@@ -431,9 +465,17 @@ CASES = (
         18,
     ),
     Case(
+        "RingkeeperTargetDown",
+        "it is a daemon of another kind",
+        gauges("up", (20, 0), ring="", job="node"),
+        19,
+    ),
+    Case(
         "RingkeeperTargetAbsent",
         "all are down",
-        gauges("up", (1, 1), (9, 0), ring="") | gauges("up", (1, 1), (9, 0), ring="", instance="b"),
+        gauges("up", (1, 1), (9, 0), ring="")
+        | gauges("up", (1, 1), (9, 0), ring="", instance="b")
+        | gauges("up", (10, 1), ring="", job="node"),
         7,
         ({},),
     ),
@@ -497,6 +539,13 @@ CASES = (
         "all of them, and yet few",
         gauges("session_refreshes_total", (60, "0+1"), reason="unknown_kid")
         | gauges("session_refreshes_total", (60, 0), reason="expired"),
+        59,
+    ),
+    Case(
+        "RingkeeperUnknownKid",
+        "one in six, and yet few",
+        gauges("session_refreshes_total", (60, "0+1"), reason="unknown_kid")
+        | gauges("session_refreshes_total", (60, "0+5"), reason="expired"),
         59,
     ),
 )  # fmt: skip

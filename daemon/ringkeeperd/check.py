@@ -13,6 +13,7 @@ from ringkeeperd.founding import any_ring
 from ringkeeperd.handing_on import check_files
 from ringkeeperd.operator import at_ring
 from ringkeeperd.own_secrets import read_secrets
+from ringkeeperd.probe import trouble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,15 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
                 why = "nobody leads; start a daemon, ringkeeper run"
                 found.remarks.append(f"ring {ring.name!r}: {why}")
     return found
+
+
+def ask_daemon(configuration: Configuration, place: str) -> Findings:
+    """What the daemon of this configuration, on this host, says at `place`."""
+    host, port = configuration.listen
+    if not port:
+        return Findings(problems=["listen: with port 0 nobody knows where to ask; set one"])
+    problem = trouble(host, port, place)
+    return Findings(problems=[problem] if problem else [])
 
 
 def _first_step(configuration: Configuration) -> str:

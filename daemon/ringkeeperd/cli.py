@@ -111,6 +111,22 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         action="store_true",
         help="put a fresh KEK in front of the present one; nothing uses it before rewrap",
     )
+    another.add_argument(
+        "--secrets-only",
+        action="store_true",
+        help="make the secrets, no ring, and ask no Redis: to hand them to where daemons run",
+    )
+    another.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="be content with rings that exist, if these secrets open them: for what is run again",
+    )
+    making.add_argument(
+        "--directory",
+        type=Path,
+        metavar="DIR",
+        help="with --secrets-only: where they come, without a configuration",
+    )
     making.add_argument(
         "--former-lost",
         action="store_true",
@@ -136,13 +152,25 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
 
 
 def _add_looking(command: Callable[..., argparse.ArgumentParser]) -> None:
-    command(
+    checking = command(
         "check",
         commands.check,
         "Check configuration, secrets, Redis and rings without changing anything. Exit 1 if "
         "something is wrong; that nobody leads, or nothing is made yet, is only remarked on.",
         as_json=True,
         default_ring="all",
+    )
+    asking = checking.add_mutually_exclusive_group()
+    asking.add_argument(
+        "--alive",
+        action="store_true",
+        help="only ask the daemon that runs here whether it lives (/healthz), within 2 seconds; "
+        "exit 1 if not: for health checks",
+    )
+    asking.add_argument(
+        "--ready",
+        action="store_true",
+        help="only ask it whether every ring is loaded and fresh enough to rely on (/readyz)",
     )
     command(
         "status",

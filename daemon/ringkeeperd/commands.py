@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import ringkeeper
 from ringkeeper.errors import ConfigurationError, RequestRefused, RingkeeperError
+from ringkeeperd import probe
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from datetime import datetime
 
     from ringkeeper.configuration import Configuration, RingConfiguration
@@ -67,42 +67,43 @@ def run(parsed: argparse.Namespace) -> int:
 
 def init(parsed: argparse.Namespace) -> int:
     """Make rings and secrets; or put a fresh secret beside the present one."""
-    from ringkeeper.secret_files import is_there  # noqa: PLC0415
-    from ringkeeperd.founding import any_ring, found_ring  # noqa: PLC0415
-    from ringkeeperd.own_secrets import make_secrets  # noqa: PLC0415
+    from ringkeeperd.making import make_all  # noqa: PLC0415
 
+    if parsed.secrets_only:
+        return _make_secrets_alone(parsed)
+    if parsed.directory:
+        raise RequestRefused(
+            "--directory belongs to --secrets-only; where else secrets are is told by the "
+            "configuration (docs/configuration.md)"
+        )
     configuration = _configuration(parsed)
     if parsed.new_root or parsed.new_kek or parsed.former_lost:
         return _add_secret(parsed, configuration)
 
-    async def make() -> int:
-        async with _server_of(configuration):
-            for path, what in (
-                (configuration.kek, "there is no KEK"),
-                (configuration.trust_root, "there is no trust root"),
-            ):
-                if not is_there(path) and await any_ring(configuration):
-                    raise RequestRefused(
-                        f"{path}: {what} here, but a ring was made before; restore it from where "
-                        "that was: a fresh one is of no use to that ring (docs/secrets.md)"
-                    )
-            for path in make_secrets(configuration):
-                print(f"made {path}")
-            refusal: RequestRefused | None = None
-            for ring in configuration.rings:
-                try:
-                    made = await found_ring(configuration, ring)
-                except RequestRefused as error:
-                    refusal = error
-                else:
-                    print(f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs")
-            if refusal:
-                raise refusal
-        print("next: start the daemon (ringkeeper run); copy the public root to every app, and the")
-        print("KEK to those that sign; keep both secrets somewhere safe, too")
-        return 0
+    async def make() -> None:
+        async for line in make_all(configuration, if_missing=parsed.if_missing):
+            print(line, flush=True)
 
-    return asyncio.run(make())
+    asyncio.run(make())
+    print("next: start the daemon (ringkeeper run); copy the public root to every app, and the")
+    print("KEK to those that sign; keep both secrets somewhere safe, too")
+    return 0
+
+
+def _make_secrets_alone(parsed: argparse.Namespace) -> int:
+    from ringkeeperd import making  # noqa: PLC0415
+
+    if parsed.directory:
+        made = making.make_secrets_in(parsed.directory)
+    else:
+        made = making.make_secrets_alone(_configuration(parsed))
+    for path in made:
+        print(f"made {path}")
+    if not made:
+        print("all secrets are there already, and were left as they are")
+    print("next: hand them to where daemons run, and make the ring there: ringkeeper init; keep")
+    print("root.jwk and kek.jwk somewhere safe, too")
+    return 0
 
 
 def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int:
@@ -132,11 +133,15 @@ def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int
 
 def check(parsed: argparse.Namespace) -> int:
     """Say what is wrong with an installation."""
-    from ringkeeperd.check import Findings, look_over  # noqa: PLC0415
+    from ringkeeperd.check import Findings, ask_daemon, look_over  # noqa: PLC0415
 
+    place = probe.ALIVE if parsed.alive else probe.READY if parsed.ready else ""
     try:
         configuration = _configuration(parsed)
-        found = look_over(configuration, _rings(parsed, configuration))
+        if place:
+            found = ask_daemon(configuration, place)
+        else:
+            found = look_over(configuration, _rings(parsed, configuration))
     except ConfigurationError as error:
         found = Findings(problems=list(error.problems))
     except RingkeeperError as error:
@@ -148,7 +153,7 @@ def check(parsed: argparse.Namespace) -> int:
         return 0 if is_ok else 1
     for problem in found.problems:
         complain(problem)
-    if is_ok:
+    if is_ok and not place:
         rest = ", secrets, Redis and ring" if found.is_made else ""
         print(f"all is well: configuration{rest}")
     for remark in found.remarks:
@@ -210,21 +215,6 @@ def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) 
 
     configuration = _configuration(parsed)
     return at_ring(configuration, configuration.ring(parsed.ring).name, work)
-
-
-@asynccontextmanager
-async def _server_of(configuration: Configuration) -> AsyncIterator[None]:
-    """The embedded server, running meanwhile, where it is the one configured."""
-    from ringkeeperd.embedded import EmbeddedServer  # noqa: PLC0415
-
-    if configuration.embedded is None:
-        yield
-        return
-    server = await EmbeddedServer.start(configuration.embedded)
-    try:
-        yield
-    finally:
-        await server.stop()
 
 
 def status(parsed: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from ringkeeper.errors import (
     MalformedDocument,
     RequestRefused,
     RingLed,
+    RingMissing,
 )
 from ringkeeper.state_file import StateFile
 from ringkeeper.testimony import Testimony, open_testimony
@@ -22,6 +23,7 @@ from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.audit import events_between, numbered
 from ringkeeperd.leader_store import Acquired, Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint_aside
+from ringkeeperd.operator import Operator
 from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.rotation import first_keys_wanted, first_ring
 
@@ -141,11 +143,36 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
         await store.close()
 
 
+async def find_ring(configuration: Configuration, ring: RingConfiguration) -> Ring | None:
+    """`ring` as Redis holds it, verified, its private keys opened; None if Redis holds none.
+
+    Raises:
+        DocumentError, SealBroken: it was made with other secrets than are here.
+    """
+    own = read_secrets(configuration)
+    clock = SystemClock()
+    store = RedisLeaderStore.configured(configuration, ring.name, clock)
+    try:
+        return (await Operator(store, own.roots, clock).inspect(own.kek)).ring
+    except RingMissing:
+        return None
+    finally:
+        await store.close()
+
+
+def is_any_kept(configuration: Configuration) -> bool:
+    """Whether a ring of this configuration is known to `state_dir`."""
+    return any(
+        StateFile(configuration.state_dir, ring.name, "state_dir").path.exists()
+        for ring in configuration.rings
+    )
+
+
 async def any_ring(configuration: Configuration) -> bool:
     """Whether a ring of this configuration is known, to Redis or to `state_dir`."""
+    if is_any_kept(configuration):
+        return True
     for ring in configuration.rings:
-        if StateFile(configuration.state_dir, ring.name, "state_dir").path.exists():
-            return True
         store = RedisLeaderStore.configured(configuration, ring.name, SystemClock())
         try:
             if (await store.read()).snapshot:

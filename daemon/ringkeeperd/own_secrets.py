@@ -65,14 +65,22 @@ def _has_kek(configuration: Configuration) -> bool:
 
 def make_secrets(configuration: Configuration) -> tuple[Path, ...]:
     """Make the trust root and the KEK where there are none; the files that were written."""
+    return make_secrets_at(
+        configuration.trust_root, configuration.trust_root_public, configuration.kek
+    )
+
+
+def make_secrets_at(private: Path, public: Path, kek: Path | KekVariable) -> tuple[Path, ...]:
+    """As `make_secrets`. What is there is only read: it may lie where nothing can be written."""
     made: list[Path] = []
-    if not is_there(configuration.trust_root_public) or is_there(configuration.trust_root):
-        if create(configuration.trust_root, TrustRoot.generate().secret_jwk()):
-            made.append(configuration.trust_root)
-        root = read_root(configuration.trust_root)
-        if create(configuration.trust_root_public, root.public_jwk(), mode=0o644):
-            made.append(configuration.trust_root_public)
-    kek = configuration.kek
-    if not isinstance(kek, KekVariable) and create(kek, Kek.generate().secret_jwk()):
+    if not is_there(public) or is_there(private):
+        if not is_there(private) and create(private, TrustRoot.generate().secret_jwk()):
+            made.append(private)
+        root = read_root(private)
+        if not is_there(public) and create(public, root.public_jwk(), mode=0o644):
+            made.append(public)
+    if isinstance(kek, KekVariable) or is_there(kek):
+        return tuple(made)
+    if create(kek, Kek.generate().secret_jwk()):
         made.append(kek)
     return tuple(made)

@@ -392,7 +392,7 @@ CONTROLS: Final = (
     _without(
         "no fresh secret for a ring that exists",
         (
-            f"{_DAEMON}/commands.py",
+            f"{_DAEMON}/making.py",
             "if not is_there(path) and await any_ring(configuration):",
             "if False:",
         ),

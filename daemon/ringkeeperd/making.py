@@ -1,0 +1,128 @@
+"""`ringkeeper init`: secrets and rings are made, once. Promise 7: nothing that exists is touched.
+
+Secrets may be made apart from the rings, where no Redis can be reached: on the machine of an
+operator, who hands them to where the daemons run.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from ringkeeper.errors import RequestRefused
+from ringkeeper.kek_variable import KekVariable
+from ringkeeper.secret_files import is_there, read_pair
+from ringkeeperd.embedded import EmbeddedServer
+from ringkeeperd.founding import any_ring, find_ring, found_ring, is_any_kept
+from ringkeeperd.own_secrets import make_secrets, make_secrets_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from ringkeeper.configuration import Configuration, RingConfiguration
+
+_NAMES = ("root.jwk", "root.pub.jwk", "kek.jwk")
+
+
+async def make_all(configuration: Configuration, *, if_missing: bool) -> AsyncIterator[str]:
+    """Make all secrets and rings that there are not; a line for each.
+
+    Rings that exist are refused, once the others are made; or, with `if_missing`, read with the
+    secrets that are here.
+
+    Raises:
+        RequestRefused: a ring exists, or was made before and is lost; or its secrets are.
+        DocumentError, SealBroken: it exists, and these are not its secrets.
+    """
+    async with _server_of(configuration):
+        for path, what in (
+            (configuration.kek, "there is no KEK"),
+            (configuration.trust_root, "there is no trust root"),
+        ):
+            if not is_there(path) and await any_ring(configuration):
+                raise RequestRefused(
+                    f"{path}: {what} here, but a ring was made before; restore it from where "
+                    "that was: a fresh one is of no use to that ring (docs/secrets.md)"
+                )
+        for path in make_secrets(configuration):
+            yield f"made {path}"
+        refusal: RequestRefused | None = None
+        for ring in configuration.rings:
+            try:
+                yield await _made(configuration, ring, if_missing=if_missing)
+            except RequestRefused as error:
+                refusal = error
+        if refusal:
+            raise refusal
+
+
+@asynccontextmanager
+async def _server_of(configuration: Configuration) -> AsyncIterator[None]:
+    """The embedded server, running meanwhile, where it is the one configured."""
+    if configuration.embedded is None:
+        yield
+        return
+    server = await EmbeddedServer.start(configuration.embedded)
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+async def _made(
+    configuration: Configuration, wanted: RingConfiguration, *, if_missing: bool
+) -> str:
+    """What became of one ring."""
+    if if_missing and (there := await find_ring(configuration, wanted)):
+        return f"ring {there.name} exists, version {there.version}, and these secrets open it"
+    made = await found_ring(configuration, wanted)
+    return f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs"
+
+
+def make_secrets_alone(configuration: Configuration) -> tuple[Path, ...]:
+    """Make the secrets of this configuration where there are none, and ask no Redis.
+
+    Raises:
+        RequestRefused: as `make_secrets_in`; or a ring is known on this host.
+    """
+    if not configuration.lead:
+        raise RequestRefused("lead is false here; make the secrets for where daemons lead")
+    return _made_alone(
+        configuration.trust_root,
+        configuration.trust_root_public,
+        configuration.kek,
+        is_known=lambda: is_any_kept(configuration),
+    )
+
+
+def make_secrets_in(directory: Path) -> tuple[Path, ...]:
+    """Make the secrets in `directory` where there are none, and ask nobody; the files written.
+
+    Raises:
+        RequestRefused: one is there without the other, which may be lost and not new.
+    """
+    private, public, kek = (directory / name for name in _NAMES)
+    return _made_alone(private, public, kek, is_known=lambda: False)
+
+
+def _made_alone(
+    private: Path, public: Path, kek: Path | KekVariable, *, is_known: Callable[[], bool]
+) -> tuple[Path, ...]:
+    """A secret that a ring may have been made with is never replaced by a fresh one."""
+    places = [private, kek] if not isinstance(kek, KekVariable) else [private]
+    missing = [place for place in places if not is_there(place)]
+    present = [place for place in (*places, public) if is_there(place)]
+    if missing and present:
+        raise RequestRefused(
+            f"{missing[0]}: is not there, but {present[0]} is: restore it from where a ring was "
+            "made with it; only where none ever was, move what is there away and try again"
+        )
+    if missing and is_known():
+        raise RequestRefused(
+            f"{missing[0]}: is not there, but a ring is known on this host; restore it from where "
+            "that was made (docs/secrets.md)"
+        )
+    made = make_secrets_at(private, public, kek)
+    read_pair(private, public)  # what was there all along may not belong together
+    return made

@@ -1,4 +1,4 @@
-"""Fixtures live in tests/plugins, a file per subject."""
+"""Fixtures live in tests/plugins, a file per subject; those of containers with their tests."""
 
 import pytest
 
@@ -10,6 +10,8 @@ pytest_plugins = [
     "tests.plugins.rings",
     "tests.plugins.candidates",
     "tests.plugins.daemons",
+    "tests.deploy.images",
+    "tests.deploy.containers",
 ]
 
 

@@ -19,6 +19,8 @@ from tests.deploy.images import have_podman, podman
 
 CLOSED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 """As closed as a container can be."""
+OUTSIDE = "10.251.0.1"
+"""An address of such a network that is not its loopback's."""
 _ASK = """
 import json, sys, urllib.error, urllib.request
 request = urllib.request.Request(sys.argv[1], headers=json.loads(sys.argv[2]))
@@ -40,7 +42,9 @@ class Network:
         self.name = f"rk-{secrets.token_hex(4)}"
         self.path = Path("/run/netns") / self.name
         subprocess.run(["ip", "netns", "add", self.name], check=True)
-        subprocess.run(["ip", "-n", self.name, "link", "set", "lo", "up"], check=True)
+        ip = ("ip", "-n", self.name)
+        subprocess.run([*ip, "link", "set", "lo", "up"], check=True)
+        subprocess.run([*ip, "address", "add", f"{OUTSIDE}/32", "dev", "lo"], check=True)
 
     def get(self, url: str, **headers: str) -> tuple[int, str]:
         """Status and body; 0 where nobody answers."""

@@ -24,7 +24,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BASE = "localhost/ringkeeper-test/python:bookworm"
 REDIS = "localhost/ringkeeper-test/redis:bookworm"
-IMAGE = "localhost/ringkeeper-test/ringkeeper:built"
+# Each checkout has an image of its own: another one's tests may run at the same time.
+_CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
+IMAGE = f"localhost/ringkeeper-test/ringkeeper:{_CHECKOUT}"
 _ENOUGH = 16384
 
 

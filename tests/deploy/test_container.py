@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.containers import CLOSED, Container, Host
+from tests.deploy.containers import CLOSED, OUTSIDE, Container, Host
 from tests.deploy.images import IMAGE, ROOT, build, podman
 from tests.plugins.daemons import eventually
 from tests.plugins.servers import free_port
@@ -147,6 +147,7 @@ def test_one_container_is_a_whole_installation(embedded: Container, host: Host) 
     active = active_of(host)
     due, since = (datetime.fromisoformat(active[name]) for name in ("due_at", "activated_at"))
     assert due - since == timedelta(hours=24)
+    assert host.network.get(f"http://{OUTSIDE}:{PORT}/healthz")[0] == 200, "the loopback is its own"
     assert active["kid"] in embedded.done("ringkeeper", "status")
     assert active["kid"] in embedded.done("ringkeeper", "jwks")
     embedded.done("ringkeeper", "check")
@@ -239,7 +240,7 @@ def image_without_a_shell(base_image: str, image: str, tmp_path_factory: Any) ->
     shells = ["sh", "dash", "bash", "rbash", "perl", "env"]
     removed = json.dumps(["rm", "-f", *(f"/usr/bin/{name}" for name in shells), "/usr/bin/rm"])
     (folder / "Dockerfile").write_text(f"FROM {base_image}\nRUN {removed}\n")
-    base = f"{base_image}-without-a-shell"
+    base = f"{IMAGE}-base-without-a-shell"
     podman("build", "--quiet", "--network=none", "--pull=never", f"--tag={base}", str(folder))
     return build(f"{IMAGE}-without-a-shell", base_image, RUNTIME_IMAGE=base)
 
@@ -330,4 +331,4 @@ def test_a_start_that_cannot_work_says_why_in_one_line(
     config.chmod(0o644)
     assert "there is no public trust root here" in refused(host, image, mounted)
     read_only = f"--volume={host.volume('other')}:{STATE}:ro"
-    assert "cannot be written" in refused(host, image, read_only, **EMBEDDED)
+    assert "read-only file system" in refused(host, image, read_only, **EMBEDDED)

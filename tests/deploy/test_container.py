@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import time
 import tomllib
@@ -151,6 +152,26 @@ def test_one_container_is_a_whole_installation(embedded: Container, host: Host) 
     assert active["kid"] in embedded.done("ringkeeper", "status")
     assert active["kid"] in embedded.done("ringkeeper", "jwks")
     embedded.done("ringkeeper", "check")
+
+
+def test_what_deploy_readme_shows_works(image: str, host: Host) -> None:
+    """Word for word, by podman, but for the names and for the port, which nobody here publishes."""
+    text = (ROOT / "deploy/README.md").read_text().partition("\n## Containers\n")[2]
+    block = re.sub(r"\\\n\s*", "", text.partition("```console\n")[2].partition("```")[0])
+    building, running, *asking = (shlex.split(line) for line in block.splitlines())
+    tag = running[-1]
+    assert building == ["$", "docker", "build", "-t", tag, "."]
+    assert running[:6] == ["$", "docker", "run", "-d", "--name", "ringkeeper"]
+    port = running.index("-p")
+    assert running[port + 1] == f"127.0.0.1:{PORT}:{PORT}"
+    options = running[6:port] + running[port + 2 : -1]
+    options = [each.replace("ringkeeper:/", f"{host.volume('state')}:/") for each in options]
+    container = host.start(image, options=options)
+    wait_until_ready(host, container)
+    for line in asking:
+        assert line[:4] == ["$", "docker", "exec", "ringkeeper"]
+        assert container.done(*line[4:])
+    assert len(asking) == 2
 
 
 def test_it_may_do_nothing_on_its_host(embedded: Container) -> None:

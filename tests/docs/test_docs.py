@@ -49,7 +49,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """What stands behind a prompt, without the comment behind it."""
-    lines = [line for block in blocks(text, "console") for line in block.splitlines()]
+    whole = [re.sub(r"\\\n\s*", "", block) for block in blocks(text, "console")]
+    lines = [line for block in whole for line in block.splitlines()]
     return [line[2:].partition("  #")[0].strip() for line in lines if line.startswith("$ ")]
 
 

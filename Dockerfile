@@ -22,11 +22,17 @@ RUN pip/bin/pip --python /opt/ringkeeper/bin/python install --no-deps --require-
 COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY daemon daemon
-# Compiled here, for good: at run time the root is read-only. By hash, so that no copy of the files
-# with other times makes them stale.
 RUN pip/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
-    && pip/bin/pip --python /opt/ringkeeper/bin/python install --no-deps --no-index --no-compile dist/*.whl \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/ringkeeper/lib
+    && pip/bin/pip --python /opt/ringkeeper/bin/python install --no-deps --no-index --no-compile dist/*.whl
+# Compiled here, for good: at run time the root is read-only. So is what is used of the standard
+# library, which python:slim comes without. By hash, so that files with other times are not stale;
+# the library's is checked, for RUNTIME_IMAGE may have another release of it.
+ENV PYTHONPYCACHEPREFIX=/opt/ringkeeper/compiled
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/ringkeeper/lib \
+    && /opt/ringkeeper/bin/python -B -c "import sys, ringkeeperd.probe, ringkeeperd.cli, ringkeeperd.daemon; \
+        print(*{m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)}, sep='\n')" \
+        | grep -v -e ^/opt/ringkeeper/ -e 'so$' \
+        | python3 -m compileall -q --invalidation-mode checked-hash -i -
 # Owned by the daemon's user, and so are volumes that are first mounted there: its state, and a
 # place for each secret, so that a container can be given one without the others.
 RUN mkdir -p etc/ringkeeper/root etc/ringkeeper/public etc/ringkeeper/kek lib/ringkeeper \
@@ -47,6 +53,7 @@ COPY --from=build --chown=65532:65532 /build/lib/ /var/lib/
 # where the container is run. The variable is stronger than `listen` in a configuration.
 ENV PATH=/opt/ringkeeper/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPYCACHEPREFIX=/opt/ringkeeper/compiled \
     PYTHONUNBUFFERED=1 \
     RINGKEEPER_LISTEN=0.0.0.0:9465
 USER 65532:65532

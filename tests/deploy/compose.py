@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.deploy.containers import Container, Host
+from tests.deploy.containers import READ_ONLY, Container, Host
 from tests.deploy.images import podman
 from tests.plugins.daemons import eventually
 
@@ -71,7 +71,7 @@ class Project:
         options += [f"--volume={self._volume(volume)}" for volume in service.get("volumes", ())]
         options += [f"--cap-drop={capability}" for capability in service.get("cap_drop", ())]
         options += [f"--security-opt={told}" for told in service.get("security_opt", ())]
-        options += ["--read-only"] if service.get("read_only") else []
+        options += READ_ONLY if service.get("read_only") else []
         if test := service.get("healthcheck", {}).get("test"):
             assert test[0] == "CMD"
             options.append(f"--health-cmd={' '.join(test[1:])}")

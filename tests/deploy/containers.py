@@ -17,7 +17,9 @@ import pytest
 
 from tests.deploy.images import have_podman, podman
 
-CLOSED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+READ_ONLY = ("--read-only", "--read-only-tmpfs=false")
+"""As docker has it: podman by itself lets a container write to /tmp and /run all the same."""
+CLOSED = (*READ_ONLY, "--cap-drop=ALL", "--security-opt=no-new-privileges")
 """As closed as a container can be."""
 OUTSIDE = "10.251.0.1"
 """An address of such a network that is not its loopback's."""

@@ -126,8 +126,11 @@ def test_the_image_adds_the_program_and_nothing_to_build_with(
         "import importlib.metadata as m, pathlib as p;"
         "print(*sorted(d.name.lower().replace('_', '-') for d in m.distributions()));"
         "print(*(f for f in p.Path('/').rglob('*.jwk')));"
-        "print(*(f for f in p.Path('/opt').rglob('*.py')"
-        "  if not list(f.parent.glob(f'__pycache__/{f.stem}.*.pyc'))));"
+        "import importlib.util as u, ringkeeperd.cli, ringkeeperd.daemon, sys;"
+        "files = {m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)};"
+        "files |= set(map(str, p.Path('/opt/ringkeeper/lib').rglob('*.py')));"
+        "print(*(f for f in files if f.endswith('.py')"
+        "  and not p.Path(u.cache_from_source(f)).exists()));"
         "print(*(f for f in p.Path('/opt').rglob('*') if f.stat().st_uid or f.stat().st_mode & 0o22"
         "  and not f.is_symlink()))"
     )

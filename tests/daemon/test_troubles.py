@@ -5,6 +5,8 @@ import signal
 import ssl
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,8 @@ from ringkeeper.secret_files import amend
 from ringkeeper.tls import Tls
 from ringkeeperd.certificates import Certificates
 from ringkeeperd.leader import ANOTHER_LEADS
-from ringkeeperd.troubles import KINDS, trouble_of
+from ringkeeperd.service import LeadingState
+from ringkeeperd.troubles import KINDS, kinds_at, trouble_of
 from tests.daemon.test_telling import Daemon as Telling
 from tests.plugins.certificates import Authority, TlsServer
 from tests.plugins.daemons import Daemon, Site, eventually
@@ -62,6 +65,15 @@ def test_what_keeps_a_daemon_from_leading_has_a_kind_until_it_does_not_keep_it()
     daemon.telling.cannot_lead(SealBroken("the KEK does not open it"))
     daemon.telling.not_leading(ANOTHER_LEADS)
     assert (daemon.state.trouble, daemon.state.trouble_kind) == ("", "")
+
+
+def test_what_the_leader_alone_knows_of_is_told_with_what_it_keeps_it_from() -> None:
+    """As of clocks that differ: the follower has no use for Redis' clock."""
+    service: Any = SimpleNamespace(
+        follower=SimpleNamespace(troubles=(), replica=SimpleNamespace(held=None)),
+        state=LeadingState(trouble="this clock differs by 70s", trouble_kind="clock"),
+    )
+    assert set(kinds_at(service)) == {"clock", "leading", "not_loaded"}
 
 
 # --- real daemons --------------------------------------------------------------------------------

@@ -153,7 +153,10 @@ def test_every_metric_named_exists_and_every_expression_has_what_it_should(
         an_ordinary_hour(client)
     watched.look()
     site = watched.site
-    options = {"trust_root": site.folder / "root.pub.jwk", "kek": site.folder / "kek.jwk"}
+    options: dict[str, Any] = {
+        "trust_root": site.folder / "root.pub.jwk",
+        "kek": site.folder / "kek.jwk",
+    }
     with Keyring.connect(watched.server.tls_url, tls=watched.tls, **options) as ring:
         site.done("rotate", "--now", "--no-wait")
         ring.record_refresh(RefreshReason.UNKNOWN_KID)

@@ -35,6 +35,7 @@ from ringkeeperd.audit import REQUEST_REFUSED
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.rotation import Confirmations, activation_at
 from ringkeeperd.spike_events import LOOK_BACK, last_spike
+from ringkeeperd.words import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -269,11 +270,6 @@ def caller() -> str:
     except (KeyError, OSError):  # no passwd entry, as in a container; OSError from Python 3.13 on
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"[:MAX_TEXT]
-
-
-def harmless(text: str, most: int = 100) -> str:
-    """`text` for a terminal. Whoever writes in Redis chose it: it could move the cursor, too."""
-    return "".join(char if char.isprintable() else "?" for char in text[:most])
 
 
 def some(names: Sequence[str]) -> str:

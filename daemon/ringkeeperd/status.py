@@ -10,12 +10,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ringkeeper.durations import format_duration
-from ringkeeper.layout import BUCKET
-from ringkeeper.ring import Key, KeyKind, KeyState
+from ringkeeper.ring import KeyState
 from ringkeeperd.operator import some
 from ringkeeperd.rotation import activation_at
 from ringkeeperd.spike_events import begin_of, shown_spike
+from ringkeeperd.words import Outlook, age, next_change, ordered, since, spike_told, turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,21 +23,17 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ringkeeperd.operator import Seen
-    from ringkeeperd.spikes import Spike
 
 _SHOWN: Final = 20
 _NEWS: Final = timedelta(days=1)
 """A spike that began longer ago is not shown any more."""
 _UNBOUNDED: Final = 1000
-_FINENESS: Final = ((2 * 86400, 3600), (3600, 60))
-"""From so many seconds on a duration is told in whole hours, and in whole minutes."""
 _COLOURS = {
     KeyState.ACTIVE: "bold green",
     KeyState.PUBLISHED: "cyan",
     KeyState.RETIRED: "dim",
     KeyState.REVOKED: "red",
 }
-_ORDER = [KeyState.ACTIVE, KeyState.PUBLISHED, KeyState.RETIRED, KeyState.REVOKED]
 
 
 def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, Any]:
@@ -73,7 +68,7 @@ def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, 
                 "revoked_at": _iso(key.revoked_at),
                 "remove_at": _iso(key.remove_at),
             }
-            for key in _ordered(seen)
+            for key in ordered(seen.ring)
         ],
         "instances": [
             {
@@ -106,9 +101,9 @@ def _heading(seen: Seen, now: datetime) -> Text:
     text.append(seen.leader or "nobody", "green" if seen.leader else "bold red")
     text.append("\nproof   ")
     if seen.proof:
-        age = now - seen.proof.at
-        is_old = age > ring.policy.max_staleness
-        text.append(f"{_age(age)} old", "bold red" if is_old else "green")
+        old = now - seen.proof.at
+        is_old = old > ring.policy.max_staleness
+        text.append(f"{age(old)} old", "bold red" if is_old else "green")
     else:
         text.append("none", "bold red")
     text.append("\nsigns   ")
@@ -119,32 +114,23 @@ def _heading(seen: Seen, now: datetime) -> Text:
         text.append("  (static mode)", "dim")
     text.append("\nnext    ")
     at = activation_at(ring)
-    text.append(_turn(seen, now))
+    text.append(turn(_outlook(seen, now)))
     if at and at > now:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
     if seen.awaited:
         text.append(f"\nawaits  {some(seen.awaited)}, to confirm the standby", "yellow")
     if seen.spike and now - begin_of(seen.spike.first) < _NEWS:
         colour = "dim" if seen.spike.is_over else "yellow"
-        text.append(f"\nspike   {_spike(seen.spike, now)}", colour)
+        text.append(f"\nspike   {spike_told(seen.spike, now)}", colour)
     return text
-
-
-def _spike(spike: Spike, now: datetime) -> str:
-    """A spike of refreshes, in words."""
-    since = now - begin_of(spike.first)
-    lasted = timedelta(seconds=spike.length * BUCKET) if spike.is_over else since
-    when = f", {_age(since)} ago" if spike.is_over else ", still going on"
-    what = f"refreshes {spike.ratio:.1f} times usual for {_age(lasted)}"
-    return f"{what}, cause: {spike.cause.replace('_', ' ')}{when}"
 
 
 def _keys(seen: Seen, now: datetime) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for column in ("key", "kind", "alg", "state", "for", "next change"):
         table.add_column(column, no_wrap=True, min_width=24 if column == "key" else None)
-    for key in _ordered(seen):
-        since = key.revoked_at or key.retired_at or key.activated_at or key.published_at
+    outlook = _outlook(seen, now)
+    for key in ordered(seen.ring):
         stands_by = key.state is KeyState.ACTIVE and key != seen.ring.signer
         colour = "dim" if stands_by else _COLOURS[key.state]
         table.add_row(
@@ -152,8 +138,8 @@ def _keys(seen: Seen, now: datetime) -> Table:
             key.kind.value,
             key.algorithm,
             Text(key.state.value, colour),
-            _age(now - since),
-            _next_change(key, seen, now),
+            age(now - since(key)),
+            next_change(key, outlook),
         )
     return table
 
@@ -178,53 +164,9 @@ def _instances(seen: Seen) -> RenderableType:
     return Group(heading, table)
 
 
-def _ordered(seen: Seen) -> list[Key]:
-    return sorted(
-        seen.ring.keys,
-        key=lambda k: (
-            k.kind is KeyKind.STATIC,
-            _ORDER.index(k.state),
-            -k.published_at.timestamp(),
-        ),
-    )
+def _outlook(seen: Seen, now: datetime) -> Outlook:
+    return Outlook(seen.ring, now, bool(seen.leader), bool(seen.awaited))
 
 
 def _iso(time: datetime | None) -> str | None:
     return time.isoformat() if time else None
-
-
-def _next_change(key: Key, seen: Seen, now: datetime) -> str:
-    match key.state:
-        case KeyState.ACTIVE:
-            change = f"retires {_turn(seen, now)}" if key.due_at else "stays: static"
-            return change if key == seen.ring.signer else f"{change}; signs nothing in this mode"
-        case KeyState.PUBLISHED:
-            if key.kind is KeyKind.STATIC:
-                return f"signs {_when(key.ready_at, now, 'when confirmed')}"
-            is_next = key == seen.ring.standby
-            return f"signs {_turn(seen, now)}" if is_next else "signs a turn later"
-        case KeyState.RETIRED | KeyState.REVOKED:
-            return f"goes {_when(key.remove_at, now, 'now')}"
-
-
-def _turn(seen: Seen, now: datetime) -> str:
-    """When the standby signs."""
-    at = activation_at(seen.ring)
-    if not seen.leader:
-        return _when(at, now, "when somebody leads")
-    # A leader that has just begun listens for one window before it turns a key.
-    heard = format_duration(seen.ring.policy.liveness_window)
-    return _when(at, now, "when confirmed" if seen.awaited else f"within {heard}")
-
-
-def _when(at: datetime | None, now: datetime, due: str) -> str:
-    if at is None:
-        return "unknown"
-    return f"in {_age(at - now)}" if at > now else due
-
-
-def _age(duration: timedelta) -> str:
-    """`duration`, no finer than one reads it: 25h, not 25h 58s."""
-    seconds = int(max(0.0, duration.total_seconds()))
-    fineness = next((step for least, step in _FINENESS if seconds >= least), 1)
-    return format_duration(timedelta(seconds=seconds - seconds % fineness))

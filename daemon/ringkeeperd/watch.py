@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from ringkeeper.errors import DocumentError, InfrastructureError, RingkeeperError
-from ringkeeperd.operator import harmless
 from ringkeeperd.trail import Line, Trail
+from ringkeeperd.words import harmless
 
 if TYPE_CHECKING:
     from ringkeeperd.leader_store import Entry

@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 from ringkeeper.ring import KeyState, Ring
-from ringkeeperd.operator import Seen, delay, harmless, outlook
+from ringkeeperd.operator import Seen, delay, outlook
 from ringkeeperd.rotation import Instance, rotate
 from ringkeeperd.spike_events import begin_of, bucket_at
 from ringkeeperd.spikes import Cause, Spike
 from ringkeeperd.status import as_json, render, show
+from ringkeeperd.words import harmless
 from tests.core.builders import HOUR, MINUTE, NOW, SECOND, new_ring, policy
 
 LEADER = "host-1"

@@ -1,0 +1,103 @@
+"""A ring in words: `ringkeeper status` and the status page say the same. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.durations import format_duration
+from ringkeeper.layout import BUCKET
+from ringkeeper.ring import Key, KeyKind, KeyState
+from ringkeeperd.rotation import activation_at
+from ringkeeperd.spike_events import begin_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ringkeeper.ring import Ring
+    from ringkeeperd.spikes import Spike
+
+_FINENESS: Final = ((2 * 86400, 3600), (3600, 60))
+"""From so many seconds on a duration is told in whole hours, and in whole minutes."""
+_ORDER: Final = (KeyState.ACTIVE, KeyState.PUBLISHED, KeyState.RETIRED, KeyState.REVOKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the words depend on: a ring, when, and who is known to be there."""
+
+    ring: Ring
+    now: datetime
+    is_led: bool
+    is_awaited: bool
+    """Whether a live instance has not confirmed the next key yet."""
+
+
+def harmless(text: str, most: int = 100) -> str:
+    """`text`, to be shown. Whoever writes in Redis chose it: it could move a cursor, too."""
+    return "".join(char if char.isprintable() else "?" for char in text[:most])
+
+
+def ordered(ring: Ring) -> list[Key]:
+    """The keys as one reads them: those that are turned first, of each kind the one that signs."""
+    return sorted(
+        ring.keys,
+        key=lambda k: (
+            k.kind is KeyKind.STATIC,
+            _ORDER.index(k.state),
+            -k.published_at.timestamp(),
+        ),
+    )
+
+
+def since(key: Key) -> datetime:
+    """When `key` came into its state."""
+    return key.revoked_at or key.retired_at or key.activated_at or key.published_at
+
+
+def next_change(key: Key, outlook: Outlook) -> str:
+    """What becomes of `key`, and when."""
+    ring, now = outlook.ring, outlook.now
+    match key.state:
+        case KeyState.ACTIVE:
+            change = f"retires {turn(outlook)}" if key.due_at else "stays: static"
+            return change if key == ring.signer else f"{change}; signs nothing in this mode"
+        case KeyState.PUBLISHED:
+            if key.kind is KeyKind.STATIC:
+                return f"signs {_when(key.ready_at, now, 'when confirmed')}"
+            return f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
+        case KeyState.RETIRED | KeyState.REVOKED:
+            return f"goes {_when(key.remove_at, now, 'now')}"
+
+
+def turn(outlook: Outlook) -> str:
+    """When the standby signs."""
+    at, now = activation_at(outlook.ring), outlook.now
+    if not outlook.is_led:
+        return _when(at, now, "when somebody leads")
+    # A leader that has just begun listens for one window before it turns a key.
+    heard = format_duration(outlook.ring.policy.liveness_window)
+    return _when(at, now, "when confirmed" if outlook.is_awaited else f"within {heard}")
+
+
+def spike_told(spike: Spike, now: datetime) -> str:
+    """A spike of refreshes."""
+    lasting = now - begin_of(spike.first)
+    lasted = timedelta(seconds=spike.length * BUCKET) if spike.is_over else lasting
+    when = f", {age(lasting)} ago" if spike.is_over else ", still going on"
+    what = f"refreshes {spike.ratio:.1f} times usual for {age(lasted)}"
+    return f"{what}, cause: {spike.cause.replace('_', ' ')}{when}"
+
+
+def age(duration: timedelta) -> str:
+    """`duration`, no finer than one reads it: 25h, not 25h 58s."""
+    seconds = int(max(0.0, duration.total_seconds()))
+    fineness = next((step for least, step in _FINENESS if seconds >= least), 1)
+    return format_duration(timedelta(seconds=seconds - seconds % fineness))
+
+
+def _when(at: datetime | None, now: datetime, due: str) -> str:
+    if at is None:
+        return "unknown"
+    return f"in {age(at - now)}" if at > now else due

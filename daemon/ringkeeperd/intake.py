@@ -10,15 +10,14 @@ no clock of a sender counts.
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from ringkeeper.errors import RefreshReason
 from ringkeeper.secret import Secret
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
+from ringkeeperd.this_host import is_from_here, speaks_for_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,17 +29,12 @@ MAX_BODY: Final = 8 * 1024
 """Bytes: all there is to tell fits in a few hundred."""
 MOST_TOLD: Final = 1_000_000
 """Refreshes for one reason in one request; a request is sent every few seconds."""
-_FOR_OTHERS: Final = re.compile(
-    r"forwarded|via|x-forwarded-.*|x-real-ip|x-client-ip|x-envoy-external-address|true-client-ip"
-    r"|cf-connecting-ip|origin|sec-fetch-site",
-    re.IGNORECASE,
-)
-"""Headers that proxies and browsers send, and no app that speaks for itself."""
+_OF_BROWSERS: Final = ("Origin", "Sec-Fetch-Site")
+"""Headers that no app sends which speaks for itself."""
 _REASONS: Final = tuple(reason.value for reason in RefreshReason)
 _WANTED: Final = (
     'send JSON: {"refreshes": {"expired": 12}}, and "ring": NAME if it is not the first'
 )
-_THIS_HOST: Final = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 
 
 class _Unfit(Exception):
@@ -95,13 +89,17 @@ class Intake:
 
 def _without_token(request: web.Request) -> web.Response | None:
     """The refusal of whoever is not on this host, or speaks for somebody else."""
-    if not _is_loopback(request.remote) or not _THIS_HOST.fullmatch(request.host):
+    if not is_from_here(request):
         why = "only this host may count, at localhost"
-    elif told := next(filter(_FOR_OTHERS.fullmatch, request.headers), ""):
+    elif told := speaks_for_others(request) or _speaks_for_a_page(request):
         why = f"only this host may count, and no proxy nor browser for others ({told})"
     else:
         return None
     return refused(403, "forbidden", f"{why}; set refreshes_token_file for others")
+
+
+def _speaks_for_a_page(request: web.Request) -> str:
+    return next((name for name in _OF_BROWSERS if name in request.headers), "")
 
 
 def _wrong_token(request: web.Request, token: Secret) -> web.Response | None:
@@ -110,15 +108,6 @@ def _wrong_token(request: web.Request, token: Secret) -> web.Response | None:
         return None
     why = "give the token of refreshes_token_file: Authorization: Bearer TOKEN"
     return refused(401, "unauthorized", why, **{"WWW-Authenticate": "Bearer"})
-
-
-def _is_loopback(remote: str | None) -> bool:
-    try:
-        address = ipaddress.ip_address(remote or "")
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 # --- what it says --------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ Here it is tried for; what is done with it is `term`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -69,6 +69,9 @@ class Observer(Protocol):
 
     def broken(self, error: Exception) -> None:
         """Leading failed in a way that nobody thought of."""
+
+    def recalled(self, events: Iterable[Event]) -> None:
+        """The newest that the audit of the ring tells of; numbers may come again."""
 
     def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
         """A new version is published."""

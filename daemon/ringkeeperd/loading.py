@@ -263,11 +263,14 @@ class Loading:
                 opened = open_proof(proof, roots)
                 if opened.ring_id == ring_id:
                     self._leader.told = max(self._leader.told, opened.events)
+        events = []
         for entry in await self._store.newest_events(_RECENT):
             with suppress(DocumentError):
                 event = open_event(entry.document, roots)
                 if event.ring_id == ring_id:
                     self._leader.told = max(self._leader.told, event.number)
+                    events.append(event)
+        self._term.observer.recalled(events)
 
 
 def _edition(ring: Ring) -> tuple[int, int]:

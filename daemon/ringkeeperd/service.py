@@ -15,8 +15,10 @@ from ringkeeper.follower import HANDING_ON, Follower
 from ringkeeper.refreshes import RefreshCounts, RefreshTeller
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
+from ringkeeper.wire import Event
 from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED, RING_REWRAPPED
 from ringkeeperd.handing_on import HandingOn
+from ringkeeperd.last_events import LastEvents
 from ringkeeperd.leader import ANOTHER_LEADS, Leader
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import lacks
@@ -25,7 +27,7 @@ from ringkeeperd.refresh_series import RefreshView
 from ringkeeperd.troubles import trouble_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from structlog.stdlib import BoundLogger
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.errors import RingkeeperError
     from ringkeeper.ring import Ring
-    from ringkeeper.wire import Event
     from ringkeeperd.metrics import Metrics
     from ringkeeperd.own_secrets import Secrets
     from ringkeeperd.rotation import Instance, WaitUntil
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _FORGOTTEN_AFTER: Final = 60.0
 """Seconds of standing by after which what kept this daemon from leading is news again."""
 _TOLD_MOST: Final = 8
+_FORCED: Final = "activated without confirmation"
 _NAMED_MOST: Final = 20
 """Instances that one log line names."""
 
@@ -60,6 +62,7 @@ class LeadingState:
     wait: WaitUntil | None = None
     instances: tuple[Instance, ...] = ()
     refreshes: RefreshView = field(default_factory=RefreshView)
+    events: LastEvents = field(default_factory=LastEvents)
 
 
 class RingService:
@@ -247,8 +250,14 @@ class _Telling:
     def _is_not_kept(self) -> None:
         self.state.trouble = self.state.trouble_kind = ""
 
+    def recalled(self, events: Iterable[Event]) -> None:
+        if not self.state.is_leading:
+            self.state.events.forget()
+        self.state.events.recall(events)
+
     def changed(self, ring: Ring, told: tuple[Event, ...], took: timedelta) -> None:
         self.failing = ""
+        self.state.events.note(*told)
         self.metrics.rotation_duration.labels(self.ring).observe(took.total_seconds())
         for event in told:
             self.log.info(event.event, ring=self.ring, version=ring.version, **event.fields)
@@ -261,14 +270,14 @@ class _Telling:
 
     def forced(self, kid: str, instances: tuple[str, ...]) -> None:
         self.metrics.forced.labels(self.ring).inc()
-        self.log.warning(
-            "activated without confirmation",
-            ring=self.ring,
-            kid=kid,
-            instances=_some_of(instances),
-        )
+        named = _some_of(instances)
+        self.log.warning(_FORCED, ring=self.ring, kid=kid, instances=named)
+        fields = {"kid": kid, "instances": ", ".join(named)}
+        at, epoch = self.clock.now(), self.state.epoch
+        self.state.events.note(Event("", self.ring, 0, epoch, at, _FORCED, fields))
 
     def refused(self, told: Event) -> None:
+        self.state.events.note(told)
         self.log.warning(told.event, ring=self.ring, **told.fields)
 
     def waiting(self, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
@@ -287,6 +296,7 @@ class _Telling:
         self.state.refreshes = view
 
     def spiked(self, told: Event, spike: Spike) -> None:
+        self.state.events.note(told)
         if spike.is_over:
             self.log.info(told.event, ring=self.ring, **told.fields)
         else:

@@ -215,7 +215,8 @@ class _Request(web.Request):
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         await super()._prepare_hook(response)
-        response.headers.update(SECURITY)
+        for name, value in SECURITY.items():
+            response.headers.setdefault(name, value)  # a page may need another policy than none
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers.popall("Server", None)  # it would name versions
 

@@ -24,11 +24,11 @@ from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import lacks
 from ringkeeperd.minting import mint_aside
 from ringkeeperd.refresh_series import RefreshView
-from ringkeeperd.troubles import trouble_of
+from ringkeeperd.troubles import classified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from structlog.stdlib import BoundLogger
 
@@ -61,6 +61,8 @@ class LeadingState:
     """Its kind (`troubles`), where an error of ours says it."""
     wait: WaitUntil | None = None
     instances: tuple[Instance, ...] = ()
+    looked_at: datetime | None = None
+    """When these were live."""
     refreshes: RefreshView = field(default_factory=RefreshView)
     events: LastEvents = field(default_factory=LastEvents)
 
@@ -240,7 +242,7 @@ class _Telling:
     def _is_kept_from_leading(self, error: RingkeeperError) -> None:
         self.failing, self._kept_from_leading_at = "", self.clock.monotonic()
         self.state.is_leading, self.state.wait = False, None
-        self.state.trouble, self.state.trouble_kind = str(error), trouble_of(error).kind
+        self.state.trouble, self.state.trouble_kind = str(error), classified(error).kind
 
     def _is_free_of_trouble(self) -> None:
         self.told.clear()
@@ -286,6 +288,7 @@ class _Telling:
             if "clock" in wait.why:
                 self.metrics.rotation_failures.labels(self.ring, "clock").inc()
         self.state.wait, self.state.instances = wait, instances
+        self.state.looked_at = self.clock.now()
 
     def propagated(self, took: timedelta) -> None:
         self.metrics.propagation.labels(self.ring).observe(took.total_seconds())

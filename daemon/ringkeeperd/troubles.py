@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ringkeeperd.service import RingService
 
 
+SEE: Final = "the log and ringkeeper check tell more"
+NOT_LOADED: Final = "the ring is not loaded yet"
+
+
 class Trouble(NamedTuple):
     """One kind of trouble: the errors that mean it, its word, and what to say of it."""
 
@@ -59,7 +63,7 @@ _KNOWN: Final = (
     ),
     Trouble(FilesUnusable, "files", "the files for apps cannot be kept"),
     Trouble(SecretError, "secret", "a secret cannot be used, or does not open what it should"),
-    Trouble(RingNotLoaded, "not_loaded", "the ring is not loaded yet"),
+    Trouble(RingNotLoaded, "not_loaded", NOT_LOADED),
 )
 _UNKNOWN: Final = Trouble(Defect, "defect", "something went wrong that nobody thought of")
 _LEADING: Final = "leading"
@@ -67,19 +71,57 @@ KINDS: Final = (*(known.kind for known in _KNOWN), _UNKNOWN.kind, _LEADING)
 """The label of `ringkeeper_trouble`; `leading` where this daemon is kept from leading."""
 
 
-def trouble_of(error: RingkeeperError) -> Trouble:
+def classified(error: RingkeeperError) -> Trouble:
     """What kind of trouble `error` is."""
     return next((known for known in _KNOWN if isinstance(error, known.error)), _UNKNOWN)
 
 
 def kinds_at(service: RingService) -> Collection[str]:
     """All that is wrong with that ring at this moment."""
-    kinds = {trouble_of(error).kind for error in service.follower.troubles}
+    kinds = {classified(error).kind for error in service.follower.troubles}
     held, state = service.follower.replica.held, service.state
     if held is None:
-        kinds.add(trouble_of(RingNotLoaded()).kind)
+        kinds.add(classified(RingNotLoaded()).kind)
     elif not held.may_sign(service.clock.now()):
-        kinds.add(trouble_of(StaleRing()).kind)
+        kinds.add(classified(StaleRing()).kind)
     if state.trouble:
         kinds |= {_LEADING, state.trouble_kind or _LEADING}
     return kinds
+
+
+# --- in words ------------------------------------------------------------------------------------
+
+
+def wrong_with(service: RingService) -> str:
+    """What is wrong with the ring here; empty if all is well."""
+    what = in_words(service.follower.trouble)
+    if service.state.trouble:
+        return f"{what}; it is kept from leading" if what else "it is kept from leading"
+    return what
+
+
+def trouble_of(service: RingService) -> str:
+    """The same, and where to look."""
+    what = wrong_with(service)
+    return f"{what}; {SEE}" if what else ""
+
+
+def not_ready(service: RingService) -> str:
+    """Why the ring cannot be relied on; empty if it can."""
+    held = service.follower.replica.held
+    if held is None:
+        return f"ring {service.name}: {in_words(service.follower.trouble) or NOT_LOADED}"
+    if not held.may_sign(service.clock.now()):
+        return f"ring {service.name}: its newest proof of freshness is too old"
+    return ""
+
+
+def reservation(service: RingService) -> str:
+    """Why this daemon is not all that it could be to the ring; empty where it is."""
+    trouble = trouble_of(service)
+    return f"ring {service.name}: {trouble}" if trouble else ""
+
+
+def in_words(trouble: RingkeeperError | None) -> str:
+    """An error by its kind; empty for none."""
+    return classified(trouble).words if trouble else ""

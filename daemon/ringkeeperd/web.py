@@ -18,13 +18,13 @@ from ringkeeper.wire import SNAPSHOT
 from ringkeeperd.intake import Intake, TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
+from ringkeeperd.page.serving import StatusPage
 from ringkeeperd.spike_events import begin_of, shown_spike
-from ringkeeperd.troubles import trouble_of
+from ringkeeperd.troubles import NOT_LOADED, SEE, not_ready, reservation, trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ringkeeper.errors import RingkeeperError
     from ringkeeper.replica import Held
     from ringkeeper.ring import Key
     from ringkeeper.secret import Secret
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ringkeeperd.service import RingService
 
 _COUNT: Final = "/v1/refreshes"
-_SEE: Final = "the log and ringkeeper check tell more"
 
 
 class Pages:
@@ -69,19 +68,30 @@ class Pages:
             "/v1/keyring": self.keyring,
             "/v1/refreshes/series": self.series,
         }
+        self._told = {
+            path: (page.__doc__ or "").split("\n")[0] for path, page in self._places.items()
+        }
+        self._page = StatusPage(
+            services,
+            self._concerns,
+            {path: told for path, told in self._told.items() if path != "/"},
+        )
         self._intake = Intake({name: each.counts for name, each in services.items()}, token)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
         application = web.Application()
         application.add_routes([web.get(path, page) for path, page in self._places.items()])
-        application.add_routes([web.post(_COUNT, self._intake.post)])
+        application.add_routes([web.post(_COUNT, self._intake.post), *self._page.routes()])
         return application
 
-    async def index(self, _: web.Request) -> web.Response:
-        """What there is to be read here."""
-        told = {path: (page.__doc__ or "").split("\n")[0] for path, page in self._places.items()}
-        return web.json_response({"places": told, "POST": {_COUNT: self._intake.post.__doc__}})
+    async def index(self, request: web.Request) -> web.Response:
+        """The rings at a glance, for a browser; as JSON, what there is to be read here."""
+        asked = request.headers.get("Accept", "")
+        if "application/json" not in asked or "text/html" in asked:
+            return await self._page.page(request)
+        places = {"places": self._told, "POST": {_COUNT: self._intake.post.__doc__}}
+        return web.json_response(places, headers={"Vary": "Accept"})
 
     async def jwks(self, request: web.Request) -> web.Response:
         """The JWK Set; never an empty one."""
@@ -90,7 +100,7 @@ class Pages:
         if service is None:
             raise web.HTTPNotFound(text="there is no such ring here")
         if held is None or not held.ring.jwks()["keys"]:
-            return _unavailable("the ring is not loaded yet")
+            return _unavailable(NOT_LOADED)
         if not held.may_verify(service.clock.now()):
             return _unavailable("the ring is too old to verify by")
         body, tag = self._jwks_of(service.name, held)
@@ -106,7 +116,7 @@ class Pages:
         if not self._issuer:
             raise web.HTTPNotFound(text="no issuer is configured")
         if held is None:
-            return _unavailable("the ring is not loaded yet")
+            return _unavailable(NOT_LOADED)
         algorithms = sorted({key.algorithm for key in held.ring.keys if key.may_verify})
         return web.json_response(
             {
@@ -129,7 +139,7 @@ class Pages:
         rings = {
             name: {
                 "leading": service.state.is_leading,
-                "trouble": _trouble(service),
+                "trouble": trouble_of(service),
             }
             for name, service in self._services.items()
         }
@@ -139,11 +149,11 @@ class Pages:
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Whether every ring here is loaded and fresh enough to rely on."""
-        problems = [problem for s in self._services.values() for problem in _not_ready(s)]
+        problems = [*filter(None, map(not_ready, self._services.values()))]
         if problems:
-            return _unavailable("; ".join([*problems, _SEE]))
+            return _unavailable("; ".join([*problems, SEE]))
         # Ready, and yet: who looks here sees what would bite one day (ringkeeper doctor).
-        warnings = [*self._warnings(), *filter(None, map(_reservation, self._services.values()))]
+        warnings = [*self._warnings(), *filter(None, map(reservation, self._services.values()))]
         return web.json_response({"status": "ready", "warnings": warnings})
 
     async def keyring(self, _: web.Request) -> web.Response:
@@ -153,6 +163,11 @@ class Pages:
     async def series(self, _: web.Request) -> web.Response:
         """Session refreshes of the last hour, from whoever leads."""
         return web.json_response({name: refreshes_of(s) for name, s in self._services.items()})
+
+    def _concerns(self) -> list[str]:
+        """What is not as it should be with this daemon, whatever the ring."""
+        rejected = self._rejected()
+        return [*([f"configuration: {rejected}"] if rejected else []), *self._warnings()]
 
     def _service(self, request: web.Request) -> RingService | None:
         name = request.match_info.get("ring")
@@ -175,7 +190,7 @@ def described(service: RingService) -> dict[str, Any]:
     """One ring's public state: what `status` draws."""
     held = service.follower.replica.held
     state = service.state
-    answer: dict[str, Any] = {"leading": state.is_leading, "trouble": _trouble(service)}
+    answer: dict[str, Any] = {"leading": state.is_leading, "trouble": trouble_of(service)}
     if held is None:
         return answer
     ring = held.ring
@@ -235,34 +250,6 @@ def _key(key: Key) -> dict[str, Any]:
         "state": key.state.value,
         **{name: time.isoformat() if time else None for name, time in times.items()},
     }
-
-
-def _not_ready(service: RingService) -> list[str]:
-    held = service.follower.replica.held
-    if held is None:
-        why = _in_words(service.follower.trouble) or "the ring is not loaded yet"
-        return [f"ring {service.name}: {why}"]
-    if not held.may_sign(service.clock.now()):
-        return [f"ring {service.name}: its newest proof of freshness is too old"]
-    return []
-
-
-def _trouble(service: RingService) -> str:
-    """What is wrong with the ring here, in constant words; empty if all is well."""
-    what = _in_words(service.follower.trouble)
-    if service.state.trouble:
-        what = f"{what}; it is kept from leading" if what else "it is kept from leading"
-    return f"{what}; {_SEE}" if what else ""
-
-
-def _in_words(trouble: RingkeeperError | None) -> str:
-    return trouble_of(trouble).words if trouble else ""
-
-
-def _reservation(service: RingService) -> str:
-    """Why this daemon is not all that it could be to the ring; empty where it is."""
-    trouble = _trouble(service)
-    return f"ring {service.name}: {trouble}" if trouble else ""
 
 
 def _unavailable(why: str) -> web.Response:

@@ -54,7 +54,9 @@ _RING_FILES: Final = f"{_DAEMON}/ring_files.py"
 _FILE_SET: Final = f"{_DAEMON}/file_set.py"
 _ON_CHANGE: Final = f"{_DAEMON}/on_change.py"
 _PUBLISH: Final = f"{_DAEMON}/lua/publish.lua"
+_TROUBLES: Final = f"{_DAEMON}/troubles.py"
 _WEB: Final = f"{_DAEMON}/web.py"
+_PAGE: Final = f"{_DAEMON}/page"
 
 CONTROLS: Final = (
     # --- who reads Redis -------------------------------------------------------------------------
@@ -328,12 +330,32 @@ CONTROLS: Final = (
     _without(
         "constant words",
         (
-            _WEB,
+            _TROUBLES,
             'return next(known, "something went wrong that nobody thought of")',
             "return str(trouble) or str(list(known))",
         ),
     ),
     _without("instances without ids", (_WEB, '{"role": i.role,', '{"id": i.id, "role": i.role,')),
+    _without(
+        "names for this host alone",
+        (
+            f"{_PAGE}/serving.py",
+            "is_from_here(request) and not speaks_for_others(request)",
+            "is_from_here(request)",
+        ),
+    ),
+    _without(
+        "text is no markup",
+        (
+            f"{_PAGE}/html.py",
+            'tostring(document, encoding="utf-8", method="html")',
+            '__import__("html").unescape(tostring(document, "unicode", method="html")).encode()',
+        ),
+    ),
+    _without("a page runs what is its own", (f"{_PAGE}/serving.py", "script-src 'self'; ", "")),
+    _without(
+        "one page for a crowd", (f"{_PAGE}/serving.py", "_MADE_FOR: Final = 1.0", "_MADE_FOR = 0.0")
+    ),
     _without(
         "a failing page shows nothing",
         (
@@ -342,7 +364,7 @@ CONTROLS: Final = (
             'refused(500, "failed", str(error))',
         ),
     ),
-    _without("security headers", (_LIMITS, "response.headers.update(SECURITY)", "pass")),
+    _without("security headers", (_LIMITS, "response.headers.setdefault(name, value)", "pass")),
     _without("no name of a library", (_LIMITS, 'response.headers.popall("Server", None)', "pass")),
     # --- refreshes -------------------------------------------------------------------------------
     _without(

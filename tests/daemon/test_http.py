@@ -26,7 +26,7 @@ from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.web import Pages
 from tests.core.builders import HOUR, NOW, new_ring, policy
-from tests.plugins.daemons import Site, eventually
+from tests.plugins.daemons import Daemon, Site, eventually
 from tests.plugins.servers import Server
 
 
@@ -178,6 +178,7 @@ def test_every_answer_is_secured_and_names_no_versions(site: Site) -> None:
     daemon = site.daemon(init=True)
     for path, expected in (
         ("/", 200),
+        ("/status.css", 200),
         ("/metrics", 200),
         ("/nowhere", 404),
         ("/rings/none/.well-known/jwks.json", 404),
@@ -203,7 +204,7 @@ def test_every_answer_is_secured_and_names_no_versions(site: Site) -> None:
 
 def test_head_works_wherever_get_does(site: Site) -> None:
     daemon = site.daemon(init=True, issuer="https://auth.example.com")
-    for path in (*json.loads(daemon.get("/")[2])["places"], "/nowhere"):
+    for path in (*places_of(daemon), "/status.css", "/status.js", "/nowhere"):
         place = path.replace("{ring}", "access-token")
         status, got, body = daemon.get(place)
         request = urllib.request.Request(f"http://127.0.0.1:{daemon.port}{place}", method="HEAD")
@@ -216,7 +217,7 @@ def test_head_works_wherever_get_does(site: Site) -> None:
                 headers, code = dict(error.headers), error.code
         assert code == status, place
         assert headers.keys() == got.keys()
-        if place not in ("/metrics", "/v1/keyring", "/healthz"):  # these change meanwhile
+        if place not in ("/", "/metrics", "/v1/keyring", "/healthz"):  # these change meanwhile
             assert headers["Content-Length"] == str(len(body)), place
 
 
@@ -235,11 +236,15 @@ def test_nothing_over_http_names_a_host_a_file_an_address_or_a_library(
 
     def shown() -> str:
         places = [
-            *json.loads(daemon.get("/")[2])["places"],
+            *places_of(daemon),
+            "/status.css",
+            "/status.js",
             "/nowhere",
             "/rings/a/.well-known/jwks.json",
         ]
-        got = [daemon.get(place.replace("{ring}", "access-token")) for place in places]
+        # As a stranger: who asks from this host is shown names of instances on the page.
+        asked = {"X-Forwarded-For": "192.0.2.7", "Accept": "text/html"}
+        got = [daemon.get(place.replace("{ring}", "access-token"), **asked) for place in places]
         return "\n".join(f"{status} {headers} {body.decode()}" for status, headers, body in got)
 
     def assert_names_nothing() -> None:
@@ -263,11 +268,19 @@ def test_nothing_over_http_names_a_host_a_file_an_address_or_a_library(
     assert str(server.port) in daemon.log, "there it is told"
 
 
+def places_of(daemon: Daemon) -> dict[str, str]:
+    """What there is to be read, for programs."""
+    places: dict[str, str] = json.loads(daemon.get("/", Accept="application/json")[2])["places"]
+    return places
+
+
 def test_the_first_page_lists_the_others(site: Site) -> None:
     daemon = site.daemon(init=True)
-    places = json.loads(daemon.get("/")[2])["places"]
+    places = places_of(daemon)
     assert {"/metrics", "/healthz", "/readyz", "/v1/keyring"} < places.keys()
     assert all(places.values())
+    page = daemon.get("/", Accept="text/html,*/*")[2].decode()
+    assert [place for place in places if place not in page] == []
     assert json.loads(daemon.get("/nowhere")[2])["why"] == "nothing is here; see /"
 
 

@@ -18,7 +18,7 @@ from ringkeeper.tls import Tls
 from ringkeeperd.certificates import Certificates
 from ringkeeperd.leader import ANOTHER_LEADS
 from ringkeeperd.service import LeadingState
-from ringkeeperd.troubles import KINDS, kinds_at, trouble_of
+from ringkeeperd.troubles import KINDS, classified, kinds_at
 from tests.daemon.test_telling import Daemon as Telling
 from tests.plugins.certificates import Authority, TlsServer
 from tests.plugins.daemons import Daemon, Site, eventually
@@ -50,7 +50,7 @@ def troubles(daemon: Daemon) -> set[str]:
     ],
 )
 def test_an_error_has_a_kind_and_constant_words(error: type[RingkeeperError], kind: str) -> None:
-    found = trouble_of(error("of /etc/a-file at 10.0.0.1"))
+    found = classified(error("of /etc/a-file at 10.0.0.1"))
     assert found.kind == kind
     assert found.kind in KINDS
     assert "10.0.0.1" not in found.words

@@ -1,0 +1,134 @@
+"""Gathers what the status page shows from what this daemon holds anyway; Redis is not asked.
+
+Who may know what is decided here. Instances' ids name hosts, and what an operator wrote as a reason
+was written for colleagues: both are for who looks from this host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.clock import ZERO
+from ringkeeperd.page.view import EventRow, InstanceRow, InstancesView, PageView, RingView
+from ringkeeperd.troubles import not_ready, reservation, trouble_of
+from ringkeeperd.words import Outlook, harmless
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from ringkeeper.replica import Held
+    from ringkeeper.wire import Event
+    from ringkeeperd.service import RingService
+
+INSTANCES_SHOWN: Final = 20
+RINGS_WHOLE: Final = 8
+"""Rings that one page shows; the others have one of their own."""
+_EVENTS_SHOWN: Final = 12
+_LATE: Final = 3
+"""Proofs that may be missing before nobody seems to lead."""
+_FOR_ALL: Final = ("rotation", "cause", "ratio", "changed", "algorithm", "duration_seconds")
+_FOR_THIS_HOST: Final = ("reason", "by", "why", "found", "instances")
+_LONGEST_TEXT: Final = 200
+
+
+def gathered(
+    services: Mapping[str, RingService],
+    chosen: str,
+    concerns: Sequence[str],
+    places: Mapping[str, str],
+    *,
+    is_from_here: bool,
+) -> PageView:
+    """What is shown of all rings, or of the `chosen` one."""
+    wanted = [services[chosen]] if chosen else list(services.values())[:RINGS_WHOLE]
+    clock = next(iter(services.values())).clock
+    rings = tuple(_ring(service, is_from_here=is_from_here) for service in wanted)
+    # Of every ring, shown or not: that is what somebody comes to see.
+    troubles = [why for each in services.values() for why in _troubles(each)]
+    return PageView(
+        now=clock.now(),
+        concerns=(*concerns, *troubles),
+        rings=rings,
+        others=tuple(name for name in services if name not in {ring.name for ring in rings}),
+        places=places,
+    )
+
+
+def _troubles(service: RingService) -> list[str]:
+    """What is wrong with a ring here, or needs somebody to look."""
+    found = [reservation(service) or not_ready(service)]
+    held, state, now = service.follower.replica.held, service.state, service.clock.now()
+    if held and not state.is_leading and not _is_led(held, now):
+        found.append(f"ring {service.name}: nobody seems to lead it")
+    if state.is_leading and state.refreshes.is_spike:
+        found.append(f"ring {service.name}: too many sessions are refreshed")
+    if state.is_leading and state.wait and state.wait.awaiting:
+        count = len(state.wait.awaiting)
+        found.append(f"ring {service.name}: the next key waits for {count} to confirm it")
+    return [each for each in found if each]
+
+
+def _is_led(held: Held, now: datetime) -> bool:
+    policy = held.ring.policy
+    return held.staleness(now) <= _LATE * policy.proof_interval + policy.clock_skew
+
+
+def _ring(service: RingService, *, is_from_here: bool) -> RingView:
+    held, state, now = service.follower.replica.held, service.state, service.clock.now()
+    awaited = len(state.wait.awaiting) if state.is_leading and state.wait else 0
+    is_led = state.is_leading or (held is not None and _is_led(held, now))
+    leads = state.is_leading
+    return RingView(
+        name=service.name,
+        leader="this daemon" if leads else "another daemon" if is_led else "nobody, it seems",
+        trouble=trouble_of(service),
+        outlook=Outlook(held.ring, now, is_led, awaited > 0) if held else None,
+        proof_age=held.staleness(now) if held else ZERO,
+        awaited=awaited,
+        instances=_instances(service, held, is_from_here=is_from_here) if leads and held else None,
+        refreshes=state.refreshes if leads else None,
+        events=tuple(_events(state.events, is_from_here=is_from_here)) if leads else None,
+    )
+
+
+def _instances(service: RingService, held: Held, *, is_from_here: bool) -> InstancesView:
+    """Those first that are behind, then those that were not heard of for the longest."""
+    edition = held.ring.epoch, held.ring.version
+    known = sorted(
+        (((i.epoch, i.version) >= edition, i) for i in service.state.instances),
+        key=lambda each: (each[0], each[1].seen_at, each[1].id),
+    )
+    return InstancesView(
+        at=service.state.looked_at or service.clock.now(),
+        count=len(known),
+        behind=sum(not is_abreast for is_abreast, _ in known),
+        shown=tuple(
+            InstanceRow(
+                name=harmless(i.id) if is_from_here else "",
+                role=harmless(i.role),
+                version=i.version,
+                is_behind=not is_abreast,
+                heard_at=i.seen_at,
+            )
+            for is_abreast, i in known[:INSTANCES_SHOWN]
+        ),
+    )
+
+
+def _events(events: Iterable[Event], *, is_from_here: bool) -> list[EventRow]:
+    """The newest first."""
+    shown = (*_FOR_ALL, *_FOR_THIS_HOST) if is_from_here else _FOR_ALL
+    return [
+        EventRow(
+            at=told.at,
+            name=harmless(told.event),
+            kid=harmless(str(told.fields.get("kid", ""))),
+            fields=tuple(
+                (name, harmless(str(told.fields[name]), _LONGEST_TEXT))
+                for name in shown
+                if told.fields.get(name) not in (None, "")
+            ),
+        )
+        for told in [*events][: -_EVENTS_SHOWN - 1 : -1]
+    ]

@@ -141,6 +141,14 @@ def test_what_needs_a_look_is_told_whichever_ring_is_shown() -> None:
     assert view.others == ("b", "c", "d")
 
 
+def test_who_is_behind_is_told_once_they_had_the_time() -> None:
+    service = service_of(instances=(Instance("app", "sign", 1, 0, NOW),))
+    window = service.follower.replica.held.ring.policy.liveness_window
+    assert seen(service).concerns == ()
+    service.clock.at += window + SECOND
+    assert seen(service).concerns == ("ring access-token: 1 instance behind",)
+
+
 def replace_spike() -> Any:
     view = refreshes(NOW)
     assert view.spike

@@ -81,7 +81,7 @@ def _picture(
     if view.baseline is not None:
         y = _TOP + _HEIGHT * (1 - usual / top)
         parts.append(el("line", x1="0", x2="100%", y1=y, y2=y, class_="usual"))
-        parts.append(el("text", "usual", x="100%", y=y - 5, text_anchor="end", class_="usual"))
+        parts.append(el("text", "usual", x=2, y=y - 5, class_="label"))
     parts += _marks(changes, span)
     parts.append(el("text", f"{_rate(most / BUCKET)} a second", x=2, y=14, class_="label"))
     return el("svg", *parts, width="100%", height=_TOP + _HEIGHT + 20)

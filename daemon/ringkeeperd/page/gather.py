@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.clock import ZERO
 from ringkeeperd.page.view import EventRow, InstanceRow, InstancesView, PageView, RingView
 from ringkeeperd.troubles import not_ready, reservation, trouble_of
-from ringkeeperd.words import Outlook, harmless
+from ringkeeperd.words import Outlook, harmless, since
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from ringkeeper.replica import Held
+    from ringkeeper.ring import Ring
     from ringkeeper.wire import Event
-    from ringkeeperd.service import RingService
+    from ringkeeperd.service import LeadingState, RingService
 
 INSTANCES_SHOWN: Final = 20
 RINGS_WHOLE: Final = 8
@@ -61,12 +62,26 @@ def _troubles(service: RingService) -> list[str]:
     held, state, now = service.follower.replica.held, service.state, service.clock.now()
     if held and not state.is_leading and not _is_led(held, now):
         found.append(f"ring {service.name}: nobody seems to lead it")
-    if state.is_leading and state.refreshes.is_spike:
-        found.append(f"ring {service.name}: too many sessions are refreshed")
-    if state.is_leading and state.wait and state.wait.awaiting:
-        count = len(state.wait.awaiting)
-        found.append(f"ring {service.name}: the next key waits for {count} to confirm it")
+    if held and state.is_leading:
+        found += [f"ring {service.name}: {what}" for what in _news(state, held.ring, now)]
     return [each for each in found if each]
+
+
+def _news(state: LeadingState, ring: Ring, now: datetime) -> Iterator[str]:
+    """What a leader sees that somebody should see, too."""
+    if state.refreshes.is_spike:
+        yield "too many sessions are refreshed"
+    if awaited := _awaited(state):
+        yield f"the next key waits for {awaited} to confirm it"
+    behind = sum((i.epoch, i.version) < (ring.epoch, ring.version) for i in state.instances)
+    # Who has had the time to take it up.
+    is_late = now - max(map(since, ring.keys), default=now) > ring.policy.liveness_window
+    if behind and is_late:
+        yield f"{behind} instance{'' if behind == 1 else 's'} behind"
+
+
+def _awaited(state: LeadingState) -> int:
+    return len(state.wait.awaiting) if state.is_leading and state.wait else 0
 
 
 def _is_led(held: Held, now: datetime) -> bool:
@@ -76,7 +91,7 @@ def _is_led(held: Held, now: datetime) -> bool:
 
 def _ring(service: RingService, *, is_from_here: bool) -> RingView:
     held, state, now = service.follower.replica.held, service.state, service.clock.now()
-    awaited = len(state.wait.awaiting) if state.is_leading and state.wait else 0
+    awaited = _awaited(state)
     is_led = state.is_leading or (held is not None and _is_led(held, now))
     leads = state.is_leading
     return RingView(

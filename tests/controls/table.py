@@ -348,8 +348,8 @@ CONTROLS: Final = (
         "text is no markup",
         (
             f"{_PAGE}/html.py",
-            'tostring(document, encoding="utf-8", method="html")',
-            '__import__("html").unescape(tostring(document, "unicode", method="html")).encode()',
+            'tostring(document, encoding="unicode", method="html")',
+            '__import__("html").unescape(tostring(document, "unicode", method="html"))',
         ),
     ),
     _without("a page runs what is its own", (f"{_PAGE}/serving.py", "script-src 'self'; ", "")),

@@ -242,7 +242,7 @@ def test_what_lies_beyond_the_axis_is_at_its_edge() -> None:
 
 def test_refreshes_are_told_in_words_and_drawn_with_what_happened() -> None:
     view = refreshes(LATER)
-    words = chart.said(view, LATER)
+    words = chart.told(view, LATER)
     assert "are usual" in words
     assert "cause: revocation" in words
     page = Read(rendered(page_view(ring_view(lived(), LATER, refreshes=view))))
@@ -265,5 +265,5 @@ def test_marks_that_stand_close_are_not_written_over_one_another() -> None:
 
 def test_what_is_not_known_of_refreshes_is_not_made_up() -> None:
     few = RefreshView((Bucket(1, {}), Bucket(2, {"expired": 10}), Bucket(3, {})))
-    assert "what is usual is not known yet" in chart.said(few, NOW)
-    assert chart.said(RefreshView((Bucket(1, {}),)), NOW) == "None was counted in the last hour."
+    assert "what is usual is not known yet" in chart.told(few, NOW)
+    assert chart.told(RefreshView((Bucket(1, {}),)), NOW) == "None was counted in the last hour."

@@ -34,7 +34,7 @@ QUIET = (
 )
 FAST_TURNS: dict[str, Any] = {"publication_interval": "2s", "access_token_validity": 3600}
 """So that a key turns within seconds; and tokens that are still good when it is revoked."""
-SCHEMES, WIDTHS = ("light", "dark"), (360, 1280)
+SCHEMES, WIDTHS = ("light", "dark"), (360, 768, 1280)
 HOSTILE = (
     "<script>document.title='taken'</script>",
     "'\"><img src=x onerror=\"document.title='taken'\">",

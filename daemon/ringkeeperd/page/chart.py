@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
     from ringkeeperd.refresh_series import RefreshView
-    from ringkeeperd.spikes import Bucket, Change, Spike
+    from ringkeeperd.spikes import Change, Spike
 
 _HOUR: Final = timedelta(hours=1)
 _TICK: Final = timedelta(minutes=15)
@@ -30,32 +30,31 @@ _ROOM: Final = 16
 
 def drawn(view: RefreshView, now: datetime) -> list[Element]:
     """What is known of the refreshes, in words and as a picture."""
-    words = el("p", said(view, now))
-    whole = view.buckets[:-1]  # the newest one still grows
-    if not any(bucket.total for bucket in whole):
-        return [words]
+    said = told(view, now)
+    totals = [bucket.total for bucket in view.buckets[:-1]]  # the newest one still grows
+    if not any(totals):
+        return [el("p", said)]
     span = Span(now - _HOUR, now)
     changes = sorted(c for c in view.changes if begin_of(c.bucket) >= span.begin)[-_MARKED_MOST:]
-    picture = el(
-        "div",
-        _picture(view, whole, changes, span),
-        class_="chart",
-        role="img",
-        aria_label=f"Session refreshes of the last hour. {said(view, now)}",
-    )
+    label = f"Session refreshes of the last hour. {said}"
+    picture = _picture(view, totals, changes, span)
     marks = [
-        el("li", moment(begin_of(c.bucket), "%H:%M:%S"), f" {_cause(c)}") for c in reversed(changes)
+        el("li", moment(begin_of(change.bucket), "%H:%M:%S"), f" {_cause(change)}")
+        for change in reversed(changes)
     ]
-    return [words, picture, *([el("ol", *marks, class_="marks")] if marks else [])]
+    return [
+        el("p", said),
+        el("div", picture, class_="chart", role="img", aria_label=label),
+        *([el("ol", *marks, class_="marks")] if marks else []),
+    ]
 
 
-def said(view: RefreshView, now: datetime) -> str:
+def told(view: RefreshView, now: datetime) -> str:
     """The rate of now, what is usual, and the newest spike."""
-    if not any(bucket.total for bucket in view.buckets):
+    if not any(bucket.counts for bucket in view.buckets):
         return "None was counted in the last hour."
-    usual = "what is usual is not known yet"
-    if view.baseline is not None:
-        usual = f"{_rate(view.baseline)} are usual"
+    baseline = view.baseline
+    usual = "what is usual is not known yet" if baseline is None else f"{_rate(baseline)} are usual"
     text = f"{_rate(view.rate)} a second; {usual}."
     return f"{text} Newest spike: {spike_told(view.spike, now)}." if view.spike else text
 
@@ -69,16 +68,16 @@ def _cause(change: Change) -> str:
 
 
 def _picture(
-    view: RefreshView, whole: Sequence[Bucket], changes: Sequence[Change], span: Span
+    view: RefreshView, totals: Sequence[int], changes: Sequence[Change], span: Span
 ) -> Element:
-    most = max(bucket.total for bucket in whole)
-    usual = (view.baseline or 0.0) * BUCKET
+    baseline, most = view.baseline, max(totals)
+    usual = (baseline or 0.0) * BUCKET
     top = max(most, usual) * 1.1
     parts: list[Element] = [*_ticks(span)]
     if view.spike:
         parts += _band(view.spike, span)
-    parts.append(_area(whole, top, span))
-    if view.baseline is not None:
+    parts.append(_area(begin_of(view.buckets[0].number), totals, top, span))
+    if baseline is not None:
         y = _TOP + _HEIGHT * (1 - usual / top)
         parts.append(el("line", x1="0", x2="100%", y1=y, y2=y, class_="usual"))
         parts.append(el("text", "usual", x=2, y=y - 5, class_="label"))
@@ -87,19 +86,14 @@ def _picture(
     return el("svg", *parts, width="100%", height=_TOP + _HEIGHT + 20)
 
 
-def _area(whole: Sequence[Bucket], top: float, span: Span) -> Element:
+def _area(begin: datetime, totals: Sequence[int], top: float, span: Span) -> Element:
     """Steps: a bucket is a count, and between two there is nothing. In seconds, by a thousand."""
     length = (span.end - span.begin).total_seconds()
-    steps: list[str] = []
-    for bucket in whole:
-        x = max(0.0, (begin_of(bucket.number) - span.begin).total_seconds())
-        steps.append(f"{x:.0f} {1000 - 1000 * bucket.total / top:.0f}H{x + BUCKET:.0f}")
-    first = max(0.0, (begin_of(whole[0].number) - span.begin).total_seconds())
-    line = "L".join(steps)
+    first = (begin - span.begin).total_seconds()
+    steps = "".join(f"V{1000 - 1000 * total / top:.0f}h{BUCKET}" for total in totals)
     return el(
         "svg",
-        el("path", d=f"M{first:.0f} 1000L{line}V1000Z", class_="area"),
-        el("path", d=f"M{line}", class_="edge"),
+        el("path", d=f"M{first:.0f} 1000{steps}V1000Z", class_="area"),
         x="0",
         y=_TOP,
         width="100%",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ringkeeperd.service import LeadingState, RingService
 
 INSTANCES_SHOWN: Final = 20
-RINGS_WHOLE: Final = 8
+RINGS_WHOLE: Final = 6
 """Rings that one page shows; the others have one of their own."""
 _EVENTS_SHOWN: Final = 12
 _LATE: Final = 3

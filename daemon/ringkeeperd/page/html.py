@@ -44,8 +44,8 @@ def _append_text(parent: Element, text: str) -> None:
 
 def written(document: Element) -> bytes:
     """The whole document, in UTF-8."""
-    markup: bytes = tostring(document, encoding="utf-8", method="html")
-    return b"<!DOCTYPE html>\n" + markup
+    markup: str = tostring(document, encoding="unicode", method="html")
+    return f"<!DOCTYPE html>\n{markup}".encode(errors="xmlcharrefreplace")
 
 
 def moment(at: datetime, shape: str = "%Y-%m-%d %H:%M:%S") -> Element:

@@ -66,9 +66,6 @@
         timer = window.setTimeout(look, EVERY);
     }
 
-    document.addEventListener("visibilitychange", () => {
-        window.clearTimeout(timer);
-        if (!document.hidden) look();
-    });
+    document.addEventListener("visibilitychange", look);
     timer = window.setTimeout(look, EVERY);
 })();

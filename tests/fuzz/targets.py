@@ -80,6 +80,7 @@ from ringkeeperd.limits import BURST, Runner
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.refresh_series import RefreshView
 from ringkeeperd.rotation import FreshKey, first_keys_wanted, first_ring
+from ringkeeperd.service import LeadingState
 from ringkeeperd.spikes import Bucket, Cause, Change
 from ringkeeperd.web import Pages
 
@@ -617,10 +618,8 @@ class Served:
         service: Any = SimpleNamespace(
             name="access-token",
             follower=SimpleNamespace(replica=own.replica, trouble=None),
-            clock=SimpleNamespace(now=lambda: NOW),
-            state=SimpleNamespace(
-                is_leading=True, epoch=1, trouble="", wait=None, instances=(), refreshes=SEEN
-            ),
+            clock=SimpleNamespace(now=lambda: NOW, monotonic=lambda: 0.0),
+            state=LeadingState(is_leading=True, epoch=1, refreshes=SEEN),
             counts=RefreshCounts(),
         )
         pages = Pages({"access-token": service}, Metrics(), "https://a.example", str)
@@ -685,6 +684,7 @@ def _http_seeds() -> list[bytes]:
     paths = (
         "/", "/.well-known/jwks.json", "/rings/access-token/.well-known/jwks.json", "/metrics",
         "/healthz", "/readyz", "/v1/keyring", "/v1/refreshes/series", "/.well-known/openid-configuration", "/%00/../x?y=z",
+        "/?ring=access-token", "/status.css", "/status.js",
     )  # fmt: skip
     gets = [f'GET {path} HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a", W/*\r\n\r\n' for path in paths]
     others = [

@@ -133,12 +133,20 @@ def test_what_needs_a_look_is_told_whichever_ring_is_shown() -> None:
     lost.follower.replica = Replica("d", lost.follower.replica.roots)
     view = seen(service_of("a"), waiting, spiking, lost, chosen="a")
     assert view.concerns == (
-        "ring b: the next key waits for 2 to confirm it",
+        "ring b: the next key is due, and waits for 2 to confirm it",
         "ring c: too many sessions are refreshed",
         "ring d: the ring is not loaded yet",
     )
     assert [ring.name for ring in view.rings] == ["a"]
     assert view.others == ("b", "c", "d")
+
+
+def test_whom_the_next_key_awaits_long_before_it_is_due_is_nobodys_concern() -> None:
+    service = service_of(wait=WaitUntil(NOW + HOUR, NOW + HOUR, ("app-1", "app-2")))
+    assert seen(service).concerns == ()
+    assert seen(service).rings[0].awaited == 2
+    service.clock.at += HOUR
+    assert len(seen(service).concerns) == 1
 
 
 def test_who_is_behind_is_told_once_they_had_the_time() -> None:

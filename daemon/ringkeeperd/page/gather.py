@@ -71,13 +71,19 @@ def _news(state: LeadingState, ring: Ring, now: datetime) -> Iterator[str]:
     """What a leader sees that somebody should see, too."""
     if state.refreshes.is_spike:
         yield "too many sessions are refreshed"
-    if awaited := _awaited(state):
-        yield f"the next key waits for {awaited} to confirm it"
+    if (awaited := _awaited(state)) and _is_due(state, now):
+        yield f"the next key is due, and waits for {awaited} to confirm it"
     behind = sum((i.epoch, i.version) < (ring.epoch, ring.version) for i in state.instances)
     # Who has had the time to take it up.
     is_late = now - max(map(since, ring.keys), default=now) > ring.policy.liveness_window
     if behind and is_late:
         yield f"{behind} instance{'' if behind == 1 else 's'} behind"
+
+
+def _is_due(state: LeadingState, now: datetime) -> bool:
+    """Whether the next key would sign already; before that there is time to confirm it."""
+    at = state.wait.activation_at if state.wait else None
+    return at is not None and at <= now
 
 
 def _awaited(state: LeadingState) -> int:

@@ -232,6 +232,15 @@ def test_the_axis_shows_the_present_and_the_next_change_with_room_for_both(
     assert all(former[1] != latter[1] for former, latter in pairwise(ticks))
 
 
+def test_a_key_that_stays_leaves_room_for_those_that_turn() -> None:
+    seen = outlook(NOW + 200 * DAY)
+    (static,) = [key for key in seen.ring.keys if key.kind is KeyKind.STATIC]
+    assert static.published_at == NOW
+    span = axis.span_of(seen)
+    assert span.begin > seen.now - 30 * DAY
+    assert span.place(static.published_at) == 0
+
+
 def test_what_lies_beyond_the_axis_is_at_its_edge() -> None:
     span = axis.Span(NOW, NOW + HOUR)
     assert [span.place(NOW + n * HOUR) for n in (-5, 0, 0.25, 1, 7)] == [0, 0, 25, 100, 100]

@@ -39,6 +39,7 @@ from ringkeeper.errors import (
     WrongRing,
 )
 from ringkeeper.private_halves import fetch
+from ringkeeper.progress import Progress
 from ringkeeper.replica import Replica
 from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
 from ringkeeper.tasks import first_of
@@ -64,6 +65,9 @@ _BACKOFF_FIRST: Final = 0.1
 _BACKOFF_MOST: Final = 3.0
 """Seconds between two attempts, give or take a fifth: so soon after its return Redis is used."""
 _FIRST_POLL: Final = 1.0
+_POLL_WITHIN: Final = 60.0
+"""Seconds that a poll takes at the very most: two reads, one after the other, of a Redis that is
+looked for anew and gives no answer, on a host that has no time for us."""
 _SEEK_WITHIN: Final = 1.0
 _SEEK_SPACING: Final = 0.25
 _UNKNOWN_MOST: Final = 1024
@@ -170,6 +174,8 @@ class Follower:
         self._told: set[tuple[str, type[RingkeeperError]]] = set()
         self.ready = asyncio.Event()
         """Set once the ring was loaded and, for a signing app, its private halves opened."""
+        self.progress = Progress()
+        """Whether it still polls, with or without success."""
         self._store = store
         self._clock = clock
         self._random = random
@@ -322,7 +328,9 @@ class Follower:
         while True:
             held = self.replica.held
             every = held.ring.policy.poll_interval.total_seconds() if held else _FIRST_POLL
-            await asyncio.sleep(self._jittered(every))
+            pause = self._jittered(every)
+            self.progress.back_within(pause + _POLL_WITHIN)
+            await asyncio.sleep(pause)
             if await self.refresh():
                 self._is_well("hearing")
             self._confirmed = None

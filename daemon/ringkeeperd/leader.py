@@ -26,9 +26,10 @@ from ringkeeper.errors import (
     RingkeeperError,
     SecretError,
 )
+from ringkeeper.progress import Progress
 from ringkeeperd.healing import evidence_of
 from ringkeeperd.leader_store import Acquired, HeldByAnother, LeaseLost
-from ringkeeperd.term import Term
+from ringkeeperd.term import WORK_WITHIN, Term
 
 if TYPE_CHECKING:
     from ringkeeper.clock import Clock
@@ -137,6 +138,8 @@ class Leader:
         self.counts = counts
         self.wake = asyncio.Event()
         """Set when there may be something to do sooner than thought."""
+        self.progress = Progress()
+        """Whether it still leads, or tries to, with or without success."""
         self.is_doubtful = False
         """Whether Redis may lack something that is known."""
         self.bereft_since: float | None = None
@@ -196,6 +199,7 @@ class Leader:
     async def _campaign(self, owner: str) -> Term:
         """A term as leader, once nobody else has the lease."""
         while True:
+            self.progress.back_within(WORK_WITHIN)
             asked_at = self.clock.monotonic()
             self.wake.clear()
             answer = await self.store.acquire(owner, self.ttl, self._seen_epoch())
@@ -229,7 +233,9 @@ class Leader:
 
     async def rest(self, duration: timedelta) -> None:
         """Sleep for `duration`, or until there may be something to do."""
+        seconds = max(0.0, duration.total_seconds())
+        self.progress.back_within(seconds + WORK_WITHIN)
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, duration.total_seconds())):
+            async with asyncio.timeout(seconds):
                 await self.wake.wait()
         self.wake.clear()

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from ringkeeperd.minting import Minted
     from ringkeeperd.rotation import Change, Instance, KeyWanted
 
+WORK_WITHIN: Final = 120.0
+"""Seconds that a turn's work takes at the very most: dozens of commands, each slow, and key pairs
+made on a host that has no time for us."""
 _RETRY_AFTER: Final = 0.2
 _LOOK_AGAIN: Final = timedelta(seconds=1)
 """How often the table of instances is read while somebody is waited for."""
@@ -159,6 +162,7 @@ class Term:
     async def _turn(self) -> None:
         """Ask for the one thing to do, do it, ask again."""
         while True:
+            self.leader.progress.back_within(WORK_WITHIN)
             self.check_lease()
             try:
                 if self.leader.is_doubtful:

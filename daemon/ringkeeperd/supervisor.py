@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+_LONGEST: Final = 400
+"""Characters: what a terminal can show of one line."""
 _VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -61,7 +63,7 @@ class Supervisor:
 
     def status(self, line: str) -> None:
         """How we are, in a line for people."""
-        self._tell(f"STATUS={line}")
+        self._tell(f"STATUS={_shortened(line)}")
 
     def alive(self) -> None:
         """A sign of life."""
@@ -77,3 +79,9 @@ class Supervisor:
             speaking.sendall("\n".join(lines).encode())
             return True
         return False
+
+
+def _shortened(line: str) -> str:
+    """`line` as one that is not too long."""
+    whole = " ".join(line.split())
+    return whole if len(whole) <= _LONGEST else f"{whole[: _LONGEST - 1]}…"

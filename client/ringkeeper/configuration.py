@@ -8,7 +8,6 @@ read. No message holds a password.
 from __future__ import annotations
 
 import difflib
-import os.path
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -202,7 +201,7 @@ def _loaded(
             document,
             environ,
             base=path.absolute().parent if path else Path().absolute(),
-            is_there=os.path.exists,
+            is_there=_is_handed_over,
             source=str(path or ""),
         )
     except ConfigurationError as error:
@@ -545,6 +544,17 @@ def _secret(
     if credentials and is_there(Path(credentials) / name):
         return Path(credentials) / name
     return (_embedded(url) or _SECRETS_FOLDER) / name
+
+
+def _is_handed_over(credential: Path) -> bool:
+    """A blank one is systemd's word for none, where the unit has SetCredential= beside it."""
+    try:
+        with credential.open("rb") as file:
+            return bool(file.read(_LIMIT).strip())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # whoever reads it says why it cannot be read
 
 
 def _embedded(url: Secret) -> Path | None:

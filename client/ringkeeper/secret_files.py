@@ -118,6 +118,8 @@ def create(path: Path, jwk: Mapping[str, Any], *, mode: int = 0o600) -> bool:
     Raises:
         SecretError: the directory cannot be written to.
     """
+    if os.path.lexists(path):
+        return False  # also where nobody could write: what systemd hands over is read-only
     # A link, not a rename: it fails where something is, instead of replacing it.
     written = _written(path, jwk, mode, path.hardlink_to)
     # Raised where the JWK is no local any more: error reporters ship those of all frames.

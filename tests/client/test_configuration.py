@@ -357,7 +357,8 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: An
 def test_a_credential_of_systemd_is_preferred_where_there_is_one(tmp_path: Path) -> None:
     handed, file = tmp_path / "credentials", written(tmp_path, "redis: {url: 'redis://h'}")
     handed.mkdir()
-    (handed / "kek.jwk").touch()
+    (handed / "kek.jwk").write_text("{}")
+    (handed / "root.jwk").write_text("\n")  # a blank one says that there is none
     environ = {"CREDENTIALS_DIRECTORY": str(handed)}
     configuration = load(file, environ)
     assert configuration.kek == handed / "kek.jwk"

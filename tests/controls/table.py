@@ -331,8 +331,8 @@ CONTROLS: Final = (
         "constant words",
         (
             _TROUBLES,
-            'return next(known, "something went wrong that nobody thought of")',
-            "return str(trouble) or str(list(known))",
+            'return classified(trouble).words if trouble else ""',
+            'return str(trouble) if trouble else ""',
         ),
     ),
     _without("instances without ids", (_WEB, '{"role": i.role,', '{"id": i.id, "role": i.role,')),

@@ -65,7 +65,7 @@ def test_the_readme_knows_the_script_s_options_and_the_unit_s_lines() -> None:
     told = subprocess.run(
         ["sh", str(FOLDER / "install.sh"), "--help"], capture_output=True, check=True
     )
-    named = set(re.findall(r"(?<![\w-])--[a-z]+", README.partition("## Kubernetes")[0]))
+    named = set(re.findall(r"(?<![\w-])--[a-z]+", README.partition("## Containers")[0]))
     assert named - {"--now"} <= set(re.findall(r"--[a-z-]+", told.stdout.decode()))
     for key, value in re.findall(r"exit status (2)|every (\d) s", README):
         assert (

@@ -124,7 +124,7 @@ class FileSet:
     # --- one version -----------------------------------------------------------------------------
 
     def _replace(self, files: Mapping[str, Secret]) -> None:
-        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make(self.directory)
         for name in files:
             self._check_free(name)
         version = self.directory / f"{_MARK}{secrets.token_hex(8)}"
@@ -236,6 +236,14 @@ def is_in_memory(directory: Path) -> bool:
             if place.split()[2] == wanted:
                 return kind.split()[0] in _MEMORY
     return False
+
+
+def _make(directory: Path) -> None:
+    """`directory` and what is above it: whatever the umask, others may enter what is made here."""
+    if not directory.is_dir():
+        _make(directory.parent)
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)
 
 
 def _text(path: Path) -> str:

@@ -121,7 +121,8 @@ async def test_without_being_asked_no_key_is_written(memory: Path) -> None:
     assert [path.name for path in (memory / "..data").iterdir()] == [JWKS]
 
 
-async def test_the_key_is_for_its_owner_alone_and_the_jwks_for_all(sink: Sink) -> None:
+async def test_the_key_is_for_its_owner_alone_and_the_jwks_for_all(memory: Path) -> None:
+    sink = Sink(memory / "rings" / "one")
     before = os.umask(0o077)  # as the unit has it
     try:
         await sink.put()
@@ -129,7 +130,8 @@ async def test_the_key_is_for_its_owner_alone_and_the_jwks_for_all(sink: Sink) -
         os.umask(before)
     modes = {name: (sink.folder / name).stat().st_mode & 0o777 for name in (JWKS, PEM, JWK)}
     assert modes == {JWKS: 0o644, PEM: 0o600, JWK: 0o600}
-    assert (sink.folder / "..data/").stat().st_mode & 0o777 == 0o755
+    for folder in (sink.folder / "..data", sink.folder, sink.folder.parent):
+        assert folder.stat().st_mode & 0o777 == 0o755
 
 
 async def test_mode_and_owner_stay_through_versions_and_a_withdrawal(sink: Sink) -> None:

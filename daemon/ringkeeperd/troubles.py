@@ -106,14 +106,27 @@ def trouble_of(service: RingService) -> str:
     return f"{what}; {SEE}" if what else ""
 
 
-def not_ready(service: RingService) -> str:
-    """Why the ring cannot be relied on; empty if it can."""
+def not_loaded(service: RingService) -> str:
+    """Why there is nothing to serve yet; empty once there is."""
+    if service.follower.replica.held:
+        return ""
+    return f"ring {service.name}: {in_words(service.follower.trouble) or NOT_LOADED}"
+
+
+def not_usable(service: RingService) -> str:
+    """Why nobody may verify by what is held; empty where one may, or there is nothing."""
     held = service.follower.replica.held
-    if held is None:
-        return f"ring {service.name}: {in_words(service.follower.trouble) or NOT_LOADED}"
-    if not held.may_sign(service.clock.now()):
-        return f"ring {service.name}: its newest proof of freshness is too old"
-    return ""
+    if held is None or held.may_verify(service.clock.now()):
+        return ""
+    return f"ring {service.name}: it is too old to verify by"
+
+
+def not_fresh(service: RingService) -> str:
+    """Why apps with this proof would sign no more; the JWKS is served all the same."""
+    held = service.follower.replica.held
+    if held is None or held.may_sign(service.clock.now()):
+        return ""
+    return f"ring {service.name}: its newest proof of freshness is too old to sign by"
 
 
 def reservation(service: RingService) -> str:

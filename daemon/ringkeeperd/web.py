@@ -20,7 +20,15 @@ from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
 from ringkeeperd.page.serving import StatusPage
 from ringkeeperd.spike_events import begin_of, shown_spike
-from ringkeeperd.troubles import NOT_LOADED, SEE, not_ready, reservation, trouble_of
+from ringkeeperd.troubles import (
+    NOT_LOADED,
+    SEE,
+    not_fresh,
+    not_loaded,
+    not_usable,
+    reservation,
+    trouble_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -148,12 +156,16 @@ class Pages:
         )
 
     async def readyz(self, _: web.Request) -> web.Response:
-        """Whether every ring here is loaded and fresh enough to rely on."""
-        problems = [*filter(None, map(not_ready, self._services.values()))]
+        """Whether to send requests here: 503 only where there is no JWKS to serve, either."""
+        services = list(self._services.values())
+        unloaded, unusable = map(not_loaded, services), list(map(not_usable, services))
+        # A ring that grew old is no reason to take the others' verifiers away.
+        problems = [*filter(None, unloaded), *(unusable if all(unusable) else ())]
         if problems:
             return _unavailable("; ".join([*problems, SEE]))
         # Ready, and yet: who looks here sees what would bite one day (ringkeeper doctor).
-        warnings = [*self._warnings(), *filter(None, map(reservation, self._services.values()))]
+        told = [*unusable, *map(not_fresh, services), *map(reservation, services)]
+        warnings = [*self._warnings(), *filter(None, told)]
         return web.json_response({"status": "ready", "warnings": warnings})
 
     async def keyring(self, _: web.Request) -> web.Response:

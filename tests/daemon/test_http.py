@@ -10,6 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -85,30 +86,36 @@ def test_an_unloaded_ring_is_unavailable_and_never_an_empty_set(site: Site) -> N
     eventually(lambda: "ringkeeper init" in json.loads(daemon.get("/readyz")[2])["why"])
 
 
-def pages_of(ring: Ring, now: datetime) -> Pages:
-    """The pages of a daemon that read `ring` at `NOW`, and nothing since."""
+def pages_of(now: datetime, *rings: Ring) -> Pages:
+    """The pages of a daemon that read `rings` at `NOW`, and nothing since."""
     root = TrustRoot.generate()
-    snapshot = sign_snapshot(ring, root)
-    replica = Replica(ring.name, root.public).offer(
-        snapshot, sign_proof(ring, snapshot, NOW, root), NOW
-    )
-    service: Any = SimpleNamespace(
-        name=ring.name,
-        follower=SimpleNamespace(replica=replica, trouble=None),
-        state=SimpleNamespace(trouble=""),
-        clock=SimpleNamespace(now=lambda: now),
-        counts=RefreshCounts(),
-    )
-    return Pages({ring.name: service}, Metrics(), "", str)
+
+    def service(ring: Ring) -> Any:
+        snapshot = sign_snapshot(ring, root)
+        replica = Replica(ring.name, root.public).offer(
+            snapshot, sign_proof(ring, snapshot, NOW, root), NOW
+        )
+        return SimpleNamespace(
+            name=ring.name,
+            follower=SimpleNamespace(replica=replica, trouble=None),
+            state=SimpleNamespace(trouble=""),
+            clock=SimpleNamespace(now=lambda: now),
+            counts=RefreshCounts(),
+        )
+
+    return Pages({ring.name: service(ring) for ring in rings}, Metrics(), "", str)
 
 
 @pytest.mark.parametrize("hours", [23, 25])
-async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(hours: int) -> None:
-    """Whoever verifies is better off with it than without: promise 9."""
-    pages = pages_of(new_ring(policy(algorithm="EdDSA")), NOW + hours * HOUR)
+async def test_a_ring_too_old_to_sign_on_is_served_and_told_of(hours: int) -> None:
+    """Whoever verifies is better off with it than without: promise 9.
+
+    Were it not ready, an outage of Redis would take all daemons out of their Service at once.
+    """
+    pages = pages_of(NOW + hours * HOUR, new_ring(policy(algorithm="EdDSA")))
     asking = make_mocked_request("GET", "/")
     ready, jwks = await pages.readyz(asking), await pages.jwks(asking)
-    assert ready.status == (200 if hours < 24 else 503)
+    assert ready.status == 200
     assert ("its newest proof of freshness is too old" in str(ready.text)) == (hours > 24)
     assert jwks.status == 200
     assert jwks.headers["Cache-Control"] == "public, max-age=0"
@@ -118,9 +125,19 @@ async def test_a_ring_too_old_to_sign_on_is_not_ready_and_served_all_the_same(ho
 async def test_a_ring_too_old_to_verify_by_is_served_to_nobody(hours: int) -> None:
     """Only where `max_verify_staleness` says so: an app refuses by then, too."""
     ring = new_ring(policy(algorithm="EdDSA", max_verify_staleness=24 * HOUR))
-    pages, asking = pages_of(ring, NOW + hours * HOUR), make_mocked_request("GET", "/")
-    jwks = await pages.jwks(asking)
-    assert jwks.status == (200 if hours < 24 else 503)
+    pages, asking = pages_of(NOW + hours * HOUR, ring), make_mocked_request("GET", "/")
+    ready, jwks = await pages.readyz(asking), await pages.jwks(asking)
+    assert jwks.status == ready.status == (200 if hours < 24 else 503)
+    assert ("too old to verify by" in str(ready.text)) == (hours > 24)
+
+
+async def test_a_ring_too_old_to_verify_by_takes_no_other_one_away() -> None:
+    strict = new_ring(policy(algorithm="EdDSA", max_verify_staleness=24 * HOUR))
+    other = replace(new_ring(policy(algorithm="EdDSA")), name="other")
+    pages = pages_of(NOW + 25 * HOUR, strict, other)
+    ready = await pages.readyz(make_mocked_request("GET", "/"))
+    assert ready.status == 200
+    assert f"ring {strict.name}: it is too old to verify by" in str(ready.text)
 
 
 def test_promtool_accepts_the_metrics(site: Site) -> None:

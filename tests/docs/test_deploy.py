@@ -7,10 +7,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from ringkeeper.configuration import parse
 from ringkeeperd.cli import _BAD_CONFIGURATION, _parser
@@ -178,59 +176,3 @@ def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
         check=False,
     )
     assert open_to.returncode == 0, open_to.stdout
-
-
-# --- Kubernetes ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def manifest() -> dict[str, Any]:
-    documents = yaml.safe_load_all((ROOT / "deploy/k8s/sidecar.yaml").read_text())
-    return {document["kind"]: document for document in documents if document}
-
-
-def test_the_sidecar_s_configuration_is_one_that_follows(manifest: dict[str, Any]) -> None:
-    document = yaml.safe_load(manifest["ConfigMap"]["data"]["config.yaml"])
-    configuration = parse(document, {}, base=Path("/etc/ringkeeper"))
-    assert not configuration.lead
-    assert str(configuration.trust_root_public) == "/etc/ringkeeper/root.pub.jwk"
-    pod = manifest["Deployment"]["spec"]["template"]["spec"]
-    (sidecar,) = pod["initContainers"]
-    assert sidecar["ports"][0]["containerPort"] == configuration.port
-    assert configuration.host == "0.0.0.0"  # noqa: S104 - the kubelet is outside of the pod
-    program, *arguments = sidecar["command"]
-    assert program == "ringkeeper"
-    assert str(_parser(is_demo=False).parse_args(arguments).config) == "/etc/ringkeeper/config.yaml"
-
-
-def test_the_sidecar_is_native_and_probed(manifest: dict[str, Any]) -> None:
-    (sidecar,) = manifest["Deployment"]["spec"]["template"]["spec"]["initContainers"]
-    assert sidecar["restartPolicy"] == "Always"
-    assert sidecar["startupProbe"]["httpGet"]["path"] == "/readyz"
-    assert sidecar["livenessProbe"]["httpGet"]["path"] == "/healthz"
-    assert "readinessProbe" not in sidecar, "an outage of Redis must not take the pods out"
-
-
-def test_the_pod_holds_no_secret_and_meets_the_restricted_standard(
-    manifest: dict[str, Any],
-) -> None:
-    pod = manifest["Deployment"]["spec"]["template"]["spec"]
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] > 0
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in pod["initContainers"] + pod["containers"]:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-    state, *others = pod["volumes"]
-    assert state["emptyDir"].keys() == {"sizeLimit"}
-    mounts = {m["name"]: m["mountPath"] for m in pod["initContainers"][0]["volumeMounts"]}
-    assert mounts[state["name"]] == "/var/lib/ringkeeper", "the default of state_dir"
-    for volume in others:
-        assert set(volume) == {"name", "projected"}
-        assert all(set(source) == {"configMap"} for source in volume["projected"]["sources"])
-    mounted = {mount["name"] for mount in pod["initContainers"][0]["volumeMounts"]}
-    assert mounted == {volume["name"] for volume in pod["volumes"]}

@@ -64,16 +64,16 @@ class Host(Here):
         self.address = f"{network.prefix}.{number}"
         self.folder = network.folder / name
         self.folder.mkdir()
-        self._space = f"{network.name}-{number}"
+        self.space = f"{network.name}-{number}"
         self._link = f"{network.name}v{number}"
         self._shim = network.shim
         self._clock = self.folder / "clock"
         self.shift = timedelta(0)
         self.step(self.shift)
-        _ip("netns", "add", self._space)
-        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._space)
+        _ip("netns", "add", self.space)
+        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.space)
         _ip("link", "set", self._link, "master", network.name, "up")
-        inside = ["-n", self._space]
+        inside = ["-n", self.space]
         _ip(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip(*inside, "link", "set", "eth0", "up")
         _ip(*inside, "link", "set", "lo", "up")
@@ -83,7 +83,7 @@ class Host(Here):
         environment = clean_environment()
         environment |= {"LD_PRELOAD": str(self._shim), "WALLCLOCK_FILE": str(self._clock)}
         return subprocess.Popen(
-            ["ip", "netns", "exec", self._space, *command],
+            ["ip", "netns", "exec", self.space, *command],
             env=environment,
             **{"stdin": subprocess.DEVNULL, "cwd": self.folder, **streams},
         )
@@ -105,7 +105,7 @@ class Host(Here):
     def close(self) -> None:
         """Take the host down; whoever started processes has ended them."""
         with suppress(subprocess.CalledProcessError):
-            _ip("netns", "del", self._space)
+            _ip("netns", "del", self.space)
 
 
 def _ip(*arguments: str) -> None:

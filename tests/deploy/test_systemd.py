@@ -19,6 +19,8 @@ ETC = "/etc/ringkeeper"
 URL = "http://127.0.0.1:9465"
 READY = "access-token: leading, version"
 MOST_EXPOSED = 1.5
+ASIDE = "/srv"
+"""Where the machine's root lays something for a while."""
 
 
 @pytest.fixture(scope="module")
@@ -244,25 +246,25 @@ def test_it_keeps_its_state_and_shows_others_a_folder_that_only_it_writes_to(
 
 
 def test_without_a_credential_one_line_says_which(service: Service) -> None:
-    service.machine.run("mv", f"{ETC}/kek.jwk", "/var/tmp/kek.jwk")
+    service.machine.run("mv", f"{ETC}/kek.jwk", f"{ASIDE}/kek.jwk")
     try:
         service.do("start", is_checked=False)
         assert f"{ETC}/kek.jwk: there is no KEK here" in service.complaint()
         assert f'Status: "cannot run: {ETC}/kek.jwk: there is no KEK' in service.whole_status()
     finally:
-        service.machine.run("mv", "/var/tmp/kek.jwk", f"{ETC}/kek.jwk")
+        service.machine.run("mv", f"{ASIDE}/kek.jwk", f"{ETC}/kek.jwk")
     eventually(service.leads, within=15)
 
 
 def test_who_does_not_lead_needs_the_public_root_alone(service: Service) -> None:
     secrets = (f"{ETC}/root.jwk", f"{ETC}/kek.jwk")
     service.configure(lead=False)
-    service.machine.run("mv", *secrets, "/var/tmp/")
+    service.machine.run("mv", *secrets, ASIDE)
     try:
         service.do("start")
         eventually(lambda: service.status.startswith("access-token: following, version"))
     finally:
-        service.machine.run("mv", "/var/tmp/root.jwk", "/var/tmp/kek.jwk", f"{ETC}/")
+        service.machine.run("mv", f"{ASIDE}/root.jwk", f"{ASIDE}/kek.jwk", ETC)
 
 
 def test_a_port_in_use_is_one_line_and_is_tried_again(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures live in tests/plugins, a file per subject; those of containers with their tests."""
+"""Fixtures live in tests/plugins, a file per subject; those of containers and machines with their tests."""
 
 import pytest
 
@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.plugins.daemons",
     "tests.deploy.images",
     "tests.deploy.containers",
+    "tests.deploy.services",
 ]
 
 

@@ -15,7 +15,7 @@ Running it again upgrades. pip heeds PIP_INDEX_URL, PIP_NO_INDEX, PIP_FIND_LINKS
   --prefix DIR      where the program goes (default: $prefix)
   --python PROGRAM  Python 3.11 or newer, that all users may run (default: $python)
   --no-init         make no secrets and no ring
-  --uninstall       stop it and remove the program and the unit; configuration, secrets and state stay
+  --uninstall       stop it and remove the program and its units; configuration, secrets and state stay
   --help            this
 END
 }
@@ -52,7 +52,7 @@ done
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 etc=/etc/ringkeeper
-unit=/etc/systemd/system/ringkeeper.service
+units=/etc/systemd/system
 command=/usr/local/bin/ringkeeper
 
 [ "$(id -u)" -eq 0 ] || fail "must be root: it writes to $prefix, $etc and /etc/systemd; use sudo"
@@ -65,9 +65,10 @@ esac
 # --- uninstalling ------------------------------------------------------------------------------
 
 if [ "$uninstall" ]; then
-    if [ -e "$unit" ]; then
+    if [ -e "$units/ringkeeper.service" ]; then
         systemctl disable --now ringkeeper.service 2>/dev/null || true
-        rm -f "$unit"
+        systemctl stop ringkeeper-files.service 2>/dev/null || true
+        rm -f "$units/ringkeeper.service" "$units/ringkeeper-files.service"
         systemctl daemon-reload
     fi
     # Only what is ours: a folder that somebody named by mistake has no such program in it.
@@ -126,7 +127,7 @@ if [ ! -e "$command" ]; then
     ln -s "$prefix/bin/ringkeeper" "$command"
 fi
 
-# --- configuration, unit ---------------------------------------------------------------------------
+# --- configuration, units --------------------------------------------------------------------------
 
 [ -z "$embedded" ] || redis=embedded:/var/lib/ringkeeper/redis
 mkdir -p "$etc"
@@ -136,8 +137,10 @@ if [ ! -e "$etc/config.yaml" ]; then
     say "wrote $etc/config.yaml"
 fi
 [ -e "$etc/ringkeeper.env" ] || install -m 600 "$here/ringkeeper.env" "$etc/ringkeeper.env"
-sed "s|/opt/ringkeeper/|$prefix/|g" "$here/ringkeeper.service" >"$work/ringkeeper.service"
-install -m 644 "$work/ringkeeper.service" "$unit"
+for unit in ringkeeper.service ringkeeper-files.service; do
+    sed "s|/opt/ringkeeper/|$prefix/|g" "$here/$unit" >"$work/$unit"
+    install -m 644 "$work/$unit" "$units/$unit"
+done
 systemctl daemon-reload
 
 # --- secrets and ring, once --------------------------------------------------------------------------

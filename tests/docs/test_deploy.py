@@ -17,14 +17,15 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/systemd"
 README = (ROOT / "deploy/README.md").read_text()
 SCRIPT = (FOLDER / "install.sh").read_text()
-UNIT = (ROOT / "deploy/systemd/ringkeeper.service").read_text()
+UNIT = (FOLDER / "ringkeeper.service").read_text()
+FILES_UNIT = (FOLDER / "ringkeeper-files.service").read_text()
 
 
 # --- systemd -------------------------------------------------------------------------------------
 
 
-def values(key: str) -> list[str]:
-    return re.findall(rf"^{key}=(.*)$", UNIT, re.MULTILINE)
+def values(key: str, unit: str = UNIT) -> list[str]:
+    return re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
 
 
 def test_the_unit_starts_what_exists_and_reloads_by_sighup() -> None:
@@ -35,15 +36,14 @@ def test_the_unit_starts_what_exists_and_reloads_by_sighup() -> None:
     assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
 
 
-def test_the_unit_names_documentation_that_the_script_installs() -> None:
-    (documentation,) = values("Documentation")
-    folder, _, name = documentation.removeprefix("file://").rpartition("/")
+def test_the_units_name_documentation_that_the_script_installs() -> None:
+    documentation = values("Documentation") + values("Documentation", FILES_UNIT)
     (default,) = re.findall(r"^prefix=(.*)$", SCRIPT, re.MULTILINE)
-    assert folder == default
+    names = [each.removeprefix(f"file://{default}/") for each in documentation]
     (copied,) = re.findall(r'^cp -r (.*) "\$prefix/"$', SCRIPT, re.MULTILINE)
     sources = [each.strip('"').removeprefix("$source/") for each in copied.split()]
-    assert name in sources
-    assert all((ROOT / each).exists() for each in sources)
+    assert {name.partition("/")[0] for name in names} <= set(sources)
+    assert all((ROOT / each).exists() for each in (*sources, *names))
 
 
 def test_a_start_that_cannot_work_is_not_tried_again() -> None:
@@ -74,7 +74,19 @@ def test_the_readme_knows_the_script_s_options_and_the_unit_s_lines() -> None:
     assert {"/run/ringkeeper", "/etc/ringkeeper", "/opt/ringkeeper"} <= set(
         re.findall(r"/(?:run|etc|opt)/ringkeeper", README)
     )
-    assert values("RuntimeDirectory") == ["ringkeeper"]
+
+
+def test_the_folder_of_files_is_a_unit_s_that_stays_and_the_daemon_s_to_write_to() -> None:
+    assert values("RuntimeDirectory") == [], "it would go with each stop of the daemon"
+    assert values("RuntimeDirectory", FILES_UNIT) == ["ringkeeper"]
+    assert values("RuntimeDirectoryMode", FILES_UNIT) == ["0755"]
+    assert values("ReadWritePaths") == ["-/run/ringkeeper"]
+    assert values("User") == values("User", FILES_UNIT) == ["ringkeeper"]
+    assert values("DynamicUser") == values("DynamicUser", FILES_UNIT) == ["yes"]
+    assert values("Requires") == ["ringkeeper-files.service"]
+    assert "ringkeeper-files.service" in values("After")
+    for key in ("PartOf", "StopWhenUnneeded"):
+        assert values(key, FILES_UNIT) == []
 
 
 def test_a_script_that_may_not_install_changes_nothing_and_says_why() -> None:
@@ -155,24 +167,26 @@ def test_the_unit_is_closed(line: str) -> None:
     assert line in UNIT.splitlines()
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
+def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed: apt-get install systemd")
-    unit = tmp_path / "ringkeeper.service"
+    units = [tmp_path / "ringkeeper.service", tmp_path / "ringkeeper-files.service"]
     installed = Path(sys.executable).parent / "ringkeeper"
-    unit.write_text(UNIT.replace("/opt/ringkeeper/bin/ringkeeper run", f"{installed} run"))
+    units[0].write_text(UNIT.replace("/opt/ringkeeper/bin/ringkeeper run", f"{installed} run"))
+    units[1].write_text(FILES_UNIT)
     told = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        ["systemd-analyze", "verify", "--man=no", *map(str, units)],
         capture_output=True,
         text=True,
         check=False,
     )
     # It exits 0 even for a key that it does not know.
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
-    open_to = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=15", str(unit)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert open_to.returncode == 0, open_to.stdout
+    for unit, most in zip(units, ("15", "5"), strict=True):
+        open_to = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", str(unit)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert open_to.returncode == 0, open_to.stdout

@@ -103,11 +103,12 @@ def said_by(machine: Machine, name: str) -> str:
 def test_a_reader_in_another_unit_misses_nothing_while_the_daemon_comes_and_goes(
     with_files: Service,
 ) -> None:
-    machine, pid = with_files.machine, with_files.pid
+    machine = with_files.machine
     other_unit(machine, "reader", PYTHON, "-c", READER)
     with_files.do("restart")
     eventually(with_files.leads, within=15)
-    machine.run("kill", "-KILL", str(with_files.pid))
+    pid = with_files.pid
+    machine.run("kill", "-KILL", str(pid))
     eventually(lambda: with_files.pid not in (0, pid), within=15)
     eventually(with_files.leads, within=15)
     rotate(with_files)

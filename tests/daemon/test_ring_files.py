@@ -342,6 +342,11 @@ async def test_its_time_is_that_of_the_newest_proof(sink: Sink) -> None:
         sink.files.wake.set()
         proved = sink.held().proof_at.timestamp()
         await until(lambda: abs((sink.folder / JWK).stat().st_mtime - proved) < 0.001)
+        seen = (sink.folder / JWK).stat().st_ctime_ns
+        sink.files.wake.set()
+        await until(lambda: not sink.files.wake.is_set())
+        await sink.put()
+        assert (sink.folder / JWK).stat().st_ctime_ns == seen, "touched only by a younger proof"
 
 
 async def test_a_daemon_that_knows_no_ring_yet_judges_by_that_time(sink: Sink) -> None:

@@ -97,6 +97,7 @@ class Configuration:
     refreshes_token_file: Path | None = None
     files_directory: Path | None = None
     files_signing_key: bool = DEFAULTS["files.signing_key"]
+    files_group: str = ""
     files_signing_key_on_disk: bool = DEFAULTS["files.signing_key_on_disk"]
     on_change_command: tuple[str, ...] = ()
     on_change_pid_file: Path | None = None
@@ -267,6 +268,7 @@ def parse(
         refreshes_token_file=_below(base, values.get("refreshes_token_file")),
         files_directory=_below(base, values.get("files.directory")),
         files_signing_key=values["files.signing_key"],
+        files_group=values.get("files.group", ""),
         files_signing_key_on_disk=values["files.signing_key_on_disk"],
         on_change_command=values.get("on_change.command", ()),
         on_change_pid_file=_below(base, values.get("on_change.pid_file")),

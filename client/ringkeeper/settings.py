@@ -187,6 +187,13 @@ def _command(value: object) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _group(value: object) -> str:
+    name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z_][a-z0-9_.-]*\$?|[0-9]{1,9}", name):
+        raise ValueError("is no group; write a name as in /etc/group, or a number")
+    return name
+
+
 def _redis_url(value: object) -> Secret:
     return check_url(_text(value))
 
@@ -514,6 +521,13 @@ SETTINGS: Final = (
         default="false",
         why="Whether the key that signs stands there, too: `signing-key.pem` and "
         "`signing-key.jwk`, mode 0600. A daemon that only follows then needs the KEK.",
+    ),
+    Setting(
+        key="files.group",
+        kind=Kind("name or number of a group", _group),
+        otherwise="none",
+        why="Whose members may read the signing key there, which then has mode 0640. The daemon "
+        "must be one of them.",
     ),
     Setting(
         key="files.signing_key_on_disk",

@@ -35,6 +35,7 @@ _GRACE: Final = 2.0
 """Seconds that a former version stays: a reader may be on its way into it."""
 _OPEN: Final = 0o644
 _CLOSED: Final = 0o600
+_FOR_GROUP: Final = 0o640
 _MEMORY: Final = ("tmpfs", "ramfs")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -46,10 +47,13 @@ class FileSet:
     closed one is never opened to everybody.
     """
 
-    def __init__(self, directory: Path, closed: Collection[str] = ()) -> None:
-        """Touch nothing yet."""
+    def __init__(
+        self, directory: Path, closed: Collection[str] = (), group: int | None = None
+    ) -> None:
+        """Touch nothing yet; closed files belong to `group`, whose members may read them."""
         self.directory = directory
         self._closed = closed
+        self._group = group
         self._looks: dict[str, tuple[int, int, int]] = {}
         """Mode and owner of each file as last seen: they outlive its withdrawal, too."""
         self._lock = Lock()
@@ -113,6 +117,16 @@ class FileSet:
             return (self.directory / _CURRENT / name).stat().st_mtime
         return None
 
+    def fits(self) -> bool:
+        """Whether the closed files that are there belong to the group that they are to."""
+        if self._group is None:
+            return True
+        for name in self._closed:
+            with suppress(OSError):
+                if (self.directory / _CURRENT / name).stat().st_gid != self._group:
+                    return False
+        return True
+
     def clean(self) -> bool:
         """Remove former versions that nobody can be reading; whether none is left."""
         with self._lock, suppress(OSError):
@@ -150,7 +164,7 @@ class FileSet:
     def _write(self, path: Path, content: Secret) -> None:
         self._look_at(path.name)
         is_closed = path.name in self._closed
-        mode, *owner = self._looks.get(path.name, (_CLOSED if is_closed else _OPEN, -1, -1))
+        mode, *owner = self._look_of(path.name)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             self._give_to(descriptor, path.name, *owner)
@@ -158,6 +172,15 @@ class FileSet:
             file.write(content.reveal().encode())
             file.flush()
             os.fsync(descriptor)
+
+    def _look_of(self, name: str) -> tuple[int, int, int]:
+        """Mode and owner of the next version: as they are, unless it is to be another group's."""
+        known = self._looks.get(name)
+        if name not in self._closed:
+            return known or (_OPEN, -1, -1)
+        if self._group is not None and (known is None or known[2] != self._group):
+            return _FOR_GROUP, -1, self._group
+        return known or (_CLOSED, -1, -1)
 
     def _look_at(self, name: str) -> None:
         """Remember mode and owner of the file that is there."""
@@ -167,15 +190,15 @@ class FileSet:
 
     def _give_to(self, descriptor: int, name: str, user: int, group: int) -> None:
         made = os.fstat(descriptor)
-        if user < 0 or (user, group) == (made.st_uid, made.st_gid):
+        if user in (-1, made.st_uid) and group in (-1, made.st_gid):
             return
         try:
             os.fchown(descriptor, user, group)
         except PermissionError:
             raise FilesUnusable(
-                f"{self.directory / name}: belongs to {user}:{group}, and this user may not give "
-                "the next version to them; give it to a group that this user is in (chgrp), or "
-                "run both as one user"
+                f"{self.directory / name}: is to belong to {_shown(user)}:{_shown(group)}, and "
+                "this user may not give it to them; let it be a group that this user is in "
+                "(SupplementaryGroups= in a unit), or run both as one user"
             ) from None
 
     def _check_free(self, name: str) -> None:
@@ -246,6 +269,10 @@ def _make(directory: Path) -> None:
         _make(directory.parent)
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)
+
+
+def _shown(number: int) -> str:
+    return "its own" if number < 0 else str(number)
 
 
 def _text(path: Path) -> str:

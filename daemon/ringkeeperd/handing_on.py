@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ class HandingOn:
                 directory,
                 has_key=configuration.files_signing_key,
                 may_be_on_disk=configuration.files_signing_key_on_disk,
+                group=_group(configuration),
                 max_staleness=ring.policy.max_staleness,
                 clock=clock,
                 notice=notice,
@@ -105,8 +107,10 @@ def check_files(configuration: Configuration) -> None:
     """Whether the files may stand where the configuration wants them.
 
     Raises:
-        ConfigurationError: a signing key would be on a disk, and that was not allowed.
+        ConfigurationError: a signing key would be on a disk, and that was not allowed; or for a
+            group that there is not.
     """
+    _group(configuration)
     directory = configuration.files_directory
     if (
         directory
@@ -117,6 +121,20 @@ def check_files(configuration: Configuration) -> None:
             check_in_memory(directory)
         except FilesUnusable as error:
             raise ConfigurationError([f"files.signing_key: {error}"]) from None
+
+
+def _group(configuration: Configuration) -> int | None:
+    """The number of the group that may read the key.
+
+    Raises:
+        ConfigurationError: this host knows none of that name.
+    """
+    name = configuration.files_group
+    try:
+        return None if not name else int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        told = f"files.group: {name!r} is no group of this host; make it (groupadd {name}), or "
+        raise ConfigurationError([told + "write its number"]) from None
 
 
 def _actions(configuration: Configuration) -> list[Action]:

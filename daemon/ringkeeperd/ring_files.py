@@ -48,6 +48,7 @@ class RingFiles:
         *,
         has_key: bool,
         may_be_on_disk: bool,
+        group: int | None = None,
         max_staleness: timedelta,
         clock: Clock,
         notice: Notice,
@@ -56,11 +57,12 @@ class RingFiles:
     ) -> None:
         """Touch nothing yet.
 
+        `group` may read the key, too.
         `max_staleness` is what the configuration says, for as long as no ring says it.
         `on_write` is told whether a new version of the files could be written.
         `on_change` is called once the files are others.
         """
-        self.set = FileSet(directory, closed=KEY_FILES)
+        self.set = FileSet(directory, closed=KEY_FILES, group=group)
         self.wake = asyncio.Event()
         self._has_key = has_key
         self._may_be_on_disk = may_be_on_disk
@@ -125,7 +127,7 @@ class RingFiles:
             check_in_memory(self.set.directory)
         wanted = self._wanted(there, held, now)
         is_changed = wanted != there
-        if is_changed:
+        if is_changed or not self.set.fits():
             self._change(there, wanted)
         if held and self._signs(held, wanted):
             self.set.date(KEY_FILES, held.proof_at)

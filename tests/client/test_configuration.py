@@ -168,6 +168,7 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
     "issuer": ("https://x.org/a", "https://x.org/a", "issuer", "https://x.org/a"),
     "files.directory": ("f", "f", "files_directory", BASE / "f"),
     "files.signing_key": (True, "true", "files_signing_key", True),
+    "files.group": ("myapp", "myapp", "files_group", "myapp"),
     "files.signing_key_on_disk": (True, "on", "files_signing_key_on_disk", True),
     "on_change.command": (
         ["reload", "a b"],
@@ -598,6 +599,9 @@ def test_a_password_that_is_no_yaml_is_in_no_error(tmp_path: Path, text: str) ->
         ("lease_ttl", "999ms", "'999ms' is not between 1s and 10m"),
         ("lease_ttl", "601s", "'601s' is not between 1s and 10m"),
         ("files.signing_key", "perhaps", "is neither true nor false"),
+        ("files.group", "My App", "'My App' is no group; write a name as in /etc/group"),
+        ("files.group", True, "true is no group"),
+        ("files.group", -1, "-1 is no group"),
         ("files.directory", 5, "5 is not text"),
         ("on_change.command", [], "a list is not a list of words; write a program and its arg"),
         ("on_change.command", "", "'' is not a list of words"),

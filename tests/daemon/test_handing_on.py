@@ -185,6 +185,14 @@ def test_a_signing_key_on_a_disk_does_not_start(site: Site) -> None:
     assert not folder.exists()
 
 
+def test_a_group_that_there_is_not_does_not_start(site: Site, memory: Path) -> None:
+    files = {"directory": str(memory), "signing_key": True, "group": "no-such-group"}
+    site.configure(files=files)
+    assert "is no group of this host; make it" in failure(
+        site.daemon(is_ready=False, files=files), 2
+    )
+
+
 def test_a_sidecar_without_the_kek_that_it_needs_says_so(site: Site, memory: Path) -> None:
     site.daemon(init=True)
     (site.folder / "kek.jwk").unlink()

@@ -46,11 +46,14 @@ class Sink:
         self.folder = folder
         self.files = self.made(has_key=has_key, on_disk=on_disk)
 
-    def made(self, *, has_key: bool = True, on_disk: bool = False) -> RingFiles:
+    def made(
+        self, *, has_key: bool = True, on_disk: bool = False, group: int | None = None
+    ) -> RingFiles:
         return RingFiles(
             self.folder,
             has_key=has_key,
             may_be_on_disk=on_disk,
+            group=group,
             max_staleness=timedelta(minutes=10),
             clock=self.ring._clock,
             notice=lambda event, /, **_: self.told.append(event),
@@ -132,6 +135,22 @@ async def test_the_key_is_for_its_owner_alone_and_the_jwks_for_all(memory: Path)
     assert modes == {JWKS: 0o644, PEM: 0o600, JWK: 0o600}
     for folder in (sink.folder / "..data", sink.folder, sink.folder.parent):
         assert folder.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root is in every group")
+async def test_the_members_of_a_group_may_read_the_key_where_they_are_to(memory: Path) -> None:
+    sink = Sink(memory)
+    await sink.put()
+    sink.files = sink.made(group=4321)  # set once there were files
+    for _ in range(2):
+        await sink.put()
+        status = (memory / PEM).stat()
+        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o640, 0, 4321)
+        assert (memory / JWKS).stat().st_gid != 4321
+        sink.ring.rotate()
+    (memory / PEM).chmod(0o600)  # what was done by hand counts
+    await sink.put()
+    assert (memory / PEM).stat().st_mode & 0o777 == 0o600
 
 
 async def test_mode_and_owner_stay_through_versions_and_a_withdrawal(sink: Sink) -> None:
@@ -459,7 +478,7 @@ except FilesUnusable as error:
     print(error)
 """
     told = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
-    assert "belongs to 77:77, and this user may not give" in told.stdout
+    assert "is to belong to 77:77, and this user may not give it" in told.stdout
     assert (memory / "a").read_text() == "1"
     assert not [path for path in memory.glob("..*") if not (path / "a").exists()]
 

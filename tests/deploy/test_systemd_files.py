@@ -164,11 +164,24 @@ def test_a_group_of_the_unit_s_keeps_the_key_that_it_was_once_given(with_files: 
     assert with_files.show("NRestarts") == "0"
 
 
+def test_a_group_that_is_configured_may_read_the_key(with_files: Service) -> None:
+    run = with_files.machine.run
+    run("groupadd", GROUP)
+    with_files.unit(f"SupplementaryGroups={GROUP}\nEnvironment=RINGKEEPER_FILES__GROUP={GROUP}")
+    with_files.do("restart")
+    eventually(
+        lambda: looks(with_files, *KEYS) == [f"640 own {group_id(with_files)}"] * 2, within=15
+    )
+    rotate(with_files)
+    assert looks(with_files, *KEYS) == [f"640 own {group_id(with_files)}"] * 2
+    assert looks(with_files, JWKS) == ["644 own own"]
+
+
 def test_without_that_group_one_line_says_so_and_the_daemon_goes_on(with_files: Service) -> None:
     with_files.machine.run("groupadd", GROUP)
     with_files.machine.run("chgrp", GROUP, *KEYS)
     with_files.machine.run("ringkeeper", "rotate", "--now", "--no-wait")
-    wanted = f":{group_id(with_files)}, and this user may not give the next version to them"
+    wanted = f":{group_id(with_files)}, and this user may not give it to them"
     eventually(lambda: wanted in with_files.log(), within=15)
     assert with_files.leads()
     assert with_files.show("NRestarts") == "0"

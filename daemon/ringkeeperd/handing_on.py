@@ -79,6 +79,11 @@ class HandingOn:
             self._digest = held.digest
             self._nudge()
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether what is to be done after a change does not work at the moment."""
+        return self._on_change is not None and self._on_change.is_failing
+
     def work(self) -> list[Any]:
         """What has to run meanwhile."""
         files = [self.files.run(self._held)] if self.files else []

@@ -76,6 +76,8 @@ class OnChange:
     ) -> None:
         """`news` says what to tell them, each has `within` seconds, `count` is told how it went."""
         self.changed = asyncio.Event()
+        self.is_failing = False
+        """Whether something did not work, and has not since."""
         self._actions = tuple(actions)
         self._news = news
         self._within = within
@@ -89,12 +91,14 @@ class OnChange:
             self.changed.clear()
             pending, pause = self._actions, _PAUSE_FIRST
             while pending := tuple([each for each in pending if not await self._is_done(each)]):
+                self.is_failing = True
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self.changed.wait()
                 if self.changed.is_set():
                     break  # from the beginning, with what is new
                 pause = min(2 * pause, _PAUSE_MOST)
+            self.is_failing = bool(pending)
 
     async def _is_done(self, action: Action) -> bool:
         news = self._news()

@@ -97,7 +97,7 @@ class RingService:
             observer.noticed,
         )
         self.leader: Leader | None = None
-        self._handing_on = HandingOn(
+        self.handing_on = HandingOn(
             ring,
             configuration,
             lambda: self.follower.replica.held,
@@ -116,13 +116,13 @@ class RingService:
             role="daemon",
             kek=own.kek,
             notice=observer.noticed,
-            on_change=self._handing_on.heard,
+            on_change=self.handing_on.heard,
             on_release=self._lease_is_free,
             on_doubt=self._doubt,
             keeper=self._keeper,
             loses=lacks,
             able=own.able,
-            outlet=self._handing_on.files,
+            outlet=self.handing_on.files,
         )
         if own.root and own.kek:
             self.leader = Leader(
@@ -143,7 +143,7 @@ class RingService:
         """Follow, and lead where that may be, until cancelled."""
         try:
             await self.follower.recall()  # before anything is led, or healed
-            work = [self.follower.run(), self._teller.run(), *self._handing_on.work()]
+            work = [self.follower.run(), self._teller.run(), *self.handing_on.work()]
             if self.leader:
                 work.append(self.leader.run())
             await first_of(*work)

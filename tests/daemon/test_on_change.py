@@ -87,7 +87,10 @@ async def test_what_fails_is_tried_until_it_works_and_what_worked_is_not_done_ag
     good, bad = Flaky(0), Flaky(3)
     async with running(Hook(good, bad)) as hook:
         hook.it.changed.set()
+        await until(lambda: hook.counted.count(False) == 2)
+        assert hook.it.is_failing
         await until(lambda: hook.counted.count(True) == 2)
+        await until(lambda: not hook.it.is_failing)
     assert (len(good.told), len(bad.told)) == (1, 4)
     assert hook.counted == [True, False, False, False, True]
     (failed, *_), (done, _) = hook.events("on_change failed"), hook.events("on_change done")

@@ -583,7 +583,11 @@ class Follower:
         keeps_all = self._loses is not None
         # Of now: a version that comes meanwhile was not made ready by this.
         edition = (held.ring.epoch, held.ring.version)
-        fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all)
+        try:
+            fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all)
+        except InfrastructureError:
+            await self._is_handed_on()  # what is held is better than nothing
+            raise
         if fetched.sealed or fetched.opened:
             self.replica = self.replica.with_keys(fetched.sealed, fetched.opened)
             self._to_keep.set()

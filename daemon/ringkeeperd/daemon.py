@@ -18,6 +18,7 @@ from ringkeeper.configuration import difference, load
 from ringkeeper.errors import (
     ConfigurationError,
     Defect,
+    FilesUnusable,
     InfrastructureError,
     RedisUnavailable,
     RequestRefused,
@@ -31,7 +32,7 @@ from ringkeeper.watched import Watched, signature
 from ringkeeperd.doctor import Level, examine_server
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import FOUNDING_TTL, any_ring, found_ring
-from ringkeeperd.handing_on import check_files
+from ringkeeperd.handing_on import check_files, remove_orphans
 from ringkeeperd.intake import TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import Runner
@@ -103,6 +104,7 @@ class Daemon:
         configuration = self.configuration
         await check_listen(configuration.host, configuration.port)  # before anything is made
         check_files(configuration)
+        self._remove_orphans()
         async with AsyncExitStack() as stack:
             server = None
             if configuration.embedded:
@@ -161,6 +163,12 @@ class Daemon:
         # Compared with what this process began with: that is what still holds until a restart.
         later = difference(self.configuration, new)
         self.log.info("configuration reloaded", needs_restart=list(later))
+
+    def _remove_orphans(self) -> None:
+        try:
+            remove_orphans(self.configuration)
+        except FilesUnusable as error:
+            self.log.error("files troubled", error=str(error))  # noqa: TRY400
 
     def _ask_for_reload(self) -> None:
         self._report.reload_asked()  # at once: whoever asks may wait for the end of it

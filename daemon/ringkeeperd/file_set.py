@@ -16,6 +16,7 @@ import shutil
 import stat
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -26,8 +27,6 @@ from ringkeeper.secret_files import sync
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from datetime import datetime
-
 _CURRENT: Final = "..data"
 _MARK: Final = ".."
 """What the names of folders begin with; Kubernetes' do, too."""
@@ -66,11 +65,12 @@ class FileSet:
         """
         current = self.directory / _CURRENT
         try:
-            return {path.name: Secret(_text(path)) for path in sorted(current.iterdir())}
+            texts = {path.name: _text(path) for path in sorted(current.iterdir())}
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
             raise self._unusable("read", error) from None
+        return {name: text for name, text in texts.items() if text is not None}
 
     def replace(self, files: Mapping[str, Secret]) -> None:
         """Let the files be these, and no others, from one moment to the next.
@@ -94,7 +94,8 @@ class FileSet:
             with self._lock:
                 for name in names:
                     self._look_at(name)
-                for path in [p / name for p in self._versions() for name in names]:
+                versions = [path for path in self._versions() if not path.is_symlink()]
+                for path in [version / name for version in versions for name in names]:
                     path.unlink(missing_ok=True)
                 for name in names:
                     self._unlink(name)
@@ -111,27 +112,28 @@ class FileSet:
                 if path.stat().st_mtime_ns != time_ns:  # whoever watches is not woken for nothing
                     os.utime(path, ns=(time_ns, time_ns))
 
-    def dated(self, name: str) -> float | None:
-        """The time given to a file, in seconds since 1970; None if there is none."""
-        with suppress(OSError):
-            return (self.directory / _CURRENT / name).stat().st_mtime
+    def dated(self, name: str) -> datetime | None:
+        """The time given to a file; None if there is none, or what nobody can mean.
+
+        Its owner may be somebody else, who gives it any time at all.
+        """
+        with suppress(OSError, OverflowError, ValueError):
+            return datetime.fromtimestamp((self.directory / _CURRENT / name).stat().st_mtime, UTC)
         return None
 
-    def fits(self) -> bool:
-        """Whether the closed files that are there belong to the group that they are to."""
-        if self._group is None:
-            return True
-        for name in self._closed:
-            with suppress(OSError):
-                if (self.directory / _CURRENT / name).stat().st_gid != self._group:
-                    return False
-        return True
+    def is_in_place(self, name: str) -> bool:
+        """Whether that file is where readers look for it, and its group's."""
+        with suppress(OSError):
+            leads_there = (self.directory / name).readlink() == Path(_CURRENT, name)
+            group = (self.directory / _CURRENT / name).stat().st_gid
+            return leads_there and (name not in self._closed or self._group in (None, group))
+        return False
 
     def clean(self) -> bool:
         """Remove former versions that nobody can be reading; whether none is left."""
         with self._lock, suppress(OSError):
             former = [path for path in self._versions() if not self._is_current(path)]
-            old = [path for path in former if _age(path) > _GRACE]
+            old = [path for path in former if not 0 <= _age(path) <= _GRACE]
             for path in old:
                 _remove(path)
             return len(old) == len(former)
@@ -147,17 +149,19 @@ class FileSet:
         version.mkdir()
         try:
             version.chmod(0o755 | version.stat().st_mode & stat.S_ISGID)
+            former = self.read()
             for name, content in files.items():
                 self._write(version / name, content)
+                if former.get(name) == content:
+                    self._keep_time(version / name)
             sync(version)
-            former = set(self.read())
             self._link(version.name, _CURRENT)
         except BaseException:
             shutil.rmtree(version, ignore_errors=True)
             raise
         for name in files:
             self._link(f"{_CURRENT}/{name}", name)
-        for name in former - files.keys():
+        for name in former.keys() - files.keys():
             self._unlink(name)
         sync(self.directory)
 
@@ -172,6 +176,11 @@ class FileSet:
             file.write(content.reveal().encode())
             file.flush()
             os.fsync(descriptor)
+
+    def _keep_time(self, path: Path) -> None:
+        """It is the same file, and no younger for being written again."""
+        status = (self.directory / _CURRENT / path.name).stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _look_of(self, name: str) -> tuple[int, int, int]:
         """Mode and owner of the next version: as they are, unless it is to be another group's."""
@@ -251,9 +260,18 @@ def is_in_memory(directory: Path) -> bool:
     """Whether what is written to `directory`, or to where it will be made, reaches no disk.
 
     Asked of the kernel (Linux); elsewhere nobody knows, and so no.
+
+    Raises:
+        FilesUnusable: it cannot be looked at.
     """
-    there = next(path for path in [directory, *directory.parents] if path.exists())
-    device = there.stat().st_dev
+    try:
+        there = next(path for path in [directory, *directory.parents] if path.exists())
+        device = there.stat().st_dev
+    except OSError as error:
+        raise FilesUnusable(
+            f"{directory}: cannot be looked at ({error.strerror}); let this user enter it, or set "
+            "files.directory to where it may"
+        ) from None
     wanted = f"{os.major(device)}:{os.minor(device)}"
     with suppress(OSError):
         for line in _MOUNTS.read_text(errors="replace").splitlines():
@@ -275,8 +293,11 @@ def _shown(number: int) -> str:
     return "its own" if number < 0 else str(number)
 
 
-def _text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", "replace")
+def _text(path: Path) -> Secret | None:
+    """What it holds; None where only others may read it: then its next version is not ours, too."""
+    with suppress(PermissionError):
+        return Secret(path.read_bytes().decode("utf-8", "replace"))
+    return None
 
 
 def _remove(path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ringkeeper.errors import ConfigurationError, FilesUnusable
 from ringkeeper.kek_variable import KekVariable
+from ringkeeperd.file_set import FileSet
 from ringkeeperd.on_change import Command, News, OnChange, Post, Signal
-from ringkeeperd.ring_files import RingFiles, check_in_memory
+from ringkeeperd.ring_files import KEY_FILES, RingFiles, check_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +109,19 @@ def files_of(ring: RingConfiguration, configuration: Configuration) -> Path | No
     return directory / "rings" / ring.name
 
 
+def remove_orphans(configuration: Configuration) -> None:
+    """Remove signing keys of rings that are not configured any more: nobody else would.
+
+    Raises:
+        FilesUnusable: one of them is still there.
+    """
+    known = {files_of(ring, configuration) for ring in configuration.rings}
+    if configuration.files_directory:
+        for folder in configuration.files_directory.glob("rings/*"):
+            if folder not in known and folder.is_dir():
+                FileSet(folder).withdraw(KEY_FILES)
+
+
 def check_files(configuration: Configuration) -> None:
     """Whether the files may stand where the configuration wants them.
 
@@ -146,7 +160,8 @@ def _actions(configuration: Configuration) -> list[Action]:
     kek = configuration.kek.name if isinstance(configuration.kek, KekVariable) else ""
     actions: list[Action] = []
     if configuration.on_change_command:
-        actions.append(Command(configuration.on_change_command, os.environ, kek))
+        within = configuration.on_change_timeout.total_seconds()
+        actions.append(Command(configuration.on_change_command, os.environ, kek, within))
     if configuration.on_change_pid_file:
         name = configuration.on_change_signal
         actions.append(Signal(configuration.on_change_pid_file, name))

@@ -31,6 +31,8 @@ _PAUSE_MOST: Final = 60.0
 """Seconds between two attempts."""
 _OUTPUT_MOST: Final = 2000
 """Characters of a command's output that are logged."""
+_GRACE: Final = 2.0
+"""Seconds that an action has to end by itself what took too long."""
 _LAST_WORDS: Final = 0.2
 """Seconds to read on after a command ended: what it left running may hold its output open."""
 _OURS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
@@ -56,6 +58,8 @@ class Action(Protocol):
     """One thing to do."""
 
     name: str
+    grace: float
+    """Seconds that it needs to end by itself what took too long; 0 where it is just ended."""
 
     async def __call__(self, news: News, /) -> str:
         """Do it; what is to be logged of it. Raises Unfit."""
@@ -104,7 +108,7 @@ class OnChange:
         news = self._news()
         about = {"ring": news.ring, "version": news.version, "action": action.name}
         try:
-            async with asyncio.timeout(self._within):
+            async with asyncio.timeout(self._within + action.grace):
                 told = await action(news)
         except Exception as error:  # noqa: BLE001 - nothing here may end the daemon
             why = _in_words(error, self._within)
@@ -135,10 +139,21 @@ class Command:
     """Runs a program; what the ring is stands in its environment."""
 
     name = "command"
+    grace = _GRACE
 
-    def __init__(self, command: tuple[str, ...], environ: Mapping[str, str], kek: str = "") -> None:
-        """Of `environ` it gets nothing that is ours: no setting, and not the variable `kek`."""
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        environ: Mapping[str, str],
+        kek: str = "",
+        within: float | None = None,
+    ) -> None:
+        """Of `environ` it gets nothing that is ours: no setting, and not the variable `kek`.
+
+        After `within` seconds it is killed, with its group of processes.
+        """
         self._command = command
+        self._within = within
         self._environ = {
             name: value
             for name, value in environ.items()
@@ -167,7 +182,12 @@ class Command:
                 raise Unfit(f"{self._command[0]}: {(error.strerror or '').lower()}") from None
             finally:
                 os.close(end)
-            said, status = await _ended(process, output)
+            said, status = await _ended(process, output, self._within)
+        if status is None:
+            raise Unfit(
+                f"{self._command[0]}: did not end within {self._within:g} s (on_change.timeout), "
+                "and was killed" + (f": {said}" if said else "")
+            )
         if status:
             how = f"exited with {status}" if status > 0 else f"was ended by signal {-status}"
             raise Unfit(f"{self._command[0]}: {how}" + (f": {said}" if said else ""))
@@ -189,21 +209,26 @@ async def _output() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
 
 
 async def _ended(
-    process: asyncio.subprocess.Process, output: asyncio.StreamReader
-) -> tuple[str, int]:
-    """The first of what a process writes, as one line, and how it ended.
+    process: asyncio.subprocess.Process, output: asyncio.StreamReader, within: float | None
+) -> tuple[str, int | None]:
+    """The first of what a process writes, as one line, and how it ended; None if it had to be.
 
-    If nobody waits any more, it is ended, with all that it began.
+    It is ended with its group: when it takes too long, and if nobody waits any more.
     """
+    status: int | None = None
     reading = asyncio.create_task(_first_of(output))
     try:
-        status = await process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                status = await process.wait()
     except asyncio.CancelledError:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
         reading.cancel()
-        await process.wait()
         raise
+    finally:
+        if status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     await asyncio.wait([reading], timeout=_LAST_WORDS)
     reading.cancel()
     return await reading, status
@@ -224,6 +249,7 @@ class Signal:
     """Sends a signal to the process whose number is in a file."""
 
     name = "signal"
+    grace = 0.0
 
     def __init__(self, pid_file: Path, name: str) -> None:
         """`name` as in HUP."""
@@ -260,6 +286,7 @@ class Post:
     """Posts to a URL, as JSON, what the ring is."""
 
     name = "post"
+    grace = 0.0
 
     def __init__(self, url: Secret) -> None:
         """The URL may hold a token: it is shown to nobody but its host."""

@@ -14,15 +14,17 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.errors import Defect, FilesUnusable, InfrastructureError
 from ringkeeper.secret import Secret
+from ringkeeperd.aside import Aside, Hanging
 from ringkeeperd.file_set import FileSet, is_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from ringkeeper.algorithms import PrivateKey
@@ -36,7 +38,12 @@ JWK: Final = "signing-key.jwk"
 KEY_FILES: Final = (PEM, JWK)
 _LOOK_EVERY: Final = 30.0
 _SOON: Final = 2.5
-"""Seconds after which a former version may be removed."""
+"""Seconds after which a former version may be removed, or what failed is tried again."""
+_LEAST: Final = 0.05
+_SKEW: Final = timedelta(minutes=5)
+"""How far ahead the time of a key's file may be: it is a leader's, whose clock is another."""
+_WITHIN: Final = 5.0
+"""Seconds that a file system has to answer."""
 
 
 class RingFiles:
@@ -73,7 +80,12 @@ class RingFiles:
         self._on_change = on_change
         self._held: Held | None = None
         self._trouble = ""
-        self._turn = asyncio.Lock()
+        self._aside: Aside[float] = Aside("files", _WITHIN)
+        self._is_put = False
+        """Whether a version was brought here; before that nothing new is written."""
+        self._is_news = True
+        """Whether somebody is to be told; of the first version at each start, too: perhaps who was
+        to be told of it was not."""
 
     async def put(self, held: Callable[[], Held | None]) -> None:
         """Let the files be what `held` says once it is their turn: never an older version.
@@ -81,6 +93,7 @@ class RingFiles:
         Raises:
             FilesUnusable: why not. What is there stays, or is withdrawn.
         """
+        self._is_put = True
         try:
             await self._bring(held)
         except FilesUnusable as error:
@@ -91,8 +104,9 @@ class RingFiles:
     async def run(self, held: Callable[[], Held | None]) -> None:
         """Keep the files as `held` says, as time passes, until cancelled."""
         while True:
+            pause = _SOON
             try:
-                await self._bring(held)
+                pause = await self._bring(lambda: held() if self._is_put else None)
             except FilesUnusable as error:
                 self._is_troubled(error)
             except Exception as error:  # noqa: BLE001 - the last barrier
@@ -102,7 +116,7 @@ class RingFiles:
                     self._notice("files well again")
                 self._trouble = ""
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._until_next_look()):
+                async with asyncio.timeout(pause):
                     await self.wake.wait()
             self.wake.clear()
 
@@ -113,32 +127,38 @@ class RingFiles:
 
     # --- bringing them up to date -----------------------------------------------------------------
 
-    async def _bring(self, held: Callable[[], Held | None]) -> None:
-        async with self._turn:
-            is_changed = await asyncio.to_thread(self._brought, held(), self._clock.now())
-        if is_changed:
-            self._on_change()
+    async def _bring(self, held: Callable[[], Held | None]) -> float:
+        """Let the files be as they should; seconds until they are to be looked at again."""
+        try:
+            return await self._aside.do(lambda: self._brought(held(), self._clock.now()))
+        except Hanging:
+            raise FilesUnusable(
+                f"{self.set.directory}: the file system does not answer within {_WITHIN:g} s; see "
+                "what holds it up, or set files.directory to another"
+            ) from None
+        finally:
+            if self._is_news and self._is_put:
+                self._is_news = False
+                self._on_change()
 
-    def _brought(self, held: Held | None, now: datetime) -> bool:
-        """Whether the files had to be changed."""
+    def _brought(self, held: Held | None, now: datetime) -> float:
         self._held = held
         there = self.set.read()
         if self._has_key and not self._may_be_on_disk:
             check_in_memory(self.set.directory)
         wanted = self._wanted(there, held, now)
-        is_changed = wanted != there
-        if is_changed or not self.set.fits():
+        if wanted != there or not all(map(self.set.is_in_place, wanted)):
             self._change(there, wanted)
         if held and self._signs(held, wanted):
             self.set.date(KEY_FILES, held.proof_at)
-        self.set.clean()
-        return is_changed
+        return self._until_next_look(now)
 
     def _change(self, there: Mapping[str, Secret], wanted: Mapping[str, Secret]) -> None:
         gone = tuple(name for name in KEY_FILES if name in there and name not in wanted)
         if gone:
             # Before, and apart: this needs no room on the disk.
             self.set.withdraw(gone)
+            self._is_news = True
             self._notice("signing key withdrawn", directory=str(self.set.directory))
         try:
             self.set.replace(wanted)
@@ -146,6 +166,7 @@ class RingFiles:
             self._on_write(False)
             raise
         self._on_write(True)
+        self._is_news = True
         self._notice("files written", directory=str(self.set.directory), files=sorted(wanted))
 
     def _wanted(
@@ -184,7 +205,8 @@ class RingFiles:
         key = held.ring.key(kid) if held else None
         if held and (key is None or not key.may_verify):
             return True
-        return now - datetime.fromtimestamp(dated, UTC) > self._max_staleness
+        # One from the future was not given by us, or this clock was set back: it says nothing.
+        return not -_SKEW <= now - dated <= self._max_staleness
 
     def _signs(self, held: Held, files: Mapping[str, Secret]) -> bool:
         signer = held.ring.signer
@@ -194,15 +216,15 @@ class RingFiles:
     def _max_staleness(self) -> timedelta:
         return self._held.ring.policy.max_staleness if self._held else self._configured_staleness
 
-    def _until_next_look(self) -> float:
+    def _until_next_look(self, now: datetime) -> float:
         """Seconds: to remove what is former, and for the key not to stay too long."""
         if not self.set.clean():
             return _SOON
         dated = self.set.dated(JWK)
         if dated is None:
             return _LOOK_EVERY
-        until = datetime.fromtimestamp(dated, UTC) + self._max_staleness - self._clock.now()
-        return min(_LOOK_EVERY, max(0.05, until.total_seconds()))
+        until = dated + self._max_staleness - now
+        return min(_LOOK_EVERY, max(_LEAST, until.total_seconds()))
 
 
 def check_in_memory(directory: Path) -> None:

@@ -152,6 +152,36 @@ def test_each_ring_has_its_own_files(site: Site, memory: Path) -> None:
     assert not list(memory.glob("ring/..*/signing-key*"))
 
 
+def test_the_key_of_a_ring_that_is_not_configured_any_more_is_removed(
+    site: Site, memory: Path
+) -> None:
+    files = {"directory": str(memory / "ring"), "signing_key": True}
+    daemon = site.daemon(init=True, keyrings={"refresh": None}, files=files)
+    key = memory / "ring/rings/refresh/signing-key.jwk"
+    eventually(key.exists)
+    daemon.stop()
+    site.daemon(files=files)
+    assert not key.exists()
+    assert not list(memory.glob("ring/rings/*/..*/signing-key*"))
+    assert (memory / "ring/signing-key.jwk").exists()
+
+
+def test_who_was_not_told_by_a_daemon_that_died_is_told_by_the_next(
+    site: Site, memory: Path
+) -> None:
+    mended = memory / "mended"
+    script = "import os, sys; sys.exit(not os.path.exists(sys.argv[1]))"
+    command = [sys.executable, "-c", script, str(mended)]
+    files = {"directory": str(memory / "ring")}
+    daemon = site.daemon(init=True, files=files, on_change={"command": command})
+    eventually(lambda: daemon.events("on_change failed"))
+    daemon.kill()
+    mended.touch()
+    again = daemon.again()
+    site.daemons.append(again)
+    eventually(lambda: again.events("on_change done"))
+
+
 def test_a_command_that_hangs_or_fails_holds_nothing_up(site: Site, memory: Path) -> None:
     script = "import os, sys, time; print('no such proxy'); sys.exit(3)"
     hang = [sys.executable, "-c", "import time; time.sleep(600)"]

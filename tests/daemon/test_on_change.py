@@ -58,6 +58,7 @@ class Flaky:
     """Fails so often."""
 
     name = "flaky"
+    grace = 0.0
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
@@ -116,6 +117,7 @@ async def test_another_change_does_not_wait_and_is_news_for_all() -> None:
 async def test_a_defect_in_an_action_is_told_and_ends_nothing() -> None:
     class Broken:
         name = "broken"
+        grace = 0.0
         tries = 0
 
         async def __call__(self, _: News) -> str:
@@ -193,6 +195,7 @@ def is_running(pid: int) -> bool:
 HANG = (
     "import os, signal, time",
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "print('half done', flush=True)",
     "pid = os.fork()",
     "open(os.environ['RINGKEEPER_FILES'] + f'/{os.getpid()}', 'w').close()",
     "time.sleep(600)",
@@ -200,13 +203,14 @@ HANG = (
 
 
 async def test_one_that_hangs_is_ended_with_all_that_it_began(tmp_path: Path) -> None:
-    hook = Hook(Command(python(*HANG), os.environ), within=1.0)
+    hook = Hook(Command(python(*HANG), os.environ, within=1.0), within=1.0)
     hook.news = News("access-token", 7, "", str(tmp_path))
     async with running(hook):
         hook.it.changed.set()
         await until(lambda: hook.counted)
     (told,) = hook.lines.entries
-    assert told["error"].startswith("it did not end within 1 s (on_change.timeout)")
+    why = "did not end within 1 s (on_change.timeout), and was killed: half done; tried again"
+    assert why in told["error"]
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == 2
     await until(lambda: not any(map(is_running, pids)))

@@ -1,14 +1,17 @@
 """A ring as files: whole at every moment, as closed as it was, gone when it must not sign."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -91,12 +94,20 @@ def running(sink: Sink) -> Iterator[None]:
         yield
     finally:
         task.cancel()
+        for thread in threading.enumerate():
+            if thread.name == "files":
+                thread.join(10)  # what was begun is not cancelled
 
 
 async def until(is_so: Any) -> None:
     async with asyncio.timeout(10):
         while not is_so():
             await asyncio.sleep(0.01)
+
+
+def without_private_halves(held: Any) -> Any:
+    """As where the KEK does not open them."""
+    return replace(held, signing={})
 
 
 # --- what stands there ---------------------------------------------------------------------------
@@ -190,15 +201,21 @@ async def test_nothing_is_written_or_told_where_nothing_changed(sink: Sink) -> N
     again = sink.made()  # a daemon that starts anew
     await again.put(sink.held)
     assert (sink.folder / "..data").readlink() == first
-    assert (sink.writes, sink.changes, sink.told) == ([True], 1, ["files written"])
+    assert (sink.writes, sink.told) == ([True], ["files written"])
+    assert sink.changes == 2, "each daemon tells once: perhaps the former one could not"
 
 
 async def test_what_somebody_removed_is_put_back(sink: Sink) -> None:
     await sink.put()
-    (sink.folder / JWKS).unlink()
-    (sink.folder / "..data").unlink()
-    await sink.put()
-    assert sink.read(JWKS) == sink.ring.jwks()
+    for gone in ([JWKS], [PEM, "..data"], [JWKS, PEM, JWK, "..data"]):
+        before = sink.changes
+        for name in gone:
+            (sink.folder / name).unlink()
+        await sink.put()
+        assert sink.read(JWKS) == sink.ring.jwks()
+        assert sink.read(JWK)["kid"] == sink.signer
+        assert (sink.folder / PEM).exists()
+        assert sink.changes == before + 1, "readers found nothing meanwhile"
 
 
 # --- never torn ----------------------------------------------------------------------------------
@@ -317,6 +334,49 @@ async def test_a_death_at_any_moment_leaves_the_former_files_or_the_new_ones(
     assert last > 0, "it died before"
 
 
+@pytest.mark.parametrize("at", ["rename", "symlink"])
+async def test_a_death_at_the_first_version_is_made_up_for(
+    sink: Sink, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the folder's link and those that readers look for, too."""
+    for last in range(10):
+        shutil.rmtree(sink.folder)
+        sink.folder.mkdir()
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(os, at, dying(getattr(os, at), last))
+            sink.files.set.replace(sink.files._wanted({}, sink.held(), sink.ring._clock.now()))
+            break
+        sink.files = sink.made()
+        await sink.put()
+        assert sink.read(JWKS) == sink.ring.jwks()
+        assert sink.read(JWK)["kid"] == sink.signer
+        assert (sink.folder / PEM).exists()
+    assert last > 3, "a link each, and the folder's"
+
+
+async def test_a_file_system_that_hangs_is_told_in_time_and_used_once_it_answers(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read of a pipe stands for it. Else the version would never be confirmed, nor missed."""
+    await sink.put()
+    sink.ring.rotate()
+    pipe = sink.folder / "..data" / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(sink.files._aside, "_within", 0.2)
+    for _ in range(3):
+        with pytest.raises(FilesUnusable, match=r"does not answer within"):
+            await sink.put()
+    threads = [each for each in threading.enumerate() if each.name == "files"]
+    assert len(threads) == 1, "no thread more for each attempt"
+    assert threads[0].daemon, "nor one that keeps the process from ending"
+    monkeypatch.setattr(sink.files._aside, "_within", 5.0)
+    with pipe.open("wb"):
+        pipe.unlink()
+    threads[0].join(10)
+    await sink.put()
+    assert sink.read(JWK)["kid"] == sink.signer
+
+
 # --- when the key must not sign ------------------------------------------------------------------
 
 
@@ -348,7 +408,7 @@ async def test_it_goes_by_itself_and_in_time(sink: Sink, monkeypatch: pytest.Mon
     with running(sink):
         await asyncio.sleep(0)  # it has looked once
         assert (sink.folder / JWK).exists()
-        until_then = sink.files._until_next_look()
+        until_then = sink.files._until_next_look(sink.ring._clock.now())
         assert 0.05 <= until_then <= 0.4
         sink.ring.advance("1s", led=False)
         await until(lambda: not (sink.folder / JWK).exists())
@@ -382,8 +442,7 @@ async def test_a_daemon_that_knows_no_ring_yet_judges_by_that_time(sink: Sink) -
 async def test_a_revoked_key_is_gone_though_the_next_one_does_not_open(sink: Sink) -> None:
     await sink.put()
     sink.ring.revoke(sink.signer)
-    held = sink.held().with_keys({}, {})
-    bare = type(held)(**{f: getattr(held, f) for f in held.__dataclass_fields__} | {"signing": {}})
+    bare = without_private_halves(sink.held())
     await sink.files.put(lambda: bare)
     assert not (sink.folder / JWK).exists()
 
@@ -393,14 +452,97 @@ async def test_a_retired_key_stays_while_the_next_one_does_not_open_and_may(sink
     await sink.put()
     kid = sink.signer
     sink.ring.rotate()
-    held = sink.held()
-    bare = type(held)(**{f: getattr(held, f) for f in held.__dataclass_fields__} | {"signing": {}})
+    bare = without_private_halves(sink.held())
     await sink.files.put(lambda: bare)
     assert sink.read(JWK)["kid"] == kid
     sink.ring.advance("11m")
     with suppress(SealBroken):
         await sink.files.put(lambda: bare)
     assert not (sink.folder / JWK).exists()
+
+
+@pytest.mark.parametrize("time", [2**40, 2**33, -(2**33), 4_000_000_000])
+async def test_a_time_that_its_owner_made_up_ends_nothing_and_counts_for_nothing(
+    sink: Sink, time: int
+) -> None:
+    await sink.put()
+    os.utime(sink.folder / JWK, (time, time))
+    with running(sink):
+        sink.files.wake.set()
+        await until(lambda: not sink.files.wake.is_set())
+        sink.files.wake.set()
+        proved = sink.held().proof_at.timestamp()
+        await until(lambda: abs((sink.folder / JWK).stat().st_mtime - proved) < 0.001)
+    os.utime(sink.folder / JWK, (time, time))
+    again = sink.made()
+    await again.put(lambda: None)
+    assert not (sink.folder / JWK).exists(), "nobody knows how old it is"
+
+
+async def test_a_key_that_stays_is_no_younger_for_the_versions_that_come(sink: Sink) -> None:
+    """Its private half's successor does not open; meanwhile other keys come and go."""
+    await sink.put()
+    kid, dated = sink.signer, (sink.folder / JWK).stat().st_mtime_ns
+    sink.ring.rotate()
+    for _ in range(2):
+        sink.ring.advance("4m")
+        sink.ring.rotate()
+        bare = without_private_halves(sink.held())
+        await sink.files.put(lambda held=bare: held)  # type: ignore[misc]
+        assert (sink.read(JWK)["kid"], (sink.folder / JWK).stat().st_mtime_ns) == (kid, dated)
+    sink.ring.advance("3m")
+    await sink.files.put(lambda: bare)
+    assert not (sink.folder / JWK).exists(), "11 minutes after it signed last"
+
+
+async def test_a_withdrawal_is_told_even_if_nothing_can_be_written(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sink.put()
+    sink.ring.advance("11m", led=False)
+    before = sink.changes
+
+    def is_full(_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", is_full)
+        patch.setattr(file_set, "sync", lambda _: None)
+        with suppress(FilesUnusable):
+            await sink.put()
+    assert not (sink.folder / JWK).exists()
+    assert sink.changes == before + 1
+
+
+async def test_former_versions_go_though_the_clock_was_set_back(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sink.put()
+    sink.ring.rotate()
+    await sink.put()
+    monkeypatch.setattr(file_set, "_age", lambda _: -3600.0)
+    assert sink.files.set.clean()
+    assert len(list(sink.folder.glob("..*"))) == 2
+
+
+async def test_a_link_that_a_death_left_keeps_no_key_from_going(sink: Sink) -> None:
+    await sink.put()
+    (sink.folder / "..left").symlink_to("..data/jwks.json")
+    sink.ring.advance("11m", led=False)
+    await sink.put()
+    assert not (sink.folder / JWK).exists()
+
+
+async def test_what_is_to_be_told_is_told_once_a_version_is_there(sink: Sink) -> None:
+    """Nothing known yet is no news; and the key does not come after the rest."""
+    with running(sink):
+        sink.files.wake.set()
+        await until(lambda: not sink.files.wake.is_set())
+        assert sink.changes == 0
+        await sink.put()
+        sink.files.wake.set()
+        await until(lambda: not sink.files.wake.is_set())
+    assert (sink.changes, sink.told) == (1, ["files written"])
 
 
 async def test_a_key_that_is_not_asked_for_any_more_is_removed(sink: Sink) -> None:

@@ -46,8 +46,11 @@ class Aside(Generic[T]):
                     target=_perform, args=(work, future), name=self._name, daemon=True
                 )
                 self._thread.start()
-                done: T = await future
-                self._thread.join(1.0)  # it is about to end
+                try:
+                    done: T = await future
+                finally:
+                    if future.done() and not future.cancelled():
+                        self._thread.join(1.0)  # it is about to end
                 return done
         except TimeoutError:
             raise Hanging from None

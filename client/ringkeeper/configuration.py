@@ -251,6 +251,14 @@ def parse(
     reading.contradictions(DEFAULTS | values, rings, url, secrets)
     reading.check(source)
     values = DEFAULTS | values
+
+    def handed(key: str) -> Path | None:
+        """The file that `key` names; or systemd's credential of its name, which is its copy."""
+        path = _below(base, values.get(key))
+        if path and credentials and is_there(Path(credentials) / path.name):
+            return Path(credentials) / path.name
+        return path
+
     return Configuration(
         redis_url=url,
         rings=rings,
@@ -265,7 +273,7 @@ def parse(
         host=values["listen"][0],
         port=values["listen"][1],
         issuer=values.get("issuer", ""),
-        refreshes_token_file=_below(base, values.get("refreshes_token_file")),
+        refreshes_token_file=handed("refreshes_token_file"),
         files_directory=_below(base, values.get("files.directory")),
         files_signing_key=values["files.signing_key"],
         files_group=values.get("files.group", ""),
@@ -277,10 +285,10 @@ def parse(
         on_change_timeout=values["on_change.timeout"],
         log_level=values["log.level"],
         log_format=values["log.format"],
-        redis_password_file=_below(base, values.get("redis.password_file")),
+        redis_password_file=handed("redis.password_file"),
         redis_tls_ca_file=_below(base, values.get("redis.tls.ca_file")),
         redis_tls_cert_file=_below(base, values.get("redis.tls.cert_file")),
-        redis_tls_key_file=_below(base, values.get("redis.tls.key_file")),
+        redis_tls_key_file=handed("redis.tls.key_file"),
     )
 
 

@@ -367,6 +367,31 @@ def test_a_credential_of_systemd_is_preferred_where_there_is_one(tmp_path: Path)
     assert load(file, environ | {"RINGKEEPER_KEK": "/my.jwk"}).kek == Path("/my.jwk")
 
 
+def test_a_credential_of_its_name_is_read_instead_of_a_file_that_only_root_may_read(
+    tmp_path: Path,
+) -> None:
+    """So that the daemon and the commands of root have one configuration."""
+    handed = tmp_path / "credentials"
+    handed.mkdir()
+    for name in ("redis.password", "client.key", "refreshes.token"):
+        (handed / name).write_text(SECRET)
+    text = """
+        redis:
+          url: rediss://h
+          password_file: /etc/ringkeeper/redis.password
+          tls: {cert_file: /etc/c.crt, key_file: /etc/ringkeeper/client.key}
+        refreshes_token_file: /etc/ringkeeper/refreshes.token
+    """
+    configuration = load(written(tmp_path, text), {"CREDENTIALS_DIRECTORY": str(handed)})
+    assert configuration.redis_password == Secret(SECRET)
+    assert configuration.redis_tls_key_file == handed / "client.key"
+    assert configuration.refreshes_token_file == handed / "refreshes.token"
+    assert configuration.redis_tls_cert_file == Path("/etc/c.crt")
+    (handed / "redis.password").write_text("\n")  # a blank one says that there is none
+    with pytest.raises(ConfigurationError, match="/etc/ringkeeper/redis.password"):
+        load(written(tmp_path, text), {"CREDENTIALS_DIRECTORY": str(handed)})
+
+
 def test_a_kek_may_stand_in_a_variable_of_any_name(tmp_path: Path) -> None:
     kek = Kek.generate()
     jwk = json.dumps(kek.secret_jwk())

@@ -175,7 +175,7 @@ def _hook_url(value: object) -> Secret:
 
 def _command(value: object) -> tuple[str, ...]:
     """A program and its arguments; no shell reads it."""
-    wanted = "write a program and its arguments: [systemctl, reload, haproxy]"
+    wanted = "write a program and its arguments: [touch, /run/ringkeeper/changed]"
     try:
         words = shlex.split(value) if isinstance(value, str) else value
     except ValueError:
@@ -539,8 +539,9 @@ SETTINGS: Final = (
         key="on_change.command",
         kind=Kind("a program and its arguments", _command),
         otherwise="none",
-        why="What to run, without a shell, after a ring changed here: `[systemctl, reload, "
-        "haproxy]`. It is told `RINGKEEPER_RING`, `_VERSION`, `_SIGNER` and `_FILES`.",
+        why="What to run, without a shell, after a ring changed here: `[touch, "
+        "/run/ringkeeper/changed]`. It is told `RINGKEEPER_RING`, `_VERSION`, `_SIGNER` and "
+        "`_FILES`.",
     ),
     Setting(
         key="on_change.pid_file",

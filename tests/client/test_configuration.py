@@ -388,7 +388,7 @@ def test_a_credential_of_its_name_is_read_instead_of_a_file_that_only_root_may_r
     assert configuration.refreshes_token_file == handed / "refreshes.token"
     assert configuration.redis_tls_cert_file == Path("/etc/c.crt")
     (handed / "redis.password").write_text("\n")  # a blank one says that there is none
-    with pytest.raises(ConfigurationError, match="/etc/ringkeeper/redis.password"):
+    with pytest.raises(ConfigurationError, match=r"/etc/ringkeeper/redis\.password"):
         load(written(tmp_path, text), {"CREDENTIALS_DIRECTORY": str(handed)})
 
 

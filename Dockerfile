@@ -1,5 +1,5 @@
 # The daemon and the `ringkeeper` command, for docker build and podman build (--format docker, or
-# the health check is left out). How to run it: deploy/README.md.
+# the health check is left out). How to run it: deploy/compose/README.md.
 #
 # The last stage runs nothing while it is built, and nothing in it needs a shell: RUNTIME_IMAGE may
 # be one without, if its Python is at the same place as PYTHON_IMAGE's.

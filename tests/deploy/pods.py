@@ -214,6 +214,10 @@ class Cluster:
             for source in sources
             for key in source.keys() & _KINDS.keys()
         ]
+        for source in sources:
+            for key in source.keys() & _KINDS.keys():
+                if source[key].get("optional"):
+                    self._files.setdefault((_KINDS[key], source[key]["name"]), {})
         self._mounted.append((projected, named))
         self._write(projected, named)
 

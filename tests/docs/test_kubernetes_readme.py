@@ -1,0 +1,104 @@
+"""deploy/k8s/README.md, read closely: what it prints renders, and makes what the pods wait for."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ringkeeper.configuration import parse
+from tests.deploy.manifests import K8S, containers_of, pods_of, rendered
+from tests.docs.test_docs import blocks, commands
+from tests.docs.test_kubernetes import ANY_APP, EXAMPLE, SIDECARS, configured, named, pod_of
+
+README = (K8S / "README.md").read_text()
+
+
+def made_by_readme() -> dict[str, set[str]]:
+    """The files in each Secret and ConfigMap that it creates."""
+    return {
+        name: {Path(told.partition("=")[0]).name for told in re.findall(r"-file=(\S+)", line)}
+        for line in commands(README)
+        for name in re.findall(r"kubectl create (?:secret generic|configmap) (\S+)", line)
+    }
+
+
+def test_a_password_and_a_ca_for_redis_are_taken_from_a_secret_where_there_is_one() -> None:
+    """As the README names them, for the daemons, the Job and the sidecar, each from its own."""
+    documents = rendered(EXAMPLE)
+    (settings,) = (text for text in blocks(README, "yaml") if "password_file" in text)
+    parsed = parse(yaml.safe_load(settings), {}, base=Path("/etc/ringkeeper"))
+    assert parsed.redis_password_file is not None
+    assert parsed.redis_tls is not None
+    named_by_settings = {str(parsed.redis_password_file), str(parsed.redis_tls.ca_file)}
+    for kind, owner, secret in (
+        ("Deployment", "ringkeeper", "ringkeeper-redis"),
+        ("Job", "ringkeeper-init", "ringkeeper-redis"),
+        ("Deployment", "app", "ringkeeper-sidecar-redis"),
+    ):
+        pod = pod_of(documents, kind, owner)
+        (volume,) = (v for v in pod["volumes"] if v["name"] == "ringkeeper-config")
+        assert {"secret": {"name": secret, "optional": True}} in volume["projected"]["sources"]
+        assert {f"/etc/ringkeeper/{file}" for file in made_by_readme()[secret]} == named_by_settings
+
+
+def test_the_readme_makes_what_the_pods_wait_for() -> None:
+    made = made_by_readme()
+    assert made["ringkeeper-secrets"] == {"root.jwk", "kek.jwk"}
+    assert made["ringkeeper-root"] == {"root.pub.jwk"}
+    lines = commands(README)
+    (applied,) = (line.split()[-1] for line in lines if " apply " in line)
+    documents = rendered(K8S.parents[1] / applied)
+    (namespace,) = (line.split()[-1] for line in lines if " set-context " in line)
+    assert {d["metadata"].get("namespace", namespace) for d in documents} == {namespace}
+    wanted = {
+        next(iter(source.values()))["name"]
+        for pod in dict(pods_of(documents)).values()
+        for volume in pod.get("volumes", [])
+        for source in volume.get("projected", {}).get("sources", [])
+    }
+    assert made.keys() <= wanted, "or nobody mounts it"
+    (making,) = (line for line in lines if "--secrets-only" in line)
+    (folder,) = re.findall(r"\$PWD/(\w+):", making)
+    assert f"/{folder}/" in (K8S.parents[1] / ".gitignore").read_text().splitlines()
+    assert all(f"={folder}/" in line for line in lines if re.search("secrets |root ", line))
+
+
+def test_the_image_that_the_readme_pushes_is_in_every_pod_of_ours(tmp_path: Path) -> None:
+    lines = commands(README)
+    (image,) = (line.split()[-1] for line in lines if line.startswith("docker push "))
+    (edit,) = (line for line in lines if line.startswith("sed "))
+    assert f"docker build -t {image} ." in lines
+    copied = Path(shutil.copytree(K8S.parent, tmp_path / "deploy"))
+    subprocess.run(["sh", "-c", edit], cwd=tmp_path, check=True)
+    assert edit.split()[-1].endswith(
+        str(EXAMPLE.relative_to(K8S.parents[1]) / "kustomization.yaml")
+    )
+    pods = dict(pods_of(rendered(copied / "k8s/overlays/example")))
+    images = {container["image"] for pod in pods.values() for container in containers_of(pod)}
+    assert {each for each in images if "ringkeeper" in each} == {image}
+
+
+@pytest.mark.parametrize("component", SIDECARS)
+def test_the_kustomization_for_your_app_is_whole(component: str, tmp_path: Path) -> None:
+    """As the README prints it: a sidecar of the image that was pushed, and with its settings."""
+    annotated, kustomization, *_ = blocks(README, "yaml")
+    asking = yaml.safe_dump(yaml.safe_load(annotated)["metadata"]["annotations"]).strip()
+    app = ANY_APP.format(kind="Deployment", name="mine", annotations=f"{{{asking}}}")
+    assert "components/sidecar\n" in kustomization
+    text = kustomization.replace("components/sidecar\n", f"components/{component}\n")
+    (tmp_path / "kustomization.yaml").write_text(text)
+    (tmp_path / "app.yaml").write_text(app)
+    shutil.copytree(K8S, tmp_path / "ringkeeper")
+    documents = rendered(tmp_path)
+    pod = pod_of(documents, "Deployment", "mine")
+    (image,) = (line.split()[-1] for line in commands(README) if line.startswith("docker push "))
+    assert named(containers_of(pod))["image"] == image
+    assert {d["metadata"]["namespace"] for d in documents} == {"shop"}
+    configuration = configured(documents, "ringkeeper-sidecar")
+    shipped = configured(rendered(EXAMPLE), "ringkeeper-sidecar")
+    assert configuration.redis_shown != shipped.redis_shown
+    assert replace(configuration, redis_url=shipped.redis_url) == shipped, "all else is as shipped"

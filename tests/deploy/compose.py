@@ -44,6 +44,10 @@ class Project:
         self.services: dict[str, dict[str, Any]] = read(path, variables)["services"]
         self.containers: dict[str, Container] = {}
 
+    def start_alone(self, name: str) -> None:
+        """Start that one without waiting for what it depends on, as podman-compose 1.0 does."""
+        self.containers[name] = self._start(self.services[name])
+
     def up(self, *names: str) -> None:
         """Start these, each once those that it depends on are as far as it wants them."""
         for name in names:
@@ -80,6 +84,9 @@ class Project:
             options.append(f"--entrypoint={service['entrypoint'][0]}")
             command = [*service["entrypoint"][1:], *command]
         environment = {name: str(value) for name, value in service.get("environment", {}).items()}
+        # What is to be started anew for ever would outlive the test.
+        if service.get("restart", "").startswith("on-failure:"):
+            options.append(f"--restart={service['restart']}")
         return self.host.start(service["image"], *command, options=options, **environment)
 
     def _volume(self, told: str) -> str:

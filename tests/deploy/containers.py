@@ -80,6 +80,11 @@ class Container:
         return bool(self.state["Running"])
 
     @property
+    def restarts(self) -> int:
+        """How often it was started anew."""
+        return int(podman("inspect", "--format={{.RestartCount}}", self.id).stdout)
+
+    @property
     def pid(self) -> int:
         """Its first process, as this machine numbers it."""
         return int(self.state["Pid"])

@@ -134,5 +134,21 @@ def test_it_goes_from_nothing_to_tokens(host: Host, image: str, redis_image: str
     assert "ring access-token exists" in project.containers["init"].log
 
 
+@pytest.mark.deploy
+@pytest.mark.timeout(600)
+def test_an_init_that_came_before_redis_comes_again(
+    host: Host, image: str, redis_image: str
+) -> None:
+    images = {"RINGKEEPER_IMAGE": image, "REDIS_IMAGE": redis_image}
+    project = Project(COMPOSE, host, images)
+    project.start_alone("init")
+    init = project.containers["init"]
+    eventually(lambda: init.restarts > 0, within=30)
+    project.start_alone("redis")
+    eventually(lambda: "made ring access-token" in init.log, within=60)
+    eventually(lambda: not init.is_running, within=30)
+    assert init.state["ExitCode"] == 0
+
+
 def _good(answer: tuple[int, str]) -> tuple[int, str] | None:
     return answer if answer[0] == 200 else None

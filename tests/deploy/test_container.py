@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
+import subprocess
 import time
 import tomllib
 from datetime import datetime, timedelta
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.containers import CLOSED, OUTSIDE, Container, Host
-from tests.deploy.images import IMAGE, ROOT, build, podman
+from tests.deploy.images import IMAGE, ROOT, build, podman, podman_environment
 from tests.plugins.daemons import eventually
 from tests.plugins.servers import free_port
 
@@ -175,6 +177,39 @@ def test_what_deploy_readme_shows_works(image: str, host: Host) -> None:
         assert line[:4] == ["$", "docker", "exec", "ringkeeper"]
         assert container.done(*line[4:])
     assert len(asking) == 2
+
+    # And with the configuration as it ships, mounted as the page says.
+    kid = active_of(host)["kid"]
+    container.stop()
+    (mounted,) = re.findall(r'`-v "\$PWD/(config.yaml:\S+)"`', text)
+    again = host.start(image, options=[*options, f"--volume={ROOT}/{mounted}"])
+    wait_until_ready(host, again)
+    assert active_of(host)["kid"] == kid
+
+
+def test_the_image_makes_the_secrets_for_kubernetes(image: str, tmp_path: Path) -> None:
+    """As that page has it, word for word: in a folder of whoever runs it, and theirs."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "deploy/k8s/README.md").read_text())
+    making, running = re.findall(r"^\$ (mkdir .*|docker run .*)$", text, re.MULTILINE)
+    user = 1000  # no root, and none that the image knows
+    tmp_path.chmod(0o755)
+    subprocess.run(["sh", "-c", making], cwd=tmp_path, check=True)
+    os.chown(tmp_path / "secrets", user, user)
+    (told,) = re.findall(r"registry\S+", running)
+    running = running.replace(told, image).replace("docker run", "podman run --network=none")
+    running = re.sub(r"\$\(id -[ug]\)", str(user), running)
+    done = subprocess.run(
+        ["sh", "-c", running], cwd=tmp_path, env=podman_environment(), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = {each.name: each.stat() for each in (tmp_path / "secrets").iterdir()}
+    assert {name: status.st_mode & 0o777 for name, status in made.items()} == {
+        "root.jwk": 0o600,
+        "root.pub.jwk": 0o644,
+        "kek.jwk": 0o600,
+    }
+    assert {(status.st_uid, status.st_gid) for status in made.values()} == {(user, user)}
 
 
 def test_it_may_do_nothing_on_its_host(embedded: Container) -> None:

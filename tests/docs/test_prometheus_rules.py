@@ -156,6 +156,22 @@ def test_a_page_names_metrics_that_exist_and_a_command_to_begin_with(page: Path)
     assert commands(text.partition("## Look")[2].partition("\n## ")[0])
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_that_sends_to_a_log_shows_how_and_by_what_is_written_there(page: Path) -> None:
+    text = page.read_text()
+    look = text.partition("## Look")[2].partition("\n## ")[0]
+    told = [line for line in commands(look) if line.startswith("journalctl -u ringkeeper -o cat")]
+    is_sent = re.search(r"(?<!Apps )\blog\b", look) is not None
+    assert bool(told) == is_sent == ("](../metrics.md#the-log)" in text)
+    code = "".join(
+        file.read_text()
+        for folder in ("client", "daemon")
+        for file in (ROOT / folder).rglob("*.py")
+    )
+    for events in re.findall(r"grep (?:-E )?'([^']+)'", "".join(told)):
+        assert {event for event in events.split("|") if f'"{event}"' not in code} == set()
+
+
 def test_the_page_on_trouble_knows_every_kind() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (RUNBOOKS / "trouble.md").read_text(), re.MULTILINE)
     assert sorted([*rows[1:], "redis", "secret", "files"]) == sorted(KINDS)

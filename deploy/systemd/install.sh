@@ -14,7 +14,7 @@ Running it again upgrades. pip heeds PIP_INDEX_URL, PIP_NO_INDEX, PIP_FIND_LINKS
                     first start, and apps ask the daemon over HTTP
   --prefix DIR      where the program goes (default: $prefix)
   --python PROGRAM  Python 3.11 or newer, that all users may run (default: $python)
-  --no-init         make no secrets and no ring
+  --no-init         make no secrets and no ring: on each host but the first
   --uninstall       stop it and remove the program and its units; configuration, secrets and state stay
   --help            this
 END
@@ -75,6 +75,8 @@ if [ "$uninstall" ]; then
     if [ -x "$prefix/bin/ringkeeper" ]; then rm -rf "$prefix"; fi
     if [ "$(readlink "$command" || true)" = "$prefix/bin/ringkeeper" ]; then rm -f "$command"; fi
     say "removed. Still there: $etc (configuration, secrets) and /var/lib/private/ringkeeper (the ring)."
+    edited=$units/ringkeeper.service.d
+    [ ! -d "$edited" ] || say "And $edited (what systemctl edit wrote)."
     say "Without root.jwk and kek.jwk nobody can turn or use the ring's keys any more: keep a copy."
     exit
 fi
@@ -146,16 +148,34 @@ systemctl daemon-reload
 # --- secrets and ring, once --------------------------------------------------------------------------
 
 secrets() { ls "$etc/root.jwk" "$etc/root.pub.jwk" "$etc/kek.jwk" 2>/dev/null; }
+is_elsewhere=
 # On an embedded server the daemon makes them itself, at its first start.
 if grep -q '^  url: embedded:' "$etc/config.yaml"; then by_itself=yes; else by_itself=; fi
 if [ "$init" ] && [ ! "$by_itself" ] && [ -z "$(secrets)" ]; then
-    "$prefix/bin/ringkeeper" init --config "$etc/config.yaml" ||
-        say "no ring was made yet; mend that, then run: ringkeeper init"
+    "$prefix/bin/ringkeeper" init --config "$etc/config.yaml" 2>"$work/refusal" || {
+        if grep -q 'a ring was made before' "$work/refusal"; then
+            is_elsewhere=yes
+            say "another host made the ring: this one needs copies of its secrets"
+        else
+            cat "$work/refusal" >&2
+            say "no ring was made yet; mend that, then run: ringkeeper init"
+        fi
+    }
 fi
+# systemd hands the daemon copies that are closed: it could not tell.
+find -L "$etc" -type f \( -name root.jwk -o -name kek.jwk -o -name '*.password' -o -name '*.key' \) -perm /007 |
+    while read -r file; do say "warning: all may read $file; run: chmod 600 $file"; done
 
 say "installed. Next:"
 say "  \$EDITOR $etc/config.yaml     then: ringkeeper check"
-[ "$by_itself" ] || [ "$(secrets)" ] || say "  ringkeeper init                          or copy the secrets from another daemon's host"
+if [ ! "$init" ] && [ ! "$by_itself" ] && [ ! "$(secrets)" ]; then is_elsewhere=asked; fi
+if [ "$is_elsewhere" ]; then
+    say "  copy root.jwk, root.pub.jwk and kek.jwk from another daemon's host to here, then:"
+    say "  install -m 600 root.jwk kek.jwk $etc/"
+    say "  install -m 644 root.pub.jwk $etc/"
+    [ "$is_elsewhere" = yes ] || say "  (or, where no host made a ring yet: ringkeeper init)"
+    say "  ringkeeper check"
+fi
 if systemctl --quiet is-active ringkeeper.service; then
     say "  systemctl restart ringkeeper             it still runs what was there before"
 else

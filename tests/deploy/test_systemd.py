@@ -8,11 +8,14 @@ import pytest
 
 from tests.deploy.machines import REPOSITORY, Machine
 from tests.deploy.services import ETC, FILES_UNIT, UNIT, URL, Service
+from tests.docs.test_docs import blocks
 from tests.plugins.daemons import eventually
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(600)]  # the first one makes a Debian
 
 MOST_EXPOSED = 1.5
+README = (REPOSITORY / "deploy/systemd/README.md").read_text()
+DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 ASIDE = "/srv"
 """Where the machine's root lays something for a while."""
 
@@ -67,6 +70,8 @@ def test_a_bad_reload_keeps_it_running_and_the_status_says_so(running: Service) 
     assert running.show("ActiveState") == "active"
     assert running.show("SubState") == "running"
     assert "access_token_validity" in running.log()
+    checked = running.machine.run("ringkeeper", "check", is_checked=False)
+    assert checked.returncode != 0, "so what stands behind && is not done"
     running.configure()
     running.do("reload")
     eventually(lambda: "rejected" not in running.status)
@@ -217,6 +222,34 @@ def test_without_redis_it_is_ready_by_what_it_kept_and_waits(service: Service) -
     eventually(service.leads, within=20)
 
 
+def test_a_further_host_gets_copies_of_the_secrets(service: Service) -> None:
+    """As the README has it; and whoever left that out is told nothing else."""
+    run = service.machine.run
+    brought = f"{ASIDE}/brought"
+    run("mkdir", brought)
+    run("sh", "-c", f"mv {ETC}/*.jwk {brought} && chmod 644 {brought}/*.jwk")
+    told = service.machine.install()
+    assert "copy root.jwk, root.pub.jwk and kek.jwk" in told
+    assert "ringkeeper init" not in told
+    assert "ringkeeper init" in service.machine.install("--no-init"), "it may be the first one"
+    installing, copying = blocks(README.partition("## Further hosts")[2], "console")[:2]
+    assert "--no-init" in installing
+    run("sh", "-ec", f"cd {brought}; " + copying.replace("$ ", ""))
+    service.do("start")
+    eventually(service.leads)
+
+    assert "warning" not in service.machine.install()
+    run("chmod", "644", f"{ETC}/kek.jwk")
+    try:
+        (warning,) = re.findall(r"^warning: .*$", service.machine.install(), re.MULTILINE)
+        assert f"{ETC}/kek.jwk" in warning
+        assert run("ringkeeper", "check", is_checked=False).returncode != 0
+        run("sh", "-c", warning.partition("run: ")[2])
+        run("ringkeeper", "check")
+    finally:
+        run("chmod", "600", f"{ETC}/kek.jwk")
+
+
 def test_systemd_has_nothing_to_say_about_the_units_and_finds_them_closed(machine: Machine) -> None:
     verified = machine.run("systemd-analyze", "verify", "--man=no", UNIT, FILES_UNIT)
     assert (verified.stdout, verified.stderr) == ("", "")
@@ -234,8 +267,12 @@ def test_uninstalled_it_leaves_secrets_and_state_and_comes_back(machine: Machine
     eventually(service.leads)
     version = service.version()
     kept = machine.run("sh", "-c", f"sha256sum {ETC}/*").stdout
+    machine.run("mkdir", "-p", DROP_IN)
     said = machine.install("--uninstall")
     assert "removed" in said
+    assert f"And {DROP_IN}" in said
+    machine.run("rmdir", DROP_IN)
+    assert DROP_IN not in machine.install("--uninstall")
     assert machine.run("sh", "-c", f"sha256sum {ETC}/*").stdout == kept
     units = [f"/etc/systemd/system/{unit}" for unit in (UNIT, FILES_UNIT)]
     gone = ("/opt/ringkeeper", *units, "/usr/local/bin/ringkeeper", "/run/ringkeeper")

@@ -55,7 +55,7 @@ def test_a_start_that_cannot_work_is_not_tried_again() -> None:
 def test_what_is_used_was_installed_before() -> None:
     steps = ["deploy/systemd/install.sh --redis", "systemctl enable --now", "systemctl status"]
     assert sorted(steps, key=README.index) == steps
-    done = ['"$pip" install', "install -m 644 ", "systemctl daemon-reload", '/ringkeeper" init']
+    done = ['"$pip" install', 'install -m 644 "', "systemctl daemon-reload", '/ringkeeper" init']
     assert sorted(done, key=SCRIPT.rindex) == done
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 
 import pytest
+import yaml
 
 from tests.deploy.machines import REPOSITORY, Machine
 from tests.deploy.services import ETC, FILES_UNIT, UNIT, URL, Service
@@ -248,6 +249,30 @@ def test_a_further_host_gets_copies_of_the_secrets(service: Service) -> None:
         run("ringkeeper", "check")
     finally:
         run("chmod", "600", f"{ETC}/kek.jwk")
+
+
+def test_a_password_for_redis_stays_root_s_and_is_handed_over(service: Service) -> None:
+    """As the README has it, for the daemon and for root's commands."""
+    section = README.partition("## A password for Redis")[2]
+    (settings,), (unit,) = blocks(section, "yaml"), blocks(section, "ini")
+    redis = yaml.safe_load(settings)["redis"]
+    service.configure(redis={**redis, "url": "redis://127.0.0.1:6379/0"})
+    service.unit(*unit.splitlines()[1:])
+    run = service.machine.run
+    password = redis["password_file"]
+    service.machine.write(password, "a-word\n", "600")
+    run("redis-cli", "config", "set", "requirepass", "a-word")
+    try:
+        service.do("start")
+        eventually(service.leads)
+        run("ringkeeper", "check")
+        user = run("ps", "-o", "uid=", "-p", str(service.pid)).stdout.strip()
+        as_it = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+        assert "Permission denied" in run(*as_it, "cat", password, is_checked=False).stderr
+        assert "a-word" not in service.log()
+    finally:
+        run("redis-cli", "-a", "a-word", "config", "set", "requirepass", "")
+        run("rm", "-f", password)
 
 
 def test_systemd_has_nothing_to_say_about_the_units_and_finds_them_closed(machine: Machine) -> None:

@@ -624,7 +624,7 @@ CONTROLS: Final = (
         "a signing key is withdrawn",
         (
             _RING_FILES,
-            "return now - datetime.fromtimestamp(dated, UTC) > self._max_staleness",
+            "return not -_SKEW <= now - dated <= self._max_staleness",
             "return False",
         ),
         (_RING_FILES, "and private and held.may_sign(now))", "and private)"),

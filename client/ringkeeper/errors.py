@@ -218,6 +218,10 @@ class RingLed(RequestRefused):
     """Somebody leads a ring of that name, or is about to make it, at this very moment."""
 
 
+class RingLost(RequestRefused):
+    """Redis holds no such ring, and it is known elsewhere: a daemon puts it back."""
+
+
 class LifetimeTooLong(RingkeeperError, ValueError):
     """A token was to live longer than `access_token_validity`: its key might not outlive it."""
 

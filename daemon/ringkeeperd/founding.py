@@ -15,6 +15,7 @@ from ringkeeper.errors import (
     MalformedDocument,
     RequestRefused,
     RingLed,
+    RingLost,
     RingMissing,
 )
 from ringkeeper.state_file import StateFile
@@ -188,27 +189,28 @@ async def _check_unknown(
     """Promise 7: where Redis is empty and the ring is known all the same, it was lost.
 
     Raises:
-        RequestRefused: it is to be healed, not made anew.
+        RingLost: it is to be healed, not made anew.
+        RequestRefused: something is kept here, and it is no ring.
         StateUnusable: where it would be kept, there is another ring.
     """
     if (await store.read()).snapshot:
         return
     kept = StateFile(configuration.state_dir, name, "state_dir", roots)
-    if await _holds_anything(kept):
+    try:
+        is_kept = await kept.read() is not None
+    except MalformedDocument as error:
         raise RequestRefused(
+            f"{error}, and Redis holds no ring {name!r}: it may have been lost; restore a backup "
+            "of either; only to begin anew, and log everybody out, remove that file"
+        ) from None
+    if is_kept:
+        raise RingLost(
             f"{kept.path}: ring {name!r} is known here, and Redis lost it: start the daemon to put "
             "it back; only to begin anew, and log everybody out, remove that file"
         )
     with suppress(DocumentError):
         open_testimony(Testimony.decode(await store.testimony()), name, roots)
-        raise RequestRefused(
+        raise RingLost(
             f"ring {name!r} is known to an app that runs, and Redis lost it: start the daemon to "
             "put it back; only to begin anew, and log everybody out, stop all apps for an hour"
         )
-
-
-async def _holds_anything(kept: StateFile) -> bool:
-    try:
-        return await kept.read() is not None
-    except MalformedDocument:
-        return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ringkeeper.errors import RequestRefused
+from ringkeeper.errors import RequestRefused, RingLost
 from ringkeeper.kek_variable import KekVariable
 from ringkeeper.secret_files import is_there, read_pair
 from ringkeeperd.embedded import EmbeddedServer
@@ -29,7 +29,8 @@ async def make_all(configuration: Configuration, *, if_missing: bool) -> AsyncIt
     """Make all secrets and rings that there are not; a line for each.
 
     Rings that exist are refused, once the others are made; or, with `if_missing`, read with the
-    secrets that are here.
+    secrets that are here. With it, one that Redis lost is left to the daemon, too: in most places
+    that is started once this has ended well.
 
     Raises:
         RequestRefused: a ring exists, or was made before and is lost; or its secrets are.
@@ -76,7 +77,12 @@ async def _made(
     """What became of one ring."""
     if if_missing and (there := await find_ring(configuration, wanted)):
         return f"ring {there.name} exists, version {there.version}, and these secrets open it"
-    made = await found_ring(configuration, wanted)
+    try:
+        made = await found_ring(configuration, wanted)
+    except RingLost:
+        if not if_missing:
+            raise
+        return f"ring {wanted.name} is known here, and Redis lost it: the daemon puts it back"
     return f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs"
 
 

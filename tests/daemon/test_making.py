@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringkeeper.sealing import Kek
-from tests.plugins.daemons import Site, clean_environment
+from tests.plugins.daemons import Site, clean_environment, eventually
 from tests.plugins.servers import Server
 
 NAMES = ("root.jwk", "root.pub.jwk", "kek.jwk")
@@ -165,11 +165,27 @@ def test_a_ring_that_these_secrets_do_not_open_is_no_success(site: Site, valkey:
 
 
 def test_a_ring_that_was_lost_is_not_made_anew(site: Site, valkey: Server) -> None:
-    """Promise 7: missing means that it never was."""
-    site.daemon(init=True).stop()
+    """Promise 7: missing means that it never was. And what is run before the daemon may go on."""
+    daemon = site.daemon(init=True)
+    ring = site.status()["id"]
+    daemon.stop()
     with valkey.client() as client:
         client.flushall()
-    said = site.refused("init", "--if-missing", config="daemon0.yaml")
-    assert "start the daemon to put it back" in said
+        said = site.done("init", "--if-missing", config="daemon0.yaml")
+        assert "ring access-token is known here, and Redis lost it: the daemon puts it back" in said
+        assert "start the daemon to put it back" in site.refused("init", config="daemon0.yaml")
+        assert not client.exists(KEYRING)
+    site.daemons.append(daemon.again())
+    eventually(site.daemons[-1].leads)
+    assert site.status()["id"] == ring
+
+
+def test_what_is_kept_and_cannot_be_read_is_no_reason_to_go_on(site: Site, valkey: Server) -> None:
+    site.configure()
+    (site.folder / "state").mkdir()
+    (site.folder / "state/state-access-token.json").write_text("torn")
+    said = site.refused("init", "--if-missing")
+    assert "does not hold a ring" in said
+    assert "restore a backup" in said
     with valkey.client() as client:
         assert not client.exists(KEYRING)

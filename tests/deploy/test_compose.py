@@ -79,6 +79,17 @@ def test_each_container_has_the_secrets_that_it_needs_and_no_others(document: di
                 assert volume.endswith(":ro")
 
 
+def test_who_may_make_the_ring_sees_all_that_is_known_of_it(document: dict) -> None:
+    """Promise 7: else a Redis that was lost would get a second ring at the next `up`."""
+    kept = {name: _mounted_at("/var/lib/ringkeeper", document, name) for name in OURS[:3]}
+    assert kept == {"init": "state:ro", "ringkeeper": "state", "second": "state"}
+
+
+def _mounted_at(place: str, document: dict, name: str) -> str:
+    volumes: list[str] = document["services"][name]["volumes"]
+    return next(each.replace(f":{place}", "") for each in volumes if place in each)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_ours_are_closed_and_told_what_they_understand(document: dict, name: str) -> None:
     service = document["services"][name]

@@ -357,6 +357,10 @@ CONTROLS: Final = (
         "one page for a crowd", (f"{_PAGE}/serving.py", "_MADE_FOR: Final = 1.0", "_MADE_FOR = 0.0")
     ),
     _without(
+        "one budget for all pages",
+        (f"{_PAGE}/serving.py", "if not self._budget.is_left(now):", "if False:"),
+    ),
+    _without(
         "a failing page shows nothing",
         (
             _LIMITS,
@@ -409,7 +413,7 @@ CONTROLS: Final = (
     # --- a careless operator ---------------------------------------------------------------------
     _without(
         "no ring where one is known",
-        (f"{_DAEMON}/founding.py", "if await _holds_anything(kept):", "if False:"),
+        (f"{_DAEMON}/founding.py", "if is_kept:", "if False:"),
     ),
     _without(
         "no fresh secret for a ring that exists",

@@ -77,7 +77,9 @@ class Pages:
             "/v1/refreshes/series": self.series,
         }
         self._told = {
-            path: (page.__doc__ or "").split("\n")[0] for path, page in self._places.items()
+            path: (page.__doc__ or "").split("\n")[0]
+            for path, page in self._places.items()
+            if issuer or page != self.discovery  # without one there is nothing at its place
         }
         self._page = StatusPage(
             services,

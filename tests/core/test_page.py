@@ -10,6 +10,7 @@ import pytest
 from ringkeeper.ring import KeyKind, KeyState
 from ringkeeperd.page import axis, chart
 from ringkeeperd.page.document import rendered
+from ringkeeperd.page.html import el, written
 from ringkeeperd.page.view import PageView
 from ringkeeperd.refresh_series import RefreshView
 from ringkeeperd.rotation import activation_at
@@ -95,6 +96,35 @@ def test_the_page_brings_nothing_from_elsewhere_and_no_script_of_its_own() -> No
     assert {link for link in links if link} >= {"/status.css", "/status.js", "data:,", "/metrics"}
     assert [link for link in links if link and not link.startswith(("/", "data:,"))] == []
     assert [each["content"] for each in page.all("meta") if "http-equiv" in each] == ["30"]
+
+
+def test_the_other_rings_come_before_those_that_are_shown_whole() -> None:
+    """Who has many looks for one of them."""
+    view = page_view(ring_view(lived(), LATER), others=("orders", "billing"))
+    page = Read(rendered(view))
+    tags = [tag for tag, _ in page.elements]
+    assert tags.index("nav") < tags.index("dl")
+    assert {"/?ring=orders", "/?ring=billing"} <= {a["href"] for a in page.all("a")}
+
+
+def test_no_line_runs_through_a_label_of_the_axis() -> None:
+    for hours in range(0, 24 * 7, 5):
+        now = LATER + hours * HOUR
+        outlook = Outlook(lived(now), now, True, False)
+        page = Read(written(el("html", axis.drawn(outlook, "t"))))
+        crossing = [
+            float((a["x1"] or "").rstrip("%"))
+            for a in page.all("line")
+            if a["class"] in ("now", "next")
+        ]
+        labels = [
+            float((a["x"] or "").rstrip("%"))
+            for a in page.all("text")
+            if (a["class"] or "").startswith("label")
+        ]
+        assert labels
+        assert len(crossing) == 2
+        assert not [1 for label in labels for line in crossing if 0 <= line - label < 10]
 
 
 def test_every_key_is_told_in_words_with_what_becomes_of_it() -> None:

@@ -69,6 +69,9 @@ def test_discovery_exists_only_with_an_issuer(site: Site) -> None:
     plain = site.daemon(init=True)
     assert plain.get("/.well-known/openid-configuration")[0] == 404
     named = site.daemon(issuer="https://auth.example.com/")
+    for accept in ("text/html", "application/json"):  # and nobody is sent there else
+        told = [b"openid-config" in each.get("/", Accept=accept)[2] for each in (plain, named)]
+        assert told == [False, True]
     found = json.loads(named.get("/.well-known/openid-configuration")[2])
     assert found["issuer"] == "https://auth.example.com/"
     assert found["jwks_uri"] == "https://auth.example.com/.well-known/jwks.json"

@@ -9,6 +9,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from ringkeeper.clock import SystemClock
+from ringkeeper.errors import RedisUnavailable
 from ringkeeper.replica import Replica
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import Event, sign_proof, sign_snapshot
@@ -126,6 +127,13 @@ def test_who_leads_is_told_as_far_as_it_is_known_here() -> None:
     assert seen(following).rings[0].events is None
 
 
+def test_nobody_is_said_to_lead_where_nobody_can_be_heard_of() -> None:
+    """A daemon alone, whose Redis went away: its own last proof is still young."""
+    kept, deaf = service_of(is_leading=False, trouble="redis: gone"), service_of(is_leading=False)
+    deaf.follower.trouble = RedisUnavailable("redis: gone")
+    assert [seen(each).rings[0].leader for each in (kept, deaf)] == ["nobody is known"] * 2
+
+
 def test_what_needs_a_look_is_told_whichever_ring_is_shown() -> None:
     waiting = service_of("b", wait=WaitUntil(NOW, NOW, ("app-1", "app-2")))
     spiking = service_of("c", refreshes=replace_spike())
@@ -222,6 +230,35 @@ async def test_a_crowd_that_looks_costs_no_more_than_one_that_looks() -> None:
     service.clock.at += SECOND
     third = await page.page(asking)
     assert third.body != first.body
+
+
+async def test_all_pages_together_take_a_share_of_the_time_and_no_more() -> None:
+    """With many rings there are many pages: who asks for all of them holds up nothing else."""
+
+    class Slow(Stopped):
+        """Each look takes it further: a page takes 50 ms to draw, at least."""
+
+        def monotonic(self) -> float:
+            self.seconds += 0.05
+            return self.seconds
+
+    clock = Slow()
+    services = {f"r{number}": service_of(f"r{number}") for number in range(40)}
+    for service in services.values():
+        service.clock = clock
+    page = StatusPage(services, tuple, {})
+
+    async def asked(ring: str) -> Any:
+        return await page.page(make_mocked_request("GET", f"/?ring={ring}"))
+
+    answers = [await asked(name) for name in services]
+    drawn = [answer for answer in answers if answer.status == 200]
+    refused = [answer for answer in answers if answer.status == 503]
+    assert 3 < len(drawn) < 20
+    assert len(drawn) + len(refused) == 40
+    assert refused[-1].headers["Retry-After"] == "1"
+    clock.seconds += 1
+    assert (await asked("r39")).status == 200
 
 
 async def test_what_this_host_was_shown_is_not_handed_to_others() -> None:

@@ -33,6 +33,8 @@ _MOST_TICKS: Final = 8
 _SHORTEST: Final = timedelta(minutes=2)
 _MARGIN: Final = 6
 """Of the longer side of now, the other one has at least one part in so many."""
+_LABEL: Final = 10
+"""Percent of the width that a tick's label takes where there is little."""
 _LANE: Final = 26
 _SHAPES: Final = {
     # Told apart by shape as well as by colour: y and height within the lane.
@@ -168,22 +170,25 @@ def _cross(place: float) -> Element:
 def _grid(outlook: Outlook, span: Span) -> Element:
     """Ticks, the present, and when the next key signs."""
     parts: list[Element] = []
-    for count, (at, label) in enumerate(ticks(span)):
-        parts += _tick(span.place(at), label, is_odd=count % 2 == 1)
     now, turns_at = span.place(outlook.now), activation_at(outlook.ring)
+    next_ = span.place(max(turns_at, outlook.now)) if turns_at else now
+    for count, (at, label) in enumerate(ticks(span)):
+        place = span.place(at)
+        # A line through a label leaves neither to be read, and both lines are told in words.
+        is_crossed = any(0 <= line - place < _LABEL for line in (now, next_))
+        parts += _tick(place, "" if is_crossed else label, is_odd=count % 2 == 1)
     parts += [_upright(now, "now", 22), _words(now, "now", 18, "now")]
     if turns_at:
-        place = span.place(max(turns_at, outlook.now))
         parts += [
-            _upright(place, "next", 8),
-            _words(place, f"next change {turn(outlook)}", 5, "next"),
+            _upright(next_, "next", 8),
+            _words(next_, f"next change {turn(outlook)}", 5, "next"),
         ]
     return el("svg", *parts, class_="grid", width="100%", height="100%")
 
 
 def _tick(place: float, label: str, *, is_odd: bool) -> Iterator[Element]:
     yield _upright(place, "tick", 22)
-    if place < 90:  # noqa: PLR2004 - else its label would stand out
+    if label and place <= 100 - _LABEL:  # else it would stand out
         kind = "label odd" if is_odd else "label"
         yield el("text", label, x=f"{place}%", y="100%", dx=4, dy=-5, class_=kind)
 

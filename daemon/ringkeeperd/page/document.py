@@ -53,7 +53,7 @@ def _body(view: PageView) -> Element:
         el("p", id="connection", role="status"),
     )
     rings = [_ring(ring, number, view) for number, ring in enumerate(view.rings)]
-    content = el("main", _verdict(view), *rings, _others(view), id="main")
+    content = el("main", _verdict(view), _others(view), *rings, id="main")
     return el("body", heading, content, _footer(view))
 
 
@@ -206,7 +206,7 @@ def _count(seen: InstancesView) -> Element:
 
 
 def _instance(row: InstanceRow, *, is_named: bool) -> list[Child]:
-    behind = el("span", "behind", class_="behind") if row.is_behind else "abreast"
+    behind = el("span", "behind", class_="behind") if row.is_behind else "up to date"
     heard = moment(row.heard_at, "%H:%M:%S")
     cells: list[Child] = [el("bdi", row.role), f"{row.version}", behind, heard]
     return [code(row.name), *cells] if is_named else cells

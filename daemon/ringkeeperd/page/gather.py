@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.clock import ZERO
+from ringkeeper.errors import RedisUnavailable
 from ringkeeperd.page.view import EventRow, InstanceRow, InstancesView, PageView, RingView
 from ringkeeperd.troubles import not_fresh, not_loaded, not_usable, reservation, trouble_of
 from ringkeeperd.words import Outlook, harmless, since
@@ -103,7 +104,7 @@ def _ring(service: RingService, *, is_from_here: bool) -> RingView:
     leads = state.is_leading
     return RingView(
         name=service.name,
-        leader="this daemon" if leads else "another daemon" if is_led else "nobody, it seems",
+        leader="this daemon" if leads else _other_leader(service, is_led=is_led),
         trouble=trouble_of(service),
         outlook=Outlook(held.ring, now, is_led, awaited > 0) if held else None,
         proof_age=held.staleness(now) if held else ZERO,
@@ -112,6 +113,14 @@ def _ring(service: RingService, *, is_from_here: bool) -> RingView:
         refreshes=state.refreshes if leads else None,
         events=tuple(_events(state.events, is_from_here=is_from_here)) if leads else None,
     )
+
+
+def _other_leader(service: RingService, *, is_led: bool) -> str:
+    """A young proof tells that somebody led a moment ago, not that somebody does."""
+    is_deaf = isinstance(service.follower.trouble, RedisUnavailable)
+    if service.state.trouble or is_deaf:
+        return "nobody is known"
+    return "another daemon" if is_led else "nobody, it seems"
 
 
 def _instances(service: RingService, held: Held, *, is_from_here: bool) -> InstancesView:
@@ -124,16 +133,16 @@ def _instances(service: RingService, held: Held, *, is_from_here: bool) -> Insta
     return InstancesView(
         at=service.state.looked_at or service.clock.now(),
         count=len(known),
-        behind=sum(not is_abreast for is_abreast, _ in known),
+        behind=sum(not is_current for is_current, _ in known),
         shown=tuple(
             InstanceRow(
                 name=harmless(i.id) if is_from_here else "",
                 role=harmless(i.role),
                 version=i.version,
-                is_behind=not is_abreast,
+                is_behind=not is_current,
                 heard_at=i.seen_at,
             )
-            for is_abreast, i in known[:INSTANCES_SHOWN]
+            for is_current, i in known[:INSTANCES_SHOWN]
         ),
     )
 

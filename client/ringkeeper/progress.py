@@ -24,6 +24,10 @@ class Progress:
         """Promise to come round again in so many seconds at the most."""
         self._back_at = asyncio.get_running_loop().time() + seconds
 
+    def back_some_time(self) -> None:
+        """Promise nothing for now: it waits for its turn, and others are seen to."""
+        self._back_at = math.inf
+
     @property
     def overdue(self) -> float:
         """Seconds since it should have been back; 0 or less while all is well."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ringkeeperd.rotation import activation_at
-from ringkeeperd.troubles import wrong_with
+from ringkeeperd.troubles import not_handed_on, wrong_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,13 +25,14 @@ _SHOWN: Final = 10
 
 def summary(services: Iterable[RingService], reservations: Sequence[str], now: datetime) -> str:
     """How all rings are, in one line: the troubled first."""
-    rings = sorted(services, key=lambda service: not wrong_with(service))
+    rings = sorted(services, key=lambda each: not (wrong_with(each) or not_handed_on(each)))
     return " | ".join([*(_condition(service, now) for service in rings), *reservations])
 
 
 def _condition(service: RingService, now: datetime) -> str:
     """How one ring is."""
-    held, trouble = service.follower.replica.held, wrong_with(service)
+    held = service.follower.replica.held
+    trouble = "; ".join(filter(None, (wrong_with(service), not_handed_on(service))))
     if held is None:
         return f"{service.name}: {trouble or 'not loaded yet'}"
     state = service.state

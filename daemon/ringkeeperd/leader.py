@@ -29,7 +29,8 @@ from ringkeeper.errors import (
 from ringkeeper.progress import Progress
 from ringkeeperd.healing import evidence_of
 from ringkeeperd.leader_store import Acquired, HeldByAnother, LeaseLost
-from ringkeeperd.term import WORK_WITHIN, Term
+from ringkeeperd.minting import WORK_WITHIN
+from ringkeeperd.term import Term
 
 if TYPE_CHECKING:
     from ringkeeper.clock import Clock

@@ -11,10 +11,14 @@ from ringkeeper.algorithms import PrivateKey
 from ringkeeperd.rotation import FreshKey
 
 if TYPE_CHECKING:
+    from ringkeeper.progress import Progress
     from ringkeeper.sealing import Kek
     from ringkeeperd.rotation import KeyWanted
 
 
+WORK_WITHIN: Final = 120.0
+"""Seconds that a turn's work takes at the very most: dozens of commands, each slow, and key pairs
+made on a host that has no time for us."""
 _ASIDE: Final = ThreadPoolExecutor(1, thread_name_prefix="minting")
 """A thread that nothing else uses: a disk that hangs holds up those that read and write files."""
 
@@ -39,6 +43,21 @@ def mint(wanted: KeyWanted, kek: Kek) -> Minted:
     return Minted(fresh, kek.seal(private))
 
 
-async def mint_aside(wanted: KeyWanted, kek: Kek) -> Minted:
-    """As `mint`, on a thread: the lease is renewed meanwhile."""
-    return await asyncio.get_running_loop().run_in_executor(_ASIDE, mint, wanted, kek)
+async def mint_aside(wanted: KeyWanted, kek: Kek, progress: Progress | None = None) -> Minted:
+    """As `mint`, on a thread: the lease is renewed meanwhile.
+
+    A thousand rings may be due at once, and wait for one another: that is no hang, and `progress`
+    promises nothing before the turn of this one comes.
+    """
+    loop = asyncio.get_running_loop()
+    if progress is None:
+        return await loop.run_in_executor(_ASIDE, mint, wanted, kek)
+
+    def begin() -> Minted:
+        loop.call_soon_threadsafe(progress.back_within, WORK_WITHIN)
+        return mint(wanted, kek)
+
+    progress.back_some_time()
+    minted = await loop.run_in_executor(_ASIDE, begin)
+    progress.back_within(WORK_WITHIN)
+    return minted

@@ -51,6 +51,8 @@ class Report:
         self._is_reloading = False
         self._is_stopping = False
         self._told = ""
+        self._owed: list[Callable[[], bool]] = []
+        """What was not taken yet, in its order: it may listen late, and waits for each of them."""
 
     async def run(self) -> None:
         """Report until cancelled. What is served is served already."""
@@ -62,7 +64,7 @@ class Report:
         """Somebody waits for a reload."""
         if self._is_ready and not self._is_reloading:
             self._is_reloading = True
-            self._supervisor.reloading()
+            self._owe(self._supervisor.reloading)
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
@@ -74,7 +76,15 @@ class Report:
             self._tell_status()
             if self._is_reloading:
                 self._is_reloading = False
-                self._supervisor.ready()
+                self._owe(self._supervisor.ready)
+
+    def _owe(self, telling: Callable[[], bool]) -> None:
+        self._owed.append(telling)
+        self._tell_what_is_owed()
+
+    def _tell_what_is_owed(self) -> None:
+        while self._owed and not self._is_stopping and self._owed[0]():
+            del self._owed[0]
 
     def stopping(self) -> None:
         """From now on we stop."""
@@ -95,17 +105,17 @@ class Report:
         await asyncio.Event().wait()
 
     async def _tell_how_it_is(self) -> None:
-        """In words, whenever they change."""
+        """In words, whenever they change; and what was not taken before."""
         while True:
+            self._tell_what_is_owed()
             self._tell_status()
             await asyncio.sleep(_LOOK_EVERY)
 
     def _tell_status(self) -> None:
         now = next(iter(self._services.values())).clock.now()
         line = summary(self._services.values(), self._reservations(), now)
-        if line != self._told and not self._is_stopping:
+        if line != self._told and not self._is_stopping and self._supervisor.status(line):
             self._told = line
-            self._supervisor.status(line)
 
     # --- the watchdog ----------------------------------------------------------------------------
 

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.errors import RingkeeperError
     from ringkeeper.ring import Ring
+    from ringkeeper.sealing import Kek
     from ringkeeperd.metrics import Metrics
+    from ringkeeperd.minting import Minted
     from ringkeeperd.own_secrets import Secrets
-    from ringkeeperd.rotation import Instance, WaitUntil
+    from ringkeeperd.rotation import Instance, KeyWanted, WaitUntil
     from ringkeeperd.spikes import Spike
 
 _FORGOTTEN_AFTER: Final = 60.0
@@ -133,7 +135,7 @@ class RingService:
                 kek=own.kek,
                 clock=clock,
                 owner=lambda: f"{instance}/{secrets.token_urlsafe(16)}",
-                mint=mint_aside,
+                mint=self._mint,
                 lease_ttl=configuration.lease_ttl,
                 observer=observer,
                 counts=self.store,
@@ -158,6 +160,9 @@ class RingService:
         await self.follower.change_secrets(own.roots, own.kek, own.able)
         if self.leader and own.root and own.kek:
             self.leader.change_secrets(own.root, own.kek)
+
+    async def _mint(self, wanted: KeyWanted, kek: Kek) -> Minted:
+        return await mint_aside(wanted, kek, self.leader.progress if self.leader else None)
 
     def _doubt(self) -> None:
         if self.leader:

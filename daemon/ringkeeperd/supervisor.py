@@ -51,19 +51,19 @@ class Supervisor:
         """The start, or a reload, is over; whether that was taken."""
         return self._tell("READY=1")
 
-    def reloading(self) -> None:
-        """A reload begins."""
+    def reloading(self) -> bool:
+        """A reload begins; whether that was taken."""
         # It compares this with its own record of when it asked: by the clock that both have.
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={now}")
+        return self._tell("RELOADING=1", f"MONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
         """The end begins."""
         self._tell("STOPPING=1")
 
-    def status(self, line: str) -> None:
-        """How we are, in a line for people."""
-        self._tell(f"STATUS={_shortened(line)}")
+    def status(self, line: str) -> bool:
+        """How we are, in a line for people; whether that was taken."""
+        return self._tell(f"STATUS={_shortened(line)}")
 
     def alive(self) -> None:
         """A sign of life."""

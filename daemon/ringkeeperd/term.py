@@ -20,6 +20,7 @@ from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.audit import events_between, numbered
 from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale, Written, untold
 from ringkeeperd.loading import Loading
+from ringkeeperd.minting import WORK_WITHIN
 from ringkeeperd.refresh_watch import RefreshWatch
 from ringkeeperd.requests import Requests
 from ringkeeperd.rotation import (
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from ringkeeperd.minting import Minted
     from ringkeeperd.rotation import Change, Instance, KeyWanted
 
-WORK_WITHIN: Final = 120.0
-"""Seconds that a turn's work takes at the very most: dozens of commands, each slow, and key pairs
-made on a host that has no time for us."""
 _RETRY_AFTER: Final = 0.2
 _LOOK_AGAIN: Final = timedelta(seconds=1)
 """How often the table of instances is read while somebody is waited for."""

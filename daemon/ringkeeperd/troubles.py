@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SEE: Final = "the log and ringkeeper check tell more"
 NOT_LOADED: Final = "the ring is not loaded yet"
+_NOT_HANDED_ON: Final = "on_change: what is to be done after a change fails"
 
 
 class Trouble(NamedTuple):
@@ -133,6 +134,17 @@ def reservation(service: RingService) -> str:
     """Why this daemon is not all that it could be to the ring; empty where it is."""
     trouble = trouble_of(service)
     return f"ring {service.name}: {trouble}" if trouble else ""
+
+
+def not_handed_on(service: RingService) -> str:
+    """What `on_change` came to; empty while that works, or there is none."""
+    return _NOT_HANDED_ON if service.handing_on.is_failing else ""
+
+
+def unheard(service: RingService) -> str:
+    """The same, of which ring, and where to look."""
+    what = not_handed_on(service)
+    return f"ring {service.name}: {what}; the log tells which and why" if what else ""
 
 
 def in_words(trouble: RingkeeperError | None) -> str:

@@ -24,10 +24,12 @@ from ringkeeperd.troubles import (
     NOT_LOADED,
     SEE,
     not_fresh,
+    not_handed_on,
     not_loaded,
     not_usable,
     reservation,
     trouble_of,
+    unheard,
 )
 
 if TYPE_CHECKING:
@@ -150,6 +152,7 @@ class Pages:
             name: {
                 "leading": service.state.is_leading,
                 "trouble": trouble_of(service),
+                "on_change": not_handed_on(service),
             }
             for name, service in self._services.items()
         }
@@ -166,7 +169,8 @@ class Pages:
         if problems:
             return _unavailable("; ".join([*problems, SEE]))
         # Ready, and yet: who looks here sees what would bite one day (ringkeeper doctor).
-        told = [*unusable, *map(not_fresh, services), *map(reservation, services)]
+        asked = (not_fresh, reservation, unheard)
+        told = [*unusable, *(ask(each) for ask in asked for each in services)]
         warnings = [*self._warnings(), *filter(None, told)]
         return web.json_response({"status": "ready", "warnings": warnings})
 

@@ -49,6 +49,7 @@ def service_of(name: str = "access-token", **state: Any) -> Any:
         follower=SimpleNamespace(
             replica=Replica(name, root.public).offer(snapshot, proof, NOW), trouble=None
         ),
+        handing_on=SimpleNamespace(is_failing=False),
         state=LeadingState(**{"is_leading": True, **state}),
         clock=Stopped(),
     )

@@ -3,12 +3,15 @@
 import asyncio
 import io
 import json
+import math
 import os
 import signal
 import socket
 import tempfile
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
@@ -18,9 +21,13 @@ from typing import Any
 import pytest
 import structlog
 
+from ringkeeper.algorithms import PrivateKey
+from ringkeeper.clock import SystemClock
+from ringkeeper.configuration import load
 from ringkeeper.errors import ConfigurationError, RedisUnavailable
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
+from ringkeeper.ring import KeyKind
 from ringkeeper.sealing import Kek
 from ringkeeper.tasks import first_of
 from ringkeeper.trust import TrustRoot
@@ -28,10 +35,12 @@ from ringkeeperd import commands
 from ringkeeperd.condition import summary
 from ringkeeperd.founding import found
 from ringkeeperd.leader import Leader
-from ringkeeperd.minting import Minted, mint
+from ringkeeperd.metrics import Metrics
+from ringkeeperd.minting import WORK_WITHIN, Minted, mint, mint_aside
+from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.report import READY_WITHIN, Report
 from ringkeeperd.rotation import KeyWanted
-from ringkeeperd.service import LeadingState
+from ringkeeperd.service import LeadingState, RingService
 from ringkeeperd.supervisor import Supervisor
 from tests.plugins.candidates import Candidate, ShiftedClock, until
 from tests.plugins.daemons import Site, eventually
@@ -137,6 +146,53 @@ def test_the_status_is_told_when_it_changes_and_not_each_second(ear: Ear, site: 
     assert len(said) == len(set(said))
 
 
+def test_what_fails_after_a_change_is_told_wherever_somebody_looks(ear: Ear, site: Site) -> None:
+    """In constant words: commands and URLs may hold what is nobody's business."""
+    works = site.folder / "works"
+    script = ["sh", "-c", f"test -e {works} # t0ps3cret"]
+    daemon = site.daemon(init=True, on_change={"command": script})
+
+    def told() -> dict[str, bool]:
+        health = json.loads(daemon.get("/healthz")[2])["rings"]["access-token"]["on_change"]
+        places = {
+            "/healthz": health,
+            "/readyz": daemon.get("/readyz")[2].decode(),
+            "/": daemon.get("/", Accept="text/html")[2].decode(),
+            "the supervisor": ear.status,
+        }
+        assert "t0ps3cret" not in str(places)
+        words = "on_change: what is to be done after a change fails"
+        return {place: words in said for place, said in places.items()}
+
+    eventually(lambda: all(told().values()))
+    works.touch()
+    eventually(lambda: not any(told().values()), within=90)
+
+
+async def test_what_a_supervisor_does_not_take_is_told_again_in_its_order(ear: Ear) -> None:
+    """While it is busy its queue may be full; and it waits for the end of a reload for ever."""
+    ready = asyncio.Event()
+    ready.set()
+    ring = ring_like("r")
+    ring.clock, ring.follower.ready = ShiftedClock(), ready
+    reservations: list[str] = []
+    log: Any = structlog.get_logger()
+    report = Report(Supervisor(ear.address), {"r": ring}, lambda: reservations, log)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(report.run())
+        await until(lambda: ear.states == ["READY=1"])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as crowd, suppress(BlockingIOError):
+            crowd.setblocking(False)
+            crowd.connect(ear.address)
+            while True:
+                crowd.send(b"WATCHDOG=1")
+        with report.reloading():
+            reservations.append("redis: eviction")
+        await until(lambda: ear.states == ["READY=1", "RELOADING=1", "READY=1"])
+        await until(lambda: ear.status.endswith("redis: eviction"))
+        running.cancel()
+
+
 def test_without_redis_it_is_ready_after_a_while_and_says_what_is_missing(
     ear: Ear, make_site: Callable[[str], Site]
 ) -> None:
@@ -180,11 +236,16 @@ def test_a_supervisor_that_does_not_listen_harms_nobody(ear: Ear, site: Site) ->
 # --- words -----------------------------------------------------------------------------------------
 
 
+WELL = SimpleNamespace(is_failing=False)
+
+
 def ring_like(name: str, trouble: str = "", error: Any = None) -> Any:
     replica = SimpleNamespace(held=None)
     follower = SimpleNamespace(replica=replica, trouble=error)
     state = LeadingState(trouble=trouble)
-    return SimpleNamespace(name=name, follower=follower, state=state, leader=object())
+    return SimpleNamespace(
+        name=name, follower=follower, state=state, leader=object(), handing_on=WELL
+    )
 
 
 def test_the_troubled_rings_come_first_and_no_error_is_quoted() -> None:
@@ -253,7 +314,7 @@ class Watched:
         )  # fmt: skip
         service: Any = SimpleNamespace(
             name="r", follower=self.follower, leader=self.leader, state=LeadingState(),
-            clock=self.clock,
+            clock=self.clock, handing_on=WELL,
         )  # fmt: skip
         log: Any = structlog.wrap_logger(
             structlog.PrintLogger(self.log), processors=[structlog.processors.JSONRenderer()]
@@ -372,6 +433,50 @@ def test_a_leader_that_waits_for_ever_holds_the_lease_and_is_named(watched: Watc
 
     watched.run(story)
     assert watched.hangs == [("r", "leading")]
+
+
+class SlowKek(Kek):
+    """Seals once it may."""
+
+    begun: threading.Event
+    may: threading.Event
+
+    def seal(self, private: PrivateKey) -> str:
+        self.begun.set()
+        self.may.wait(10)
+        return super().seal(private)
+
+    @classmethod
+    def made(cls) -> "SlowKek":
+        kek = cls.generate()
+        assert isinstance(kek, cls)
+        kek.begun, kek.may = threading.Event(), threading.Event()
+        return kek
+
+
+async def test_waiting_for_the_key_pairs_of_other_rings_is_no_hang(site: Site) -> None:
+    """A thousand rings that are due at once share one thread; the one being made may hang."""
+    configuration = load(site.configure(), {})
+    own, log = read_secrets(configuration), structlog.get_logger()
+    ring, metrics = configuration.rings[0], Metrics()
+    service = RingService(ring, configuration, own, SystemClock(), log, metrics)
+    assert service.leader
+    progress, wanted = service.leader.progress, KeyWanted(KeyKind.DYNAMIC, "EdDSA")
+    first, second = SlowKek.made(), SlowKek.made()
+    progress.back_within(-1)
+    others = asyncio.ensure_future(mint_aside(wanted, first))
+    await until(first.begun.is_set)
+    waiting = asyncio.ensure_future(service.leader.mint(wanted, second))
+    await until(lambda: progress.overdue == -math.inf)
+    first.may.set()
+    await others
+    await until(second.begun.is_set)
+    await until(lambda: -WORK_WITHIN <= progress.overdue < 0)
+    progress.back_within(-1)
+    second.may.set()
+    await waiting
+    assert -WORK_WITHIN <= progress.overdue < 0
+    await service.store.close()
 
 
 async def test_a_machine_that_was_suspended_makes_nobody_late(candidates: Any) -> None:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.clock import ZERO
 from ringkeeper.errors import RedisUnavailable
 from ringkeeperd.page.view import EventRow, InstanceRow, InstancesView, PageView, RingView
-from ringkeeperd.troubles import not_fresh, not_loaded, not_usable, reservation, trouble_of
+from ringkeeperd.troubles import (
+    not_fresh,
+    not_loaded,
+    not_usable,
+    reservation,
+    trouble_of,
+    unheard,
+)
 from ringkeeperd.words import Outlook, harmless, since
 
 if TYPE_CHECKING:
@@ -60,7 +67,7 @@ def gathered(
 def _troubles(service: RingService) -> list[str]:
     """What is wrong with a ring here, or needs somebody to look."""
     asked = (reservation, not_loaded, not_usable, not_fresh)
-    found = [next(filter(None, (ask(service) for ask in asked)), "")]
+    found = [next(filter(None, (ask(service) for ask in asked)), ""), unheard(service)]
     held, state, now = service.follower.replica.held, service.state, service.clock.now()
     if held and not state.is_leading and not _is_led(held, now):
         found.append(f"ring {service.name}: nobody seems to lead it")

@@ -42,13 +42,17 @@ def complain(line: str) -> None:
 def _configuration(parsed: argparse.Namespace) -> Configuration:
     from ringkeeper.configuration import load  # noqa: PLC0415 - --help does without
 
-    path = parsed.config or os.environ.get("RINGKEEPER_CONFIG")
-    found = Path(path) if path else next((p for p in _DEFAULT_CONFIGS if p.exists()), None)
+    found = _configuration_file(parsed)
     if found is None and "RINGKEEPER_REDIS__URL" not in os.environ:
         raise ConfigurationError(
             [f"there is no {' and no '.join(map(str, _DEFAULT_CONFIGS))}; name one with --config"]
         )
     return load(found, os.environ)
+
+
+def _configuration_file(parsed: argparse.Namespace) -> Path | None:
+    path = parsed.config or os.environ.get("RINGKEEPER_CONFIG")
+    return Path(path) if path else next((p for p in _DEFAULT_CONFIGS if p.exists()), None)
 
 
 # --- run, init, check ----------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int
 
 def check(parsed: argparse.Namespace) -> int:
     """Say what is wrong with an installation."""
-    from ringkeeperd.check import Findings, ask_daemon, look_over  # noqa: PLC0415
+    from ringkeeperd.check import Findings, ask_daemon, ask_despite, look_over  # noqa: PLC0415
 
     place = probe.ALIVE if parsed.alive else probe.READY if parsed.ready else ""
     try:
@@ -150,7 +154,10 @@ def check(parsed: argparse.Namespace) -> int:
         else:
             found = look_over(configuration, _rings(parsed, configuration))
     except ConfigurationError as error:
-        found = Findings(problems=list(error.problems))
+        if place:
+            found = ask_despite(error, _configuration_file(parsed), place)
+        else:
+            found = Findings(problems=list(error.problems))
     except RingkeeperError as error:
         found = Findings(problems=[str(error)])
     is_ok = not found.problems

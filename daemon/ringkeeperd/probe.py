@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,8 +40,23 @@ def answered(arguments: Sequence[str], environ: Mapping[str, str]) -> int | None
     return 0
 
 
+class Answer(NamedTuple):
+    """What came of asking."""
+
+    trouble: str
+    """Why it is not well; empty if it is."""
+    body: bytes = b""
+    is_there: bool = True
+    """Whether anything listens there: what hangs does, too."""
+
+
 def trouble(host: str, port: int, place: str) -> str:
     """What is wrong with the daemon that listens on `host` and `port`; empty if nothing is."""
+    return ask(host, port, place).trouble
+
+
+def ask(host: str, port: int, place: str) -> Answer:
+    """What whoever listens on `host` and `port` says at `place`."""
     host = _EVERYWHERE.get(host, host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{place}"
     connection = http.client.HTTPConnection(host, port, timeout=_WITHIN)
@@ -50,15 +65,17 @@ def trouble(host: str, port: int, place: str) -> str:
         response = connection.getresponse()
         body = response.read(_LONGEST)
     except TimeoutError:
-        return f"{url}: no answer within {_WITHIN:g} s; the daemon hangs, or its host is overloaded"
+        why = f"no answer within {_WITHIN:g} s; the daemon hangs, or its host is overloaded"
+        return Answer(f"{url}: {why}")
     except (OSError, http.client.HTTPException) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
-        return f"{url}: no answer ({why.lower()}); is the daemon (ringkeeper run) running here?"
+        why = (getattr(error, "strerror", None) or type(error).__name__).lower()
+        what = f"no answer ({why}); is the daemon (ringkeeper run) running here?"
+        return Answer(f"{url}: {what}", is_there=not isinstance(error, OSError))
     finally:
         connection.close()
     if response.status == http.client.OK:
-        return ""
-    return f"{url}: answered {response.status}: {_why(body)}"
+        return Answer("", body)
+    return Answer(f"{url}: answered {response.status}: {_why(body)}", body)
 
 
 def _why(body: bytes) -> str:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from ringkeeperd.check import _listen_despite
 from ringkeeperd.probe import ALIVE, answered, trouble
 from tests.plugins.daemons import Site, clean_environment, eventually
 from tests.plugins.servers import free_port
@@ -79,7 +80,87 @@ def test_a_broken_configuration_makes_no_daemon_of_an_image_unhealthy(site: Site
         RINGKEEPER_CONFIG=str(daemon.config),
     )
     assert told.returncode == 0, told.stderr
-    assert "nonsense" in site.run("check", "--alive", config=daemon.config.name).stderr
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "nonsense: 1\nlisten: 127.0.0.1:{port}\n",
+        "redis: [\n'listen':  \"127.0.0.1:{port}\"   # torn",
+        '{{"redis": {{"url": 5}}, "listen": "127.0.0.1:{port}", "nonsense": 1}}',
+    ],
+)
+def test_a_file_that_was_edited_amiss_makes_no_daemon_dead(site: Site, written: str) -> None:
+    daemon = site.daemon(init=True)
+    daemon.config.write_text(written.format(port=daemon.port))
+    said = site.done("check", "--alive", config=daemon.config.name)
+    assert said.startswith("yet: daemon0.yaml: cannot be used, ringkeeper check tells why")
+    assert said.endswith(f"127.0.0.1:{daemon.port}")
+    daemon.stop()
+    assert "no answer (connection ref" in site.refused("check", "--alive", config="daemon0.yaml")
+
+
+def test_a_daemon_that_nobody_knows_where_to_find_is_not_called_dead(site: Site) -> None:
+    assert _listen_despite("listen: 0.0.0.0", {}) == (("127.0.0.1", 9465), False)
+    assert _listen_despite("# nothing\n", {}) == (("127.0.0.1", 9465), True)
+    environ = {"RINGKEEPER_LISTEN": "[::1]:5"}
+    assert _listen_despite("listen: 0.0.0.0", environ) == (("::1", 5), True)
+    assert "there is no" in site.refused("check", "--alive", config="none.yaml")
+
+
+# --- what check has to say of the daemon here ----------------------------------------------------
+
+
+def test_check_repeats_what_only_the_daemon_here_knows(site: Site) -> None:
+    taken = site.folder / "taken"
+    taken.write_text("a file where the folder is to be")
+    daemon = site.daemon(init=True, is_ready=False, files={"directory": str(taken)})
+    eventually(lambda: daemon.answers("/healthz"))
+    eventually(lambda: b"the files for apps cannot be kept" in daemon.get("/healthz")[2])
+    told = "the daemon here, ring 'access-token': the files for apps cannot be kept; its log tells"
+    assert told in site.refused("check", config=daemon.config.name)
+    taken.unlink()
+    eventually(lambda: b"cannot be kept" not in daemon.get("/healthz")[2], within=30)
+    assert "all is well" in site.done("check", config=daemon.config.name)
+
+
+def test_check_remarks_on_what_the_daemon_rejected_and_on_one_that_hangs(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    good = daemon.config.read_text()
+    daemon.config.write_text("{}")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.events("configuration rejected"))
+    other = site.configure("other.yaml", listen=f"127.0.0.1:{daemon.port}").name
+    assert "yet: the daemon here: configuration: rejected at the last" in site.done(
+        "check", config=other
+    )
+    daemon.config.write_text(good)
+    daemon.signal(signal.SIGSTOP)
+    try:
+        assert "no answer within 2 s; the daemon hangs" in site.done("check", config=other)
+    finally:
+        daemon.signal(signal.SIGCONT)
+
+
+def test_check_repeats_nothing_of_what_is_no_daemon(site: Site) -> None:
+    site.configure()
+    site.done("init")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                rings = b'{"rings": {"access-token": {"trouble": "\\u001b[2J", "on_change": 1}}}'
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + rings)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        site.configure(listen=f"127.0.0.1:{listening.getsockname()[1]}")
+        said = site.done("check").splitlines()
+        thread.join()
+    assert [line.partition(":")[0] for line in said] == ["all is well", "yet"]
+    assert "nobody leads" in said[1]
 
 
 @pytest.mark.parametrize("listen", ["", "9465", "localhost", "127.0.0.1:x"])

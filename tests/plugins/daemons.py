@@ -69,6 +69,7 @@ class Site:
             "trust_root_public": "root.pub.jwk",
             "kek": "kek.jwk",
             "state_dir": "state",  # never the machine's own
+            "listen": "127.0.0.1:1",  # nobody's: commands ask the daemon here how it is
             **settings,
         }
         path = self.folder / name

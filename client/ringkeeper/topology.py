@@ -378,6 +378,10 @@ def _forget_frames(error: BaseException | None) -> None:
 
 _WIDEN: Final = "widen this user's ACL: docs/redis.md has what each needs"
 _LOGIN: Final = "check the user and password, in redis.url or in redis.password_file"
+_NO_LOGIN: Final = (
+    "that Redis asks for no password: leave out redis.password_file, and the one in redis.url"
+)
+_EMBEDDED: Final = "valkey.sock"
 _PERHAPS_TLS: Final = (
     "is Redis up and reachable? where it speaks TLS, write rediss://, and where it asks for a "
     "client certificate, give redis.tls.cert_file one"
@@ -385,7 +389,8 @@ _PERHAPS_TLS: Final = (
 # What Redis' own words begin with or hold, and what to do about it.
 _REMEDIES: Final = (
     *REMEDIES,
-    ("valkey.sock", "the embedded server is not running: start the daemon, ringkeeper run"),
+    (_EMBEDDED, "the embedded server is not running: start the daemon, ringkeeper run"),
+    ("without any password configured", _NO_LOGIN),
     ("username-password", _LOGIN),
     ("WRONGPASS", _LOGIN),
     ("Authentication required", "give redis.url, or redis.password_file, the password"),
@@ -415,6 +420,8 @@ def unavailable(where: str, doing: str, why: str) -> RedisUnavailable:
 
 
 def _remedy(error: BaseException, why: str) -> str:
+    if _EMBEDDED in why and why.startswith("Timeout"):
+        return "the embedded server does not answer: it hangs, or this host is overloaded"
     for words, remedy in _REMEDIES:
         if words in why:
             return remedy

@@ -8,6 +8,7 @@ what to do.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit."""
     leave_no_dumps()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_run(given))
+    try:
+        code = _run(given)
+    finally:  # --help and --version exit by themselves
+        is_heard = _flushed()
+    sys.exit(code if is_heard else code or 1)
+
+
+def _flushed() -> bool:
+    """Whether somebody took all that was said; `head` goes when it has enough.
+
+    Else Python says so at exit, with a traceback.
+    """
+    is_heard = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            is_heard = False
+    return is_heard
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -279,3 +280,24 @@ def test_check_tells_what_is_not_made_yet_from_what_is_lost(site: Site) -> None:
     for secret in secrets:
         secret.unlink()
     assert "there is no public trust root here; restore it" in site.refused("check")
+
+
+def test_a_password_that_redis_does_not_ask_for_is_to_be_left_out(site: Site) -> None:
+    (site.folder / "password").write_text("t0ps3cret")
+    site.configure(redis={"url": site.redis_url, "password_file": "password"})
+    (site.folder / "password").chmod(0o600)
+    said = site.refused("check")
+    assert "leave out redis.password_file" in said
+    assert "t0ps3cret" not in said
+
+
+def test_an_embedded_server_that_hangs_is_running(make_site: Callable[[str], Site]) -> None:
+    with tempfile.TemporaryDirectory(prefix="rk-") as folder:
+        site = make_site(f"unix://{folder}/valkey.sock")
+        with socket.socket(socket.AF_UNIX) as hanging:
+            hanging.bind(f"{folder}/valkey.sock")
+            hanging.listen()
+            site.configure()
+            said = site.refused("check")
+            assert "the embedded server does not answer" in said
+            assert "is not running" not in said

@@ -1,6 +1,7 @@
 """The command line by itself, without a server: what is refused, and how it is said."""
 
 import getpass
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import ringkeeperd
 from ringkeeperd import cli
 from ringkeeperd.operator import caller
+from tests.plugins.daemons import Site, clean_environment
 
 
 def said_by(capsys: Any, *arguments: str) -> tuple[int, str]:
@@ -93,3 +95,23 @@ main()
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("arguments", [("doctor",), ("status",), ("--help",), ("jwks",)])
+def test_who_reads_no_further_gets_no_traceback(site: Site, arguments: tuple[str, ...]) -> None:
+    """`ringkeeper doctor | head -1`."""
+    site.configure()
+    site.done("init")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        given = [*arguments, *(["--config", "config.yaml"] if arguments != ("--help",) else [])]
+        done = subprocess.run(
+            [sys.executable, "-m", "ringkeeperd", *given],
+            cwd=site.folder, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60,
+            check=False, env=clean_environment(),
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == (0 if arguments == ("--help",) else 1)

@@ -34,6 +34,14 @@ RING_REWRAPPED: Final = "ring rewrapped"
 SPIKE_BEGAN: Final = "refresh spike began"
 SPIKE_ENDED: Final = "refresh spike ended"
 
+_SETTING: Final = {
+    "cryptoperiod": "access_token_dynamic_signing_key_update_interval",
+    "use_dynamic": "use_dynamic_access_token_signing_key",
+}
+"""What an operator calls a value of a policy; the others are called as they are."""
+_FROM_NEXT_KEY: Final = ("cryptoperiod", "algorithm")
+"""Values that a key takes when it begins: those that are there keep theirs."""
+
 _MOVED: Final = {
     KeyState.PUBLISHED: KEY_PUBLISHED,
     KeyState.ACTIVE: KEY_ACTIVATED,
@@ -120,6 +128,14 @@ def _why(key: Key, before: Ring | None, after: Ring) -> str:
 
 
 def _changed_policy(before: Ring, after: Ring) -> Fields:
+    """What it says by the names of settings, and what of it a key that is there goes without."""
     names = type(after.policy).__dataclass_fields__
     changed = [n for n in names if getattr(before.policy, n) != getattr(after.policy, n)]
-    return {"changed": ", ".join(changed)}
+    fields: Fields = {"changed": _settings(changed)}
+    if later := [name for name in changed if name in _FROM_NEXT_KEY]:
+        fields["from_next_key"] = _settings(later)
+    return fields
+
+
+def _settings(names: Iterable[str]) -> str:
+    return ", ".join(_SETTING.get(name, name) for name in names)

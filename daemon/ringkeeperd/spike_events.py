@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _BUCKET_MS: Final = BUCKET * 1000
 LOOK_BACK: Final = 100
 """Audit events to look through for the last spike."""
-_MODE: Final = "use_dynamic"
+_MODE: Final = {"use_dynamic_access_token_signing_key", "use_dynamic"}
+"""The setting; and as older audits call it."""
 _FIRST: Final = "first"
 _CAUSED_BY: Final = {
     KEY_ACTIVATED: Cause.ROTATION,
@@ -56,7 +57,7 @@ def cause_in(told: Event) -> Cause | None:
         return None  # nobody had a token before
     if told.event == POLICY_ADOPTED:
         changed = str(told.fields.get("changed", "")).split(", ")
-        return Cause.MODE_SWITCH if _MODE in changed else Cause.CONFIGURATION
+        return Cause.MODE_SWITCH if _MODE.intersection(changed) else Cause.CONFIGURATION
     return _CAUSED_BY.get(told.event)
 
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
+from ringkeeper.settings import SETTINGS
 from ringkeeper.testimony import History
 from ringkeeper.wire import Event
-from ringkeeperd.audit import events_between
+from ringkeeperd.audit import _settings, events_between
 from ringkeeperd.healing import Evidence, diagnose
 from ringkeeperd.rotation import TRANSITIONS, Activate, Adopt, KeyWanted, Transition, rotate
-from tests.core.builders import HOUR, NOW, do, new_ring, policy
+from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, policy
 
 TOLD = {
     KeyState.PUBLISHED: "key published",
@@ -71,7 +72,25 @@ def test_an_adopted_policy_is_told_once_with_what_changed_in_it() -> None:
     adopted = do(RING, Adopt(policy(use_dynamic=False, access_token_validity=2 * HOUR)), NOW)
     (told,) = events(RING, adopted)
     assert told.event == "policy adopted"
-    assert told.fields == {"changed": "access_token_validity, use_dynamic", **CONTEXT}
+    changed = "access_token_validity, use_dynamic_access_token_signing_key"
+    assert told.fields == {"changed": changed, **CONTEXT}
+
+
+def test_what_changed_is_called_as_operators_call_it() -> None:
+    told = {setting.policy: setting.key for setting in SETTINGS if setting.policy}
+    assert {name: _settings([name]) for name in told} == told
+
+
+def test_a_setting_that_holds_from_the_next_key_on_is_told_as_such() -> None:
+    adopted = do(RING, Adopt(policy(cryptoperiod=200 * HOUR, clock_skew=4 * SECOND)), NOW)
+    assert adopted.active() == RING.active(), "which has its time already"
+    (told,) = events(RING, adopted)
+    setting = "access_token_dynamic_signing_key_update_interval"
+    assert told.fields == {
+        "changed": f"{setting}, clock_skew",
+        "from_next_key": setting,
+        **CONTEXT,
+    }
 
 
 @pytest.mark.parametrize("hasten", [True, False])

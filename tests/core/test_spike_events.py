@@ -33,6 +33,11 @@ SPIKE = Spike(FIRST, FIRST + 4, Cause.MODE_SWITCH, "kind_mismatch", 21.0, 4.5, 8
         (KEY_ACTIVATED, {"rotation": "first"}, None),
         (KEY_REVOKED, {}, Cause.REVOCATION),
         (RING_HEALED, {}, Cause.FAILOVER),
+        (
+            POLICY_ADOPTED,
+            {"changed": "clock_skew, use_dynamic_access_token_signing_key"},
+            Cause.MODE_SWITCH,
+        ),
         (POLICY_ADOPTED, {"changed": "cryptoperiod, use_dynamic"}, Cause.MODE_SWITCH),
         (POLICY_ADOPTED, {"changed": "access_token_validity"}, Cause.CONFIGURATION),
         (POLICY_ADOPTED, {}, Cause.CONFIGURATION),

@@ -36,7 +36,15 @@ RINGS_WHOLE: Final = 6
 _EVENTS_SHOWN: Final = 12
 _LATE: Final = 3
 """Proofs that may be missing before nobody seems to lead."""
-_FOR_ALL: Final = ("rotation", "cause", "ratio", "changed", "algorithm", "duration_seconds")
+_FOR_ALL: Final = (
+    "rotation",
+    "cause",
+    "ratio",
+    "changed",
+    "from_next_key",
+    "algorithm",
+    "duration_seconds",
+)
 _FOR_THIS_HOST: Final = ("reason", "by", "why", "found", "instances")
 _LONGEST_TEXT: Final = 200
 

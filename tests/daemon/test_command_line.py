@@ -104,12 +104,14 @@ def test_who_reads_no_further_gets_no_traceback(site: Site, arguments: tuple[str
     site.done("init")
     reading, writing = os.pipe()
     os.close(reading)
+    environment = clean_environment()
+    environment.pop("PYTHONUNBUFFERED", None)  # with it nothing is left to be said at exit
     try:
         given = [*arguments, *(["--config", "config.yaml"] if arguments != ("--help",) else [])]
         done = subprocess.run(
             [sys.executable, "-m", "ringkeeperd", *given],
             cwd=site.folder, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60,
-            check=False, env=clean_environment(),
+            check=False, env=environment,
         )  # fmt: skip
     finally:
         os.close(writing)

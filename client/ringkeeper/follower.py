@@ -341,6 +341,8 @@ class Follower:
         with suppress(DocumentError, InfrastructureError):
             offered = self.replica.offer(snapshot, proof, self._clock.now())
             self._take(offered.with_keys(sealed, {}))
+            if isinstance(self._troubles.get("reading"), RingMissing):
+                self._is_well("reading")  # it is there: this process wrote it
 
     async def refresh(self) -> bool:
         """Read the hash and take in what it holds; whether Redis answered.

@@ -24,7 +24,7 @@ import structlog
 from ringkeeper.algorithms import PrivateKey
 from ringkeeper.clock import SystemClock
 from ringkeeper.configuration import load
-from ringkeeper.errors import ConfigurationError, RedisUnavailable
+from ringkeeper.errors import ConfigurationError, RedisUnavailable, RingMissing
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
 from ringkeeper.ring import KeyKind
@@ -368,6 +368,20 @@ def test_who_leads_well_gives_signs_of_life_through_many_turns(watched: Watched)
     watched.run(story)
     assert watched.longest_silence <= watched.HALF
     assert watched.hangs == []
+
+
+def test_a_ring_that_this_process_published_is_not_missing(watched: Watched) -> None:
+    """Once it healed an emptied Redis nobody need wait for the next poll to say so."""
+
+    async def story() -> None:
+        await asyncio.sleep(60)
+        follower, held = watched.follower, watched.follower.replica.loaded()
+        follower._is_troubled("reading", RingMissing("redis holds no such ring"))
+        assert follower.trouble
+        follower.take(held.snapshot, held.proof, {})
+        assert follower.trouble is None
+
+    watched.run(story)
 
 
 def test_redis_being_away_for_long_is_no_hang(watched: Watched) -> None:

@@ -102,6 +102,7 @@ def pages_of(now: datetime, *rings: Ring) -> Pages:
             name=ring.name,
             follower=SimpleNamespace(replica=replica, trouble=None),
             state=SimpleNamespace(trouble=""),
+            handing_on=SimpleNamespace(is_failing=False),
             clock=SimpleNamespace(now=lambda: now),
             counts=RefreshCounts(),
         )

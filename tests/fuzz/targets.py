@@ -618,6 +618,7 @@ class Served:
         service: Any = SimpleNamespace(
             name="access-token",
             follower=SimpleNamespace(replica=own.replica, trouble=None),
+            handing_on=SimpleNamespace(is_failing=False),
             clock=SimpleNamespace(now=lambda: NOW, monotonic=lambda: 0.0),
             state=LeadingState(is_leading=True, epoch=1, refreshes=SEEN),
             counts=RefreshCounts(),

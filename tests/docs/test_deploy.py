@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,27 @@ def test_the_folder_of_files_is_a_unit_s_that_stays_and_the_daemon_s_to_write_to
         assert values(key, FILES_UNIT) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="it installs as root alone")
+@pytest.mark.parametrize("options", [[], ["--uninstall"]])
+def test_a_folder_that_is_not_ringkeeper_s_is_neither_installed_into_nor_removed(
+    options: list[str],
+) -> None:
+    """Such as /usr/local, where the command is a link of that very name."""
+    with tempfile.TemporaryDirectory(prefix="rk-prefix-", dir="/var/lib") as name:
+        prefix = Path(name)
+        (prefix / "bin").mkdir()
+        (prefix / "bin/ringkeeper").symlink_to("/opt/ringkeeper/bin/ringkeeper")
+        told = subprocess.run(
+            ["sh", str(FOLDER / "install.sh"), "--prefix", name, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (told.returncode, told.stdout) == (1, "")
+        assert "is not empty, and not ringkeeper's" in told.stderr
+        assert [path.name for path in prefix.iterdir()] == ["bin"]
+
+
 def test_a_script_that_may_not_install_changes_nothing_and_says_why() -> None:
     script = str(FOLDER / "install.sh")
     for options, why in (
@@ -108,6 +130,10 @@ def test_a_script_that_may_not_install_changes_nothing_and_says_why() -> None:
     for options, why in (
         (["--redis", "redis://:secret-word@host"], "holds a password"),
         (["--prefix", "/usr"], "must be a folder of its own"),
+        (["--prefix", "/opt/no-such/"], "must be a path of plain letters"),
+        (["--prefix", "/opt/no-such/.."], "must be a path of plain letters"),
+        (["--prefix", "//"], "must be a path of plain letters"),
+        (["--prefix", "/home/me/ringkeeper"], "the service cannot see it there"),
         (["--prefix", "here"], "must begin with /"),
     ):
         if os.geteuid() == 0:

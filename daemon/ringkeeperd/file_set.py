@@ -27,6 +27,7 @@ from ringkeeper.secret_files import sync
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
 _CURRENT: Final = "..data"
 _MARK: Final = ".."
 """What the names of folders begin with; Kubernetes' do, too."""

@@ -83,6 +83,8 @@ class OnChange:
         self.is_failing = False
         """Whether something did not work, and has not since."""
         self._actions = tuple(actions)
+        self._told: dict[str, str] = {}
+        """Why each action fails at the moment: told once, however often it is tried."""
         self._news = news
         self._within = within
         self._log = log
@@ -112,11 +114,13 @@ class OnChange:
                 told = await action(news)
         except Exception as error:  # noqa: BLE001 - nothing here may end the daemon
             why = _in_words(error, self._within)
-            self._log.warning(
-                "on_change failed", **about, error=f"{why}; tried again until it works"
-            )
+            if self._told.get(action.name) != why:
+                self._told[action.name] = why
+                told = f"{why}; tried again until it works"
+                self._log.warning("on_change failed", **about, error=told)
             self._count(False)
             return False
+        self._told.pop(action.name, None)
         self._log.info("on_change done", **about, **({"output": told} if told else {}))
         self._count(True)
         return True

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ringkeeper.errors import Defect, InfrastructureError
 from ringkeeper.settings import PREFIX
+from ringkeeperd.words import without_numbers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -84,7 +85,7 @@ class OnChange:
         """Whether something did not work, and has not since."""
         self._actions = tuple(actions)
         self._told: dict[str, str] = {}
-        """Why each action fails at the moment: told once, however often it is tried."""
+        """Why each action fails at the moment, without numbers: told once, not at each attempt."""
         self._news = news
         self._within = within
         self._log = log
@@ -114,16 +115,22 @@ class OnChange:
                 told = await action(news)
         except Exception as error:  # noqa: BLE001 - nothing here may end the daemon
             why = _in_words(error, self._within)
-            if self._told.get(action.name) != why:
-                self._told[action.name] = why
-                told = f"{why}; tried again until it works"
-                self._log.warning("on_change failed", **about, error=told)
+            if self._is_news(action, why):
+                failed = f"{why}; tried again until it works"
+                self._log.warning("on_change failed", **about, error=failed)
             self._count(False)
             return False
         self._told.pop(action.name, None)
         self._log.info("on_change done", **about, **({"output": told} if told else {}))
         self._count(True)
         return True
+
+    def _is_news(self, action: Action, why: str) -> bool:
+        """Whether it did not fail so before; a time or a process' id in it makes no difference."""
+        said = without_numbers(why)
+        is_news = self._told.get(action.name) != said
+        self._told[action.name] = said
+        return is_news
 
 
 def _in_words(error: Exception, within: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -25,6 +24,7 @@ from ringkeeperd.merge import lacks
 from ringkeeperd.minting import mint_aside
 from ringkeeperd.refresh_series import RefreshView
 from ringkeeperd.troubles import classified
+from ringkeeperd.words import without_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -238,7 +238,7 @@ class _Telling:
 
     def _is_news(self, error: RingkeeperError) -> bool:
         """Whether this was not told yet. What a writer in Redis can word anew is told so often."""
-        said = f"{type(error).__name__}: {re.sub('[0-9]+', '#', str(error))}"
+        said = f"{type(error).__name__}: {without_numbers(str(error))}"
         is_news = said not in self.told and len(self.told) < _TOLD_MOST
         if is_news:
             self.told.add(said)

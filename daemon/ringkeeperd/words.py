@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,11 @@ class Outlook:
 def harmless(text: str, most: int = 100) -> str:
     """`text`, to be shown. Whoever writes in Redis chose it: it could move a cursor, too."""
     return "".join(char if char.isprintable() else "?" for char in text[:most])
+
+
+def without_numbers(text: str) -> str:
+    """`text` with a mark for each number: to tell whether it says something new, not only when."""
+    return re.sub("[0-9]+", "#", text)
 
 
 def ordered(ring: Ring) -> list[Key]:

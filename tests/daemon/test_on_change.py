@@ -100,6 +100,37 @@ async def test_what_fails_is_tried_until_it_works_and_what_worked_is_not_done_ag
     assert done["ring"] == "access-token"
 
 
+class Scripted:
+    """Fails in these words, one after the other; an empty one is a success."""
+
+    name = "scripted"
+    grace = 0.0
+
+    def __init__(self, *whys: str) -> None:
+        self.whys = list(whys)
+
+    async def __call__(self, _: News) -> str:
+        if why := self.whys.pop(0):
+            raise Unfit(why)
+        return ""
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_failure_is_told_anew_when_its_reason_changes_or_it_had_worked() -> None:
+    """Not when only a number in it does: nginx, for one, tells the time and its process' id."""
+    hangs = "06:43:16 [emerg] 101#101: no such file"
+    again = "06:43:17 [emerg] 102#102: no such file"
+    scripted = Scripted(hangs, again, "permission denied", hangs, "", again, "")
+    async with running(Hook(scripted)) as hook:
+        for successes in (1, 2):
+            hook.it.changed.set()
+            await until(lambda: hook.counted.count(True) == successes)  # noqa: B023 - awaited here
+    told = [entry["error"] for entry in hook.events("on_change failed")]
+    assert told == [
+        f"{why}; tried again until it works" for why in (hangs, "permission denied", hangs, again)
+    ]
+
+
 async def test_another_change_does_not_wait_and_is_news_for_all() -> None:
     """The pause between two attempts is a second; the next version does not wait for it."""
     good, bad = Flaky(0), Flaky(1)

@@ -180,9 +180,9 @@ def _command(value: object) -> tuple[str, ...]:
         words = shlex.split(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError(f"has a quote that does not end; {wanted}") from None
-    if not isinstance(words, list) or not words or not all(isinstance(w, str) for w in words):
-        raise ValueError(f"is not a list of words; {wanted}")
-    if not words[0] or any("\0" in word for word in words):
+    if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+        raise ValueError(f"is not words alone; {wanted}")
+    if not words or not words[0] or any("\0" in word for word in words):
         raise ValueError(f"names no program; {wanted}")
     return tuple(words)
 

@@ -280,9 +280,10 @@ async def test_what_a_command_leaves_running_holds_nothing_up(tmp_path: Path) ->
 async def test_a_signal_reaches_the_process_in_the_file(tmp_path: Path) -> None:
     lines = (
         "import signal",
-        "signal.signal(signal.SIGUSR1, lambda *_: print('got it', flush=True))",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])",  # it may come before we wait
         "print('ready', flush=True)",
-        "signal.pause()",
+        "signal.sigwait([signal.SIGUSR1])",
+        "print('got it', flush=True)",
     )
     process = await asyncio.create_subprocess_exec(*python(*lines), stdout=asyncio.subprocess.PIPE)
     assert process.stdout

@@ -14,6 +14,7 @@ import ast
 import asyncio
 import random
 from contextlib import asynccontextmanager, contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -175,11 +176,20 @@ def _secured(contexts: Contexts | None) -> dict[str, Any]:
 
 
 class _Sentinels(Sentinel):
-    """redis-py's Sentinels, but that they say why none of them answered."""
+    """redis-py's Sentinels, but that they say why none of them answered, and none is lost.
+
+    redis-py puts the one that answered first in its list by the place where it stood before it was
+    asked: of two that ask at once, the later would write over a Sentinel that the other had moved.
+    Each asks with a list of its own.
+    """
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
+        asking = copy(self)
+        asking.sentinels = list(self.sentinels)
         with suppress(MasterNotFoundError):
-            found: tuple[str, int] = await super().discover_master(service_name)
+            found: tuple[str, int] = await super(_Sentinels, asking).discover_master(service_name)
+            answered = asking.sentinels[0]
+            self.sentinels.sort(key=lambda each: each is not answered)
             return found
         why = ""
         try:

@@ -14,9 +14,9 @@ import ringkeeper.asyncio
 from ringkeeper import Keyring
 from ringkeeper.errors import RevokedKid, RingkeeperError
 from ringkeeper.tokens import kid_in
-from ringkeeper.topology import SlotFinder
+from ringkeeper.topology import SlotFinder, close, connection_for
 from tests.plugins.daemons import Site, eventually
-from tests.plugins.fleets import Fleet, until
+from tests.plugins.fleets import Fleet, SentinelFleet, until
 from tests.plugins.servers import Server, free_port
 
 ASKING: dict[str, Any] = {
@@ -160,6 +160,21 @@ async def test_a_node_that_was_heard_of_is_asked_when_all_in_the_url_are_dead(
         await finder.primary()
     seed.start()
     assert await finder.primary() == ("127.0.0.1", later.port), "nor is the URL ever forgotten"
+
+
+async def test_of_many_who_ask_at_once_none_loses_a_sentinel(sentinel_fleet: SentinelFleet) -> None:
+    first, *others = sentinel_fleet.sentinels
+    client = connection_for(sentinel_fleet.url, key="k")
+    try:
+        first.kill()
+        await asyncio.gather(*(client.ping() for _ in range(4)))
+        first.start()
+        for other in others:
+            other.kill()
+        await client.connection_pool.disconnect()
+        assert await client.ping(), "the only Sentinel left is asked"
+    finally:
+        await close(client)
 
 
 def test_an_app_says_what_is_wrong_with_its_url(fleet_site: Site, fleet: Fleet) -> None:

@@ -31,7 +31,8 @@ from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeperd.founding import found
 from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint, mint_aside
-from ringkeeperd.rotation import Activate, KeyWanted, apply
+from ringkeeperd.rotation import Activate, apply
+from ringkeeperd.transitions import KeyWanted
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe

@@ -38,19 +38,17 @@ from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeperd.minting import Minted, mint
+from ringkeeperd.operations import revocation_wants, revoke, rotate
 from ringkeeperd.rotation import (
     Confirmations,
     Instance,
-    KeyWanted,
     WaitUntil,
     apply,
     first_keys_wanted,
     first_ring,
     next_step,
-    revocation_wants,
-    revoke,
-    rotate,
 )
+from ringkeeperd.transitions import KeyWanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -23,7 +23,7 @@ from ringkeeper.configuration import as_markdown
 from ringkeeper.layout import DEFAULT_NAME
 from ringkeeperd.acl import acl_lines
 from ringkeeperd.metrics import Metrics
-from ringkeeperd.rotation import TRANSITIONS
+from ringkeeperd.transitions import TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,6 +10,7 @@ import base64
 import copy
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -33,9 +34,15 @@ PublicJwk = tuple[tuple[str, str], ...]
 """The members of a public JWK that make up the key itself (RFC 7638), as sorted pairs."""
 
 RSA_BITS: Final = 2048
-_LEAST_RSA_BITS: Final = 2048
-_MOST_RSA_BITS: Final = 4096
+"""The size of RSA keys unless told otherwise."""
+RSA_SIZES: Final = (2048, 3072, 4096)
+"""The sizes that fresh RSA keys may have; existing ones may have any size between."""
+_LEAST_RSA_BITS: Final = min(RSA_SIZES)
+_MOST_RSA_BITS: Final = max(RSA_SIZES)
 _KID_LENGTH: Final = 22  # of 43 thumbprint characters: 132 bits, as unguessable as a UUID
+_OWN_KID: Final = re.compile(r"[ds]-[A-Za-z0-9_-]{22}")
+LONGEST_KID: Final = 64
+"""Characters of a kid that another issuer gave its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +158,15 @@ class PrivateKey:
         self.algorithm = algorithm
 
     @classmethod
-    def generate(cls, algorithm: str) -> PrivateKey:
-        """A fresh random key. RSA takes a tenth of a second or more: call it off the event loop."""
+    def generate(cls, algorithm: str, bits: int = RSA_BITS) -> PrivateKey:
+        """A fresh random key, of `bits` if it is one for RSA.
+
+        RSA takes a tenth of a second, or seconds for the largest: call it off the event loop.
+        """
         chosen = algorithm_named(algorithm)
         match chosen.kty:
             case "RSA":
-                return cls(RSAKey.generate_key(RSA_BITS), chosen)
+                return cls(RSAKey.generate_key(bits), chosen)
             case "EC":
                 return cls(ECKey.generate_key(chosen.curve), chosen)
             case _:
@@ -231,6 +241,17 @@ def thumbprint_of(jwk: PublicJwk) -> str:
     canonical = json.dumps(dict(sorted(jwk)), separators=(",", ":"), sort_keys=True)
     digest = hashlib.sha256(canonical.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def modulus_bits(jwk: PublicJwk) -> int:
+    """The size of an RSA key; 0 for any other."""
+    modulus = dict(jwk).get("n")
+    return base64_to_int(modulus).bit_length() if modulus else 0
+
+
+def is_own_kid(kid: str) -> bool:
+    """Whether it looks like one that `kid_of` gave: then it is to be the key's thumbprint."""
+    return _OWN_KID.fullmatch(kid) is not None
 
 
 def kid_of(jwk: PublicJwk, *, prefix: str) -> str:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from ringkeeper.algorithms import ALGORITHMS
+from ringkeeper.algorithms import ALGORITHMS, RSA_BITS, RSA_SIZES, modulus_bits
 from ringkeeper.durations import format_duration
+
+if TYPE_CHECKING:
+    from ringkeeper.ring import Key
 
 MAX_KEYS = 32
 """The most keys that schedule and operators fill a ring with: every verifier loads all of them."""
@@ -49,6 +53,8 @@ class Policy:
     """How long a verifier behind HTTP may cache the JWKS."""
     poll_interval: timedelta
     """How often an instance reads the hash even when no message came."""
+    rsa_key_size: int = RSA_BITS
+    """Bits of fresh RSA keys, where `algorithm` takes such."""
     max_verify_staleness: timedelta | None = None
     """After this long without a proof an app refuses to verify; off by default (promise 9)."""
 
@@ -60,6 +66,7 @@ class Policy:
         access_token_validity: timedelta = timedelta(hours=1),
         use_dynamic: bool = True,
         algorithm: str = "RS256",
+        rsa_key_size: int = RSA_BITS,
         publication_interval: timedelta | None = None,
         max_staleness: timedelta | None = None,
         clock_skew: timedelta = timedelta(seconds=60),
@@ -85,6 +92,7 @@ class Policy:
             access_token_validity=access_token_validity,
             use_dynamic=use_dynamic,
             algorithm=algorithm,
+            rsa_key_size=rsa_key_size,
             publication_interval=publication,
             max_staleness=given(max_staleness, min(timedelta(hours=24), cryptoperiod)),
             clock_skew=clock_skew,
@@ -112,6 +120,15 @@ class Policy:
         return _LIVENESS_POLLS * self.poll_interval
 
     @property
+    def key_bits(self) -> int:
+        """The size of fresh RSA keys; 0 where they are none."""
+        return self.rsa_key_size if ALGORITHMS[self.algorithm].kty == "RSA" else 0
+
+    def suits(self, key: Key) -> bool:
+        """Whether `key` is such as fresh keys are made."""
+        return key.algorithm == self.algorithm and modulus_bits(key.public) == self.key_bits
+
+    @property
     def keys_kept(self) -> int:
         """The most keys a ring holds under this policy when keys turn on schedule."""
         return 3 + math.ceil(self.retire_interval / self.cryptoperiod)
@@ -137,6 +154,9 @@ class Policy:
             problems.append(
                 f"algorithm: {self.algorithm!r} is not offered; use one of {', '.join(ALGORITHMS)}"
             )
+        if self.rsa_key_size not in RSA_SIZES:
+            sizes = ", ".join(map(str, RSA_SIZES))
+            problems.append(f"rsa_key_size: {self.rsa_key_size} is not offered; use one of {sizes}")
         return problems or self._contradictions()
 
     def _positive(self) -> tuple[tuple[str, timedelta], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ringkeeper.policy import CAPACITY, MAX_KEYS, Policy
 
@@ -26,10 +26,12 @@ class KeyKind(StrEnum):
     """The daemon, on schedule."""
     STATIC = "static"
     """Nobody: for those who hardcode the public key."""
+    FOREIGN = "foreign"
+    """Somebody else, who has its private half: here it verifies, and signs nothing."""
 
     @property
     def prefix(self) -> str:
-        """What the kid of such a key starts with."""
+        """What the kid of such a key starts with, if it was made here."""
         return self.value[0]
 
 
@@ -51,7 +53,12 @@ class RotationReason(StrEnum):
 
     SCHEDULED = "scheduled"
     MANUAL = "manual"
+    ROLLBACK = "rollback"
     REVOCATION = "revocation"
+
+
+_MISLEADING: Final = {KeyKind.DYNAMIC: ("s-",), KeyKind.STATIC: ("d-",)}
+"""What SuperTokens' SDKs would take for a key of the other kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,10 @@ class Key:
     """From here on no unexpired token of its can exist."""
     reason: str = ""
     """What the operator said when revoking it."""
+    drained_from: datetime | None = None
+    """It will be revoked, and its tokens are refused little by little from here on."""
+    drained_until: datetime | None = None
+    """From here on all of them are refused; it is revoked then."""
 
     def __post_init__(self) -> None:
         """Refuse a key whose times do not fit its state."""
@@ -98,8 +109,10 @@ class Key:
         }[self.state]
         if any(time is None for time in needed):
             raise ValueError(f"key {self.kid}: {self.state} without the times that go with it")
-        if not self.kid.startswith(f"{self.kind.prefix}-"):
+        if self.kid.startswith(_MISLEADING.get(self.kind, ())):
             raise ValueError(f"key {self.kid}: a {self.kind} key's kid starts {self.kind.prefix}-")
+        if (self.drained_from is None) != (self.drained_until is None):
+            raise ValueError(f"key {self.kid}: a drain has a begin and an end")
         is_turned = self.kind is KeyKind.DYNAMIC and self.state is KeyState.ACTIVE
         if is_turned and self.due_at is None:
             raise ValueError(f"key {self.kid}: a dynamic key signs until a set time")
@@ -108,6 +121,11 @@ class Key:
     def may_verify(self) -> bool:
         """Whether its tokens count: in every state but revoked."""
         return self.state is not KeyState.REVOKED
+
+    @property
+    def is_returning(self) -> bool:
+        """Whether it signed before, and an operator rolled back to it."""
+        return self.state is KeyState.PUBLISHED and self.activated_at is not None
 
     @property
     def retain_for(self) -> timedelta:
@@ -145,6 +163,8 @@ class Ring:
     """Caches filled under an earlier, longer `jwks_max_age` may live until then."""
     kek: str = ""
     """The id of the KEK that seals its private keys."""
+    overrides: tuple[tuple[str, str], ...] = ()
+    """Settings that operators set for the ring itself, sorted: they count more than any file."""
 
     def __post_init__(self) -> None:
         """Refuse a ring that would break promise 3: one key signs per kind."""
@@ -177,13 +197,15 @@ class Ring:
         While the algorithm changes there are two. The one of the policy's algorithm goes first,
         but only if it was public by the last activation: an instance that was cut off since then
         knows it. Otherwise the older one still has its turn, and promise 1 holds (ADR 3).
+        One that an operator rolled back to goes before both: it signed before, so all know it.
         """
         active = self.active()
 
-        def comes_first(key: Key) -> tuple[bool, int, str]:
+        def comes_first(key: Key) -> tuple[bool, bool, int, str]:
             is_known = active is None or key.published_version <= active.activated_version
             return (
-                not (is_known and key.algorithm == self.policy.algorithm),
+                not key.is_returning,
+                not (is_known and self.policy.suits(key)),
                 key.published_version,
                 key.kid,
             )
@@ -193,21 +215,33 @@ class Ring:
         )
 
     @property
+    def former(self) -> Key | None:
+        """The dynamic key that signed before the active one, while one can still go back to it."""
+        retired = self.in_state(KeyState.RETIRED, KeyKind.DYNAMIC)
+        signed = [k for k in retired if k.activated_at and k.retired_at and not k.drained_until]
+        return max(signed, key=lambda k: (k.retired_at or k.published_at, k.kid), default=None)
+
+    @property
     def signer(self) -> Key | None:
-        """The key that apps sign with now.
+        """The key that apps sign with now."""
+        return self.signer_for(None)
+
+    def signer_for(self, use_dynamic: bool | None) -> Key | None:  # noqa: FBT001 - as the setting
+        """The key that an app signs with that chose so; None leaves it to the policy.
 
         Where static keys sign and the static one was revoked, the dynamic one stands in until
         there is a static key again.
         """
         dynamic = self.active(KeyKind.DYNAMIC)
-        if self.policy.use_dynamic:
+        if self.policy.use_dynamic if use_dynamic is None else use_dynamic:
             return dynamic
         return self.active(KeyKind.STATIC) or dynamic
 
     @property
     def may_sign_next(self) -> tuple[Key, ...]:
         """The keys whose private half a signing app holds ready: active and published."""
-        return self.in_state(KeyState.ACTIVE) + self.in_state(KeyState.PUBLISHED)
+        ready = self.in_state(KeyState.ACTIVE) + self.in_state(KeyState.PUBLISHED)
+        return tuple(key for key in ready if key.kind is not KeyKind.FOREIGN)
 
     @property
     def is_full(self) -> bool:

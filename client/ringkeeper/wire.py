@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ringkeeper.algorithms import ALGORITHMS, kid_of
+from ringkeeper.algorithms import ALGORITHMS, LONGEST_KID, RSA_BITS, is_own_kid, kid_of
 from ringkeeper.clock import LATEST_MS, from_ms, to_ms
 from ringkeeper.errors import MalformedDocument
 from ringkeeper.policy import CAPACITY, Policy
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 SNAPSHOT: Final = DocumentType("ringkeeper-snapshot+json", 128 * 1024)
 PROOF: Final = DocumentType("ringkeeper-proof+json", 4 * 1024)
-REQUEST: Final = DocumentType("ringkeeper-request+json", 4 * 1024)
+REQUEST: Final = DocumentType("ringkeeper-request+json", 16 * 1024)
 EVENT: Final = DocumentType("ringkeeper-event+json", 8 * 1024)
 MAX_TEXT: Final = 200
 """Characters of what an operator may write as a reason, or of who wrote it."""
+MAX_GIVEN: Final = 8 * 1024
+"""Characters of a value that comes with a request: the sealed half of a 4096-bit RSA key fits."""
+_MAX_SETTING: Final = 200
+_MAX_TEXTS: Final = 32
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -63,6 +67,14 @@ class Command(StrEnum):
     REWRAP = "rewrap"
     REWRAP_NOW = "rewrap-now"
     """Even if a live instance does not have the secrets for it."""
+    ROLLBACK = "rollback"
+    STATIC_CREATE = "static-create"
+    IMPORT = "import"
+    """A key that was made elsewhere."""
+    RETIRE = "retire"
+    """A static or foreign key."""
+    SET = "set"
+    """A setting, for the ring itself; or leave it to the files again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +87,14 @@ class Request:
     version: int
     command: Command
     kid: str
-    """Of the key to revoke; empty for the other commands."""
+    """Of the key that it is about; empty where it is about none."""
     reason: str
     by: str
     at: datetime
     until: datetime
     """Nobody waits for an answer any longer: from here on it has lapsed."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """What else the command needs; docs/wire-format.md has the names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +137,7 @@ def sign_snapshot(ring: Ring, root: TrustRoot) -> str:
             "policy": _policy_members(ring.policy),
             "caches_until_ms": _ms_or_none(ring.caches_until),
             "kek": ring.kek,
+            "overrides": dict(ring.overrides),
             "keys": [_key_members(key) for key in ring.keys],
         },
     )
@@ -164,6 +179,7 @@ def sign_request(request: Request, root: TrustRoot) -> str:
             "by": request.by,
             "at_ms": to_ms(request.at),
             "until_ms": to_ms(request.until),
+            "given": dict(request.given),
         },
     )
 
@@ -192,6 +208,7 @@ def _policy_members(policy: Policy) -> dict[str, Any]:
         "access_token_validity_ms": to_ms(policy.access_token_validity),
         "use_dynamic_access_token_signing_key": policy.use_dynamic,
         "algorithm": policy.algorithm,
+        "rsa_key_size": policy.rsa_key_size,
         "publication_interval_ms": to_ms(policy.publication_interval),
         "max_staleness_ms": to_ms(policy.max_staleness),
         "clock_skew_ms": to_ms(policy.clock_skew),
@@ -222,6 +239,8 @@ def _key_members(key: Key) -> dict[str, Any]:
         "max_staleness_ms": to_ms(key.max_staleness),
         "clock_skew_ms": to_ms(key.clock_skew),
         "reason": key.reason,
+        "drained_from_ms": _ms_or_none(key.drained_from),
+        "drained_until_ms": _ms_or_none(key.drained_until),
     }
 
 
@@ -251,6 +270,7 @@ def open_snapshot(document: str, roots: PinnedRoots) -> Ring:
             keys=keys,
             caches_until=members.maybe("caches_until_ms", members.instant),
             kek=members.maybe("kek", members.text) or "",
+            overrides=tuple(sorted(members.texts("overrides", _MAX_SETTING).items())),
         )
     except ValueError as error:
         raise MalformedDocument(f"{SNAPSHOT.typ}: {error}") from None
@@ -284,6 +304,7 @@ def open_request(document: str, roots: PinnedRoots) -> Request:
         by=members.text("by", MAX_TEXT),
         at=members.instant("at_ms"),
         until=members.instant("until_ms"),
+        given=members.texts("given", MAX_GIVEN),
     )
 
 
@@ -318,6 +339,7 @@ def _policy(members: _Members) -> Policy:
         access_token_validity=members.duration("access_token_validity_ms"),
         use_dynamic=members.take("use_dynamic_access_token_signing_key", bool),
         algorithm=members.text("algorithm"),
+        rsa_key_size=members.maybe("rsa_key_size", members.count) or RSA_BITS,
         publication_interval=members.duration("publication_interval_ms"),
         max_staleness=members.duration("max_staleness_ms"),
         clock_skew=members.duration("clock_skew_ms"),
@@ -339,8 +361,9 @@ def _key(members: _Members) -> Key:
         raise MalformedDocument(f"{members.kind.typ}: algorithm {algorithm!r} is not known here")
     kind = members.one_of("kind", KeyKind)
     public = tuple((name, jwk.text(name)) for name in ALGORITHMS[algorithm].members)
-    kid = jwk.text("kid")
-    if kid != kid_of(public, prefix=kind.prefix):
+    kid = jwk.text("kid", LONGEST_KID)
+    # What was made elsewhere keeps the kid that its tokens name.
+    if is_own_kid(kid) and kid != kid_of(public, prefix=kid[0]):
         raise MalformedDocument(f"{members.kind.typ}: kid {kid!r} is not its key's thumbprint")
     return Key(
         kid=kid,
@@ -363,6 +386,8 @@ def _key(members: _Members) -> Key:
         max_staleness=members.duration("max_staleness_ms"),
         clock_skew=members.duration("clock_skew_ms"),
         reason=members.text("reason"),
+        drained_from=members.maybe("drained_from_ms", members.instant),
+        drained_until=members.maybe("drained_until_ms", members.instant),
     )
 
 
@@ -385,6 +410,14 @@ class _Members:
         if len(value) > most:  # the modulus of a 4096-bit RSA key has 683
             raise MalformedDocument(f"{self.kind.typ}: {name} is too long")
         return value
+
+    def texts(self, name: str, most: int) -> dict[str, str]:
+        """A mapping of texts; where there is none, an empty one."""
+        found = self.maybe(name, lambda _: self.take(name, dict)) or {}
+        if len(found) > _MAX_TEXTS:
+            raise MalformedDocument(f"{self.kind.typ}: {name} is too long")
+        inner = _Members(found, self.kind)
+        return {each: inner.text(each, most) for each in found}
 
     def count(self, name: str) -> int:
         value = self.take(name, int)

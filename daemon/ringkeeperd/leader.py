@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from ringkeeperd.minting import Minted
     from ringkeeperd.refresh_series import RefreshView
     from ringkeeperd.refresh_watch import CountStore
-    from ringkeeperd.rotation import Instance, KeyWanted, WaitUntil
+    from ringkeeperd.rotation import Instance, WaitUntil
     from ringkeeperd.spikes import Spike
     from ringkeeperd.term import Pending
+    from ringkeeperd.transitions import KeyWanted
 
 Mint = Callable[["KeyWanted", "Kek"], Awaitable["Minted"]]
 

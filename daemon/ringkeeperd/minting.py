@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.algorithms import PrivateKey
-from ringkeeperd.rotation import FreshKey
+from ringkeeperd.transitions import FreshKey
 
 if TYPE_CHECKING:
     from ringkeeper.progress import Progress
     from ringkeeper.sealing import Kek
-    from ringkeeperd.rotation import KeyWanted
+    from ringkeeperd.transitions import KeyWanted
 
 
 WORK_WITHIN: Final = 120.0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.errors import DocumentError, RedisUnavailable, RequestRefused, SealBroken
 from ringkeeper.wire import Command, open_request
 from ringkeeperd.audit import REQUEST_REFUSED, event, numbered, ring_rewrapped
+from ringkeeperd.operations import revocation_wants, revoke, rotate
 from ringkeeperd.rewrapping import lacking, rewrapped, sealed_otherwise
-from ringkeeperd.rotation import revocation_wants, revoke, rotate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -36,49 +36,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING
 
-from ringkeeper.algorithms import kid_of
 from ringkeeper.durations import format_duration
-from ringkeeper.errors import RequestRefused
-from ringkeeper.policy import MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
+from ringkeeperd.transitions import (
+    FreshKey,
+    KeyWanted,
+    activated,
+    next_version,
+    published,
+    retired,
+    revoked,
+    turned,
+)
 
 if TYPE_CHECKING:
-    from ringkeeper.algorithms import PublicJwk
+    from collections.abc import Sequence
+
     from ringkeeper.policy import Policy
-
-
-# --- the states, as a table: the diagram in docs/lifecycle.md is drawn from it -------------------
-
-
-class Transition(NamedTuple):
-    """One arrow of the state diagram; `None` stands for outside the ring."""
-
-    before: KeyState | None
-    after: KeyState | None
-    when: str
-
-
-TRANSITIONS: Final = (
-    Transition(None, KeyState.PUBLISHED, "a standby or static key is missing"),
-    Transition(None, KeyState.ACTIVE, "first ring: no cache can lack it"),
-    Transition(KeyState.PUBLISHED, KeyState.ACTIVE, "due, public long enough, confirmed"),
-    Transition(KeyState.ACTIVE, KeyState.RETIRED, "its successor became active"),
-    Transition(KeyState.PUBLISHED, KeyState.RETIRED, "superseded by another algorithm's standby"),
-    Transition(KeyState.RETIRED, None, "no unexpired token of its can exist"),
-    Transition(KeyState.PUBLISHED, KeyState.REVOKED, "operator"),
-    Transition(KeyState.ACTIVE, KeyState.REVOKED, "operator; the standby signs at once"),
-    Transition(KeyState.RETIRED, KeyState.REVOKED, "operator"),
-    Transition(KeyState.REVOKED, None, "no unexpired token of its can exist"),
-)
-_ALLOWED: Final = frozenset((t.before, t.after) for t in TRANSITIONS)
-
-
-def _move(key: Key, state: KeyState) -> None:
-    """Check that `key` may go to `state`; a mistake here would be ours, never the user's."""
-    if (key.state, state) not in _ALLOWED:
-        raise AssertionError(f"{key.kid}: {key.state} keys never become {state}")
 
 
 # --- what the leader knows and what it may do ----------------------------------------------------
@@ -123,27 +99,6 @@ class Confirmations:
 
 
 @dataclass(frozen=True, slots=True)
-class FreshKey:
-    """A key pair just made: its public half. The private half is sealed by the caller."""
-
-    kind: KeyKind
-    algorithm: str
-    public: PublicJwk
-
-    @property
-    def kid(self) -> str:
-        """The kid it will have."""
-        return kid_of(self.public, prefix=self.kind.prefix)
-
-
-class KeyWanted(NamedTuple):
-    """A key pair that the caller is to make before it applies the step."""
-
-    kind: KeyKind
-    algorithm: str
-
-
-@dataclass(frozen=True, slots=True)
 class Adopt:
     """Take the configured policy into the ring, so that every app learns of it."""
 
@@ -179,6 +134,14 @@ class Supersede:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoke:
+    """Make a tombstone of a key whose tokens were refused little by little: all are refused now."""
+
+    kid: str
+    wants: KeyWanted | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     """Drop keys of which no unexpired token can exist."""
 
@@ -198,7 +161,7 @@ class WaitUntil:
     why: str = ""
 
 
-Change = Adopt | Publish | Activate | Supersede | Remove
+Change = Adopt | Publish | Activate | Supersede | Revoke | Remove
 Step = Change | WaitUntil
 
 
@@ -224,7 +187,8 @@ def next_step(
     if ring.policy != policy:
         return Adopt(policy)
     step = (
-        _removal(ring, now)
+        _end_of_drain(ring, now)
+        or _removal(ring, now)
         or _missing_key(ring)
         or _static_activation(ring, confirmed, now)
         or _supersession(ring, confirmed, now)
@@ -242,6 +206,15 @@ def activation_at(ring: Ring) -> datetime | None:
     return max(active.due_at, standby.ready_at)
 
 
+def _end_of_drain(ring: Ring, now: datetime) -> Revoke | None:
+    drained = (k.kid for k in _draining(ring) if k.drained_until and k.drained_until <= now)
+    return next(map(Revoke, drained), None)
+
+
+def _draining(ring: Ring) -> tuple[Key, ...]:
+    return tuple(key for key in ring.in_state(KeyState.RETIRED) if key.drained_until)
+
+
 def _removal(ring: Ring, now: datetime) -> Remove | None:
     gone = tuple(key.kid for key in ring.keys if key.remove_at is not None and key.remove_at <= now)
     return Remove(gone) if gone else None
@@ -251,17 +224,20 @@ def _missing_key(ring: Ring) -> Publish | None:
     """A static key, or a standby of the policy's algorithm, where there is none."""
     if not ring.has_room:
         return None
-    algorithm = ring.policy.algorithm
     usable = (KeyState.PUBLISHED, KeyState.ACTIVE)
     if not any(key.kind is KeyKind.STATIC and key.state in usable for key in ring.keys):
-        return Publish(KeyWanted(KeyKind.STATIC, algorithm), "the static key is missing")
-    standby = ring.standby
-    if standby is None:
-        return Publish(KeyWanted(KeyKind.DYNAMIC, algorithm), "the standby is missing")
+        return Publish(key_wanted(ring.policy, KeyKind.STATIC), "the static key is missing")
     waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
-    if not ring.is_full and all(key.algorithm != algorithm for key in waiting):
-        return Publish(KeyWanted(KeyKind.DYNAMIC, algorithm), "the algorithm changed")
+    if not waiting:
+        return Publish(key_wanted(ring.policy), "the standby is missing")
+    if not ring.is_full and not any(ring.policy.suits(key) for key in waiting):
+        return Publish(key_wanted(ring.policy), "the algorithm changed")
     return None
+
+
+def key_wanted(policy: Policy, kind: KeyKind = KeyKind.DYNAMIC) -> KeyWanted:
+    """A key pair such as `policy` has them made."""
+    return KeyWanted(kind, policy.algorithm, policy.key_bits)
 
 
 def _static_activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Activate | None:
@@ -277,14 +253,15 @@ def _static_activation(ring: Ring, confirmed: Confirmations, now: datetime) -> A
 
 def _supersession(ring: Ring, confirmed: Confirmations, now: datetime) -> Supersede | None:
     """The former algorithm's standby goes once another one could sign in its stead."""
+    # What an operator rolled back to is no such standby: it goes first, and signs soon.
     standby = ring.standby
-    if standby is None or standby.algorithm != ring.policy.algorithm:
+    if standby is None or standby.is_returning or not ring.policy.suits(standby):
         return None
     cleared = _clearance(standby, standby.ready_at, ring.policy, confirmed, now)
     if isinstance(cleared, datetime):
         return None
     others = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
-    return next((Supersede(k.kid) for k in others if k.algorithm != standby.algorithm), None)
+    return next((Supersede(k.kid) for k in others if not ring.policy.suits(k)), None)
 
 
 def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
@@ -292,9 +269,9 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     active = ring.active()
     if active is None:
         # Revoked, and no standby was at hand. Nobody can sign: every wait would be an outage.
-        successor = _successor(ring, now)
-        if successor:
-            return Activate(successor.kid, RotationReason.REVOCATION, _wanted(ring, successor))
+        chosen = successor(ring, now)
+        if chosen:
+            return Activate(chosen.kid, RotationReason.REVOCATION, standby_wanted(ring, chosen))
     at = activation_at(ring)
     standby = ring.standby
     if active is None or standby is None or at is None or now < at:
@@ -302,7 +279,7 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     cleared = _clearance(standby, at, ring.policy, confirmed, now)
     if isinstance(cleared, datetime):
         return _wait(ring, confirmed, now, at)
-    wanted = _wanted(ring, standby)
+    wanted = standby_wanted(ring, standby)
     if wanted and ring.is_full:
         # The room above is for emergencies: the schedule waits until a key is removed.
         return replace(_wait(ring, confirmed, now, at), why="the ring is full until a key goes")
@@ -325,7 +302,7 @@ def _clearance(
     return limit if missing and now < limit else missing
 
 
-def _successor(ring: Ring, now: datetime) -> Key | None:
+def successor(ring: Ring, now: datetime) -> Key | None:
     """Who signs when the active key was revoked: public long enough first, then the oldest."""
     return min(
         ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC),
@@ -334,12 +311,12 @@ def _successor(ring: Ring, now: datetime) -> Key | None:
     )
 
 
-def _wanted(ring: Ring, activated: Key | None) -> KeyWanted | None:
-    """The standby to publish when `activated` signs, unless one waits already or none fits in."""
-    others = [k for k in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC) if k != activated]
-    if not ring.has_room or any(k.algorithm == ring.policy.algorithm for k in others):
+def standby_wanted(ring: Ring, chosen: Key | None) -> KeyWanted | None:
+    """The standby to publish when `chosen` signs, unless one waits already or none fits in."""
+    others = [k for k in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC) if k != chosen]
+    if not ring.has_room or any(ring.policy.suits(key) for key in others):
         return None
-    return KeyWanted(KeyKind.DYNAMIC, ring.policy.algorithm)
+    return key_wanted(ring.policy)
 
 
 def _wait(
@@ -347,8 +324,9 @@ def _wait(
 ) -> WaitUntil:
     """Until the first thing that time alone brings: an activation, a removal, a clearance."""
     waking = [activation, *(key.remove_at for key in ring.keys)]
+    waking += [key.drained_until for key in _draining(ring)]
     awaiting: set[str] = set()
-    wishes = [(key, key.ready_at) for key in ring.in_state(KeyState.PUBLISHED)]
+    wishes = [(k, k.ready_at) for k in ring.may_sign_next if k.state is KeyState.PUBLISHED]
     if activation and ring.standby:
         wishes.append((ring.standby, activation))
     for key, wanted_at in wishes:
@@ -369,35 +347,40 @@ def _wait(
 # --- doing ---------------------------------------------------------------------------------------
 
 
-def first_ring(
+def first_ring(  # noqa: PLR0913 - all by name
     *,
     ring_id: str,
     name: str,
     policy: Policy,
-    fresh: tuple[FreshKey, ...],
+    fresh: Sequence[FreshKey],
     kek: str,
     now: datetime,
     epoch: int,
+    former: Sequence[FreshKey] = (),
 ) -> Ring:
     """The ring that `init` makes: an active, a standby and a static key in one commit.
 
     `fresh` holds two dynamic keys and a static one. No cache can lack any of them yet, so none
-    of them has to wait.
+    of them has to wait. But where an issuer moves here that has signed before, its verifiers know
+    the active key, `former` ones and perhaps the static one, and have yet to hear of the standby.
     """
     empty = Ring(id=ring_id, name=name, version=0, epoch=epoch, policy=policy, keys=(), kek=kek)
-    active, standby, static = (_published(empty, key, now, epoch) for key in fresh)
-    keys = (
-        _activated(replace(active, ready_at=now), empty, now),
-        replace(standby, ready_at=now),
-        _activated(replace(static, ready_at=now), empty, now),
+    active, standby, static = (published(empty, key, now, epoch) for key in fresh)
+    is_known = not any(key.own_kid for key in (*fresh, *former))
+    keys: tuple[Key, ...] = (
+        activated(replace(active, ready_at=now), empty, now),
+        replace(standby, ready_at=now) if is_known else standby,
+        activated(replace(static, ready_at=now), empty, now),
     )
-    return _next_version(empty, epoch, keys)
+    shown = (published(empty, key, now, epoch) for key in former)
+    keys += tuple(key if key.kind is KeyKind.FOREIGN else retired(key, now) for key in shown)
+    return next_version(empty, epoch, keys)
 
 
 def first_keys_wanted(policy: Policy) -> tuple[KeyWanted, ...]:
     """The key pairs that `first_ring` takes, in its order."""
     kinds = (KeyKind.DYNAMIC, KeyKind.DYNAMIC, KeyKind.STATIC)
-    return tuple(KeyWanted(kind, policy.algorithm) for kind in kinds)
+    return tuple(key_wanted(policy, kind) for kind in kinds)
 
 
 def apply(
@@ -411,157 +394,33 @@ def apply(
         raise AssertionError(f"{step} and {fresh} do not go together")
     match step:
         case Adopt(policy):
-            # Apps sign under it from now on, so what signs now is kept for as long as it needs.
-            # And what is cached by now may be cached for as long as the former policy said.
-            until = max(now + ring.policy.jwks_max_age, ring.caches_until or now)
-            ring = replace(ring, policy=policy, caches_until=until)
-            keys = tuple(k.under(policy) if k.state is KeyState.ACTIVE else k for k in ring.keys)
+            return adopted(ring, policy, now=now, epoch=epoch)
         case Publish():
             keys = ring.keys
         case Activate(kid):
-            keys = _turned(ring, kid, now)
+            keys = turned(ring, kid, now)
         case Supersede(kid):
-            keys = tuple(_retired(key, now) if key.kid == kid else key for key in ring.keys)
+            keys = tuple(retired(key, now) if key.kid == kid else key for key in ring.keys)
+        case Revoke(kid):
+            keys = tuple(
+                revoked(key, key.reason, now) if key.kid == kid else key for key in ring.keys
+            )
         case Remove(kids):  # pragma: no branch - mypy sees to it that this was the last
             keys = tuple(key for key in ring.keys if key.kid not in kids)
     if fresh:
-        keys += (_published(ring, fresh, now, epoch),)
-    return _next_version(ring, epoch, keys)
+        keys += (published(ring, fresh, now, epoch),)
+    return next_version(ring, epoch, keys)
 
 
-def _next_version(ring: Ring, epoch: int, keys: tuple[Key, ...]) -> Ring:
-    return replace(ring, version=ring.version + 1, epoch=epoch, keys=keys)
+def adopted(ring: Ring, policy: Policy, *, now: datetime, epoch: int) -> Ring:
+    """The next version of `ring`, under `policy`.
 
-
-def _turned(ring: Ring, kid: str, now: datetime) -> tuple[Key, ...]:
-    """The keys with `kid` active and the former active key of its kind retired."""
-    chosen = ring.key(kid)
-    if chosen is None:
-        raise AssertionError(f"{kid} is not in the ring")
-    former = ring.active(chosen.kind)
-    return tuple(
-        _activated(key, ring, now)
-        if key is chosen
-        else _retired(key, now)
-        if key is former
-        else key
-        for key in ring.keys
-    )
-
-
-def _published(ring: Ring, fresh: FreshKey, now: datetime, epoch: int) -> Key:
-    policy = ring.policy
-    return Key(
-        kid=fresh.kid,
-        kind=fresh.kind,
-        algorithm=fresh.algorithm,
-        public=fresh.public,
-        state=KeyState.PUBLISHED,
-        published_at=now,
-        published_epoch=epoch,
-        published_version=ring.version + 1,
-        ready_at=max(now + policy.publication_interval, ring.caches_until or now),
-        token_validity=policy.access_token_validity,
-        max_staleness=policy.max_staleness,
-        clock_skew=policy.clock_skew,
-    )
-
-
-def _activated(key: Key, ring: Ring, now: datetime) -> Key:
-    _move(key, KeyState.ACTIVE)
-    is_dynamic = key.kind is KeyKind.DYNAMIC
-    return replace(
-        key.under(ring.policy),
-        state=KeyState.ACTIVE,
-        activated_at=now,
-        activated_version=ring.version + 1,
-        # Counted from the actual activation: a late turn does not shorten the next key's life.
-        due_at=now + ring.policy.cryptoperiod if is_dynamic else None,
-    )
-
-
-def _retired(key: Key, now: datetime) -> Key:
-    _move(key, KeyState.RETIRED)
-    return replace(key, state=KeyState.RETIRED, retired_at=now, remove_at=now + key.retain_for)
-
-
-# --- what operators ask for ----------------------------------------------------------------------
-
-
-def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ring:
-    """The ring with its turn due at once; `next_step` takes it at the earliest safe moment.
-
-    `hasten` shortens the standby's publication interval to `jwks_max_age`: caches that obey our
-    Cache-Control have it by then, those with rules of their own may not. Confirmations are
-    waited for in any case.
-
-    Raises:
-        RequestRefused: there is nothing to turn, or nothing that would change.
+    Apps sign under it from now on, so what signs now is kept for as long as it needs. And what is
+    cached by now may be cached for as long as the former policy said.
     """
-    active, standby = ring.active(), ring.standby
-    if active is None or active.due_at is None:
-        raise RequestRefused("no dynamic key is active; the standby is about to take its place")
-    if ring.is_full:
-        raise RequestRefused(
-            f"the ring holds {MAX_KEYS} keys, the most there may be; wait until one is removed "
-            "(ringkeeper status says when)"
-        )
-    turning = active
-    if active.due_at > now:
-        turning = replace(active, due_at=now, due_reason=RotationReason.MANUAL)
-    ready = standby
-    if standby and hasten:
-        soonest = standby.published_at + ring.policy.jwks_max_age
-        soonest = max(soonest, ring.caches_until or soonest)
-        ready = replace(standby, ready_at=min(standby.ready_at, soonest))
-    if (turning, ready) == (active, standby):
-        raise RequestRefused(
-            "a rotation is due already and takes place at the earliest safe moment; "
-            "ringkeeper status says when"
-        )
-    changed = {key.kid: key for key in (turning, ready) if key}
-    return _next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
-
-
-def revocation_wants(ring: Ring, kid: str, now: datetime) -> KeyWanted | None:
-    """The fresh key that `revoke` takes along: no version is ever without the key that signs next.
-
-    Who is cut off right after the revocation knows that one, and bears the next activation.
-    """
-    key, usable = ring.key(kid), (KeyState.PUBLISHED, KeyState.ACTIVE)
-    if key is None or key.state not in usable:
-        return None
-    if key.kind is KeyKind.DYNAMIC:
-        return _wanted(ring, _successor(ring, now) if key is ring.active() else key)
-    others = [k for k in ring.keys if k.kind is KeyKind.STATIC and k.state in usable and k != key]
-    return None if others or not ring.has_room else KeyWanted(KeyKind.STATIC, ring.policy.algorithm)
-
-
-def revoke(
-    ring: Ring, kid: str, *, reason: str, now: datetime, epoch: int, fresh: FreshKey | None = None
-) -> Ring:
-    """The ring in which `kid` is a tombstone. If it was signing, the standby signs at once.
-
-    `fresh` becomes the next standby, or static key; see `revocation_wants`.
-
-    Raises:
-        RequestRefused: no such key, or revoked already.
-    """
-    key = ring.key(kid)
-    if key is None:
-        raise RequestRefused(
-            f"unknown kid {kid!r}; ringkeeper status lists the keys of ring {ring.name}"
-        )
-    if key.state is KeyState.REVOKED:
-        raise RequestRefused(f"{kid} is revoked already")
-    tombstone = _revoked(key, reason, now)
-    keys = tuple(tombstone if k is key else k for k in ring.keys)
-    successor = _successor(ring, now)
-    if key is ring.active() and successor:
-        keys = tuple(_activated(k, ring, now) if k is successor else k for k in keys)
-    if fresh:
-        keys += (_published(ring, fresh, now, epoch),)
-    return _next_version(ring, epoch, keys)
+    until = max(now + ring.policy.jwks_max_age, ring.caches_until or now)
+    keys = tuple(k.under(policy) if k.state is KeyState.ACTIVE else k for k in ring.keys)
+    return next_version(replace(ring, policy=policy, caches_until=until), epoch, keys)
 
 
 # --- what nobody can sign with any more -----------------------------------------------------------
@@ -573,8 +432,8 @@ def lose(ring: Ring, kids: frozenset[str], *, now: datetime, epoch: int) -> Ring
     `next_step` does the rest: it publishes what is missing, and lets the standby, or if need be
     a fresh key, sign at once.
     """
-    keys = tuple(_retired(key, now) if key.kid in kids else key for key in ring.keys)
-    return _next_version(ring, epoch, keys)
+    keys = tuple(retired(key, now) if key.kid in kids else key for key in ring.keys)
+    return next_version(ring, epoch, keys)
 
 
 def put_off(ring: Ring, by: timedelta) -> Ring:
@@ -584,9 +443,3 @@ def put_off(ring: Ring, by: timedelta) -> Ring:
         for key in ring.keys
     )
     return replace(ring, keys=keys)
-
-
-def _revoked(key: Key, reason: str, now: datetime) -> Key:
-    _move(key, KeyState.REVOKED)
-    remove_at = max(now + key.retain_for, key.remove_at or now)
-    return replace(key, state=KeyState.REVOKED, revoked_at=now, remove_at=remove_at, reason=reason)

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from ringkeeperd.metrics import Metrics
     from ringkeeperd.minting import Minted
     from ringkeeperd.own_secrets import Secrets
-    from ringkeeperd.rotation import Instance, KeyWanted, WaitUntil
+    from ringkeeperd.rotation import Instance, WaitUntil
     from ringkeeperd.spikes import Spike
+    from ringkeeperd.transitions import KeyWanted
 
 _FORGOTTEN_AFTER: Final = 60.0
 """Seconds of standing by after which what kept this daemon from leading is news again."""

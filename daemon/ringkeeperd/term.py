@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from ringkeeperd.leader import Leader
     from ringkeeperd.leader_store import Acquired, Entry
     from ringkeeperd.minting import Minted
-    from ringkeeperd.rotation import Change, Instance, KeyWanted
+    from ringkeeperd.rotation import Change, Instance
+    from ringkeeperd.transitions import KeyWanted
 
 _RETRY_AFTER: Final = 0.2
 _LOOK_AGAIN: Final = timedelta(seconds=1)

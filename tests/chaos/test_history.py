@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ringkeeper.ring import KeyKind, KeyState, Ring, RotationReason
-from ringkeeperd.rotation import Activate, KeyWanted
+from ringkeeperd.rotation import Activate
+from ringkeeperd.transitions import KeyWanted
 from tests.chaos.history import History, Seen, Signed, Verdict, Verified, judge
 from tests.core.builders import NOW, do, new_ring, policy
 

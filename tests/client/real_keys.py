@@ -9,7 +9,8 @@ from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Ring
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
-from ringkeeperd.rotation import FreshKey, KeyWanted, first_keys_wanted, first_ring
+from ringkeeperd.rotation import first_keys_wanted, first_ring
+from ringkeeperd.transitions import FreshKey, KeyWanted
 from tests.core.builders import NOW, policy
 
 ROOT = TrustRoot.generate()

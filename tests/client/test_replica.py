@@ -23,7 +23,7 @@ from ringkeeper.ring import KeyState, Ring
 from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import digest_of, sign_proof, sign_snapshot
-from ringkeeperd.rotation import revoke
+from ringkeeperd.operations import revoke
 from tests.core.builders import HOUR, MINUTE, NOW, SECOND, new_ring, policy, settle
 
 ROOT = TrustRoot.generate()

@@ -39,7 +39,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.ring import Key, KeyKind, KeyState
 from ringkeeper.tokens import MAX_TOKEN, kid_in, sign, verify
-from ringkeeperd.rotation import revoke
+from ringkeeperd.operations import revoke
 from tests.client.real_keys import PRIVATE, holding, real_ring
 from tests.core.builders import HOUR, MINUTE, NOW, SECOND
 

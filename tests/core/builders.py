@@ -12,15 +12,14 @@ from ringkeeper.ring import KeyKind, Ring
 from ringkeeperd.rotation import (
     Change,
     Confirmations,
-    FreshKey,
     Instance,
-    KeyWanted,
     WaitUntil,
     apply,
     first_keys_wanted,
     first_ring,
     next_step,
 )
+from ringkeeperd.transitions import FreshKey, KeyWanted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

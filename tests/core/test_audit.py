@@ -10,7 +10,9 @@ from ringkeeper.testimony import History
 from ringkeeper.wire import Event
 from ringkeeperd.audit import _settings, events_between
 from ringkeeperd.healing import Evidence, diagnose
-from ringkeeperd.rotation import TRANSITIONS, Activate, Adopt, KeyWanted, Transition, rotate
+from ringkeeperd.operations import rotate
+from ringkeeperd.rotation import Activate, Adopt
+from ringkeeperd.transitions import TRANSITIONS, KeyWanted, Transition
 from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, policy
 
 TOLD = {

@@ -19,17 +19,8 @@ from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.testimony import History
 from ringkeeperd.merge import merge
-from ringkeeperd.rotation import (
-    Activate,
-    Confirmations,
-    Instance,
-    WaitUntil,
-    apply,
-    next_step,
-    revocation_wants,
-    revoke,
-    rotate,
-)
+from ringkeeperd.operations import revocation_wants, revoke, rotate
+from ringkeeperd.rotation import Activate, Confirmations, Instance, WaitUntil, apply, next_step
 from tests.core.builders import HOUR, MINUTE, NOW, fresh, new_ring, policy
 
 

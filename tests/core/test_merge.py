@@ -11,7 +11,8 @@ from ringkeeper.testimony import History
 from ringkeeperd.merge import heal as find_cure
 from ringkeeperd.merge import lacks
 from ringkeeperd.merge import merge as merge_histories
-from ringkeeperd.rotation import WaitUntil, next_step, revocation_wants, revoke, rotate
+from ringkeeperd.operations import revocation_wants, revoke, rotate
+from ringkeeperd.rotation import WaitUntil, next_step
 from tests.core.builders import HOUR, MINUTE, NOW, do, fresh, new_ring, nobody, policy, settle
 
 DUE = NOW + 168 * HOUR

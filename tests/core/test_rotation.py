@@ -8,11 +8,10 @@ import pytest
 from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import CAPACITY, MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
+from ringkeeperd.operations import revocation_wants, revoke, rotate
 from ringkeeperd.rotation import (
-    TRANSITIONS,
     Activate,
     Adopt,
-    KeyWanted,
     Publish,
     Remove,
     Supersede,
@@ -21,10 +20,8 @@ from ringkeeperd.rotation import (
     apply,
     next_step,
     put_off,
-    revocation_wants,
-    revoke,
-    rotate,
 )
+from ringkeeperd.transitions import TRANSITIONS, KeyWanted
 from tests.core.builders import (
     HOUR,
     MINUTE,

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from ringkeeper.ring import Ring
+from ringkeeperd.operations import revocation_wants, revoke
 from ringkeeperd.page.view import EventRow, InstanceRow, InstancesView, PageView, RingView
 from ringkeeperd.refresh_series import RefreshView
-from ringkeeperd.rotation import revocation_wants, revoke
 from ringkeeperd.spike_events import bucket_at
 from ringkeeperd.spikes import Bucket, Cause, Change, Spike
 from ringkeeperd.words import Outlook

@@ -33,7 +33,7 @@ from ringkeeperd import leader
 from ringkeeperd.founding import found
 from ringkeeperd.leader_store import Edition, RedisLeaderStore, Written
 from ringkeeperd.minting import mint_aside
-from ringkeeperd.rotation import KeyWanted
+from ringkeeperd.transitions import KeyWanted
 from tests.plugins import rings
 from tests.plugins.candidates import TTL, Candidate, ShiftedClock, request, told_in_audit, until
 from tests.plugins.rings import LedRing

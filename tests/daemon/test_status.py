@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from ringkeeper.ring import KeyState, Ring
+from ringkeeperd.operations import rotate
 from ringkeeperd.operator import Seen, delay, outlook
-from ringkeeperd.rotation import Instance, rotate
+from ringkeeperd.rotation import Instance
 from ringkeeperd.spike_events import begin_of, bucket_at
 from ringkeeperd.spikes import Cause, Spike
 from ringkeeperd.status import as_json, render, show

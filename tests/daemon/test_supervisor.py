@@ -39,9 +39,9 @@ from ringkeeperd.metrics import Metrics
 from ringkeeperd.minting import WORK_WITHIN, Minted, mint, mint_aside
 from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.report import READY_WITHIN, Report
-from ringkeeperd.rotation import KeyWanted
 from ringkeeperd.service import LeadingState, RingService
 from ringkeeperd.supervisor import Supervisor
+from ringkeeperd.transitions import KeyWanted
 from tests.plugins.candidates import Candidate, ShiftedClock, until
 from tests.plugins.daemons import Site, eventually
 from tests.simulator.loop import VirtualClock, VirtualLoop

@@ -79,9 +79,10 @@ from ringkeeperd.leader_store import _instance
 from ringkeeperd.limits import BURST, Runner
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.refresh_series import RefreshView
-from ringkeeperd.rotation import FreshKey, first_keys_wanted, first_ring
+from ringkeeperd.rotation import first_keys_wanted, first_ring
 from ringkeeperd.service import LeadingState
 from ringkeeperd.spikes import Bucket, Cause, Change
+from ringkeeperd.transitions import FreshKey
 from ringkeeperd.web import Pages
 
 VECTORS = Path(__file__).parents[1] / "vectors"

@@ -25,16 +25,10 @@ from ringkeeperd.leader_store import (
     Written,
 )
 from ringkeeperd.minting import Minted, mint, mint_aside
+from ringkeeperd.operations import revocation_wants, revoke, rotate
 from ringkeeperd.rewrapping import rewrapped
-from ringkeeperd.rotation import (
-    Activate,
-    Adopt,
-    KeyWanted,
-    apply,
-    revocation_wants,
-    revoke,
-    rotate,
-)
+from ringkeeperd.rotation import Activate, Adopt, apply
+from ringkeeperd.transitions import KeyWanted
 from tests.plugins.servers import Server
 
 _T = TypeVar("_T")

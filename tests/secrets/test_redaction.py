@@ -25,7 +25,8 @@ from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import PROOF, sign_proof, sign_snapshot
 from ringkeeperd.minting import mint
 from ringkeeperd.own_secrets import Secrets
-from ringkeeperd.rotation import FreshKey, KeyWanted, first_keys_wanted, first_ring
+from ringkeeperd.rotation import first_keys_wanted, first_ring
+from ringkeeperd.transitions import FreshKey, KeyWanted
 from tests.core.builders import NOW, policy
 from tests.plugins.servers import Server
 from tests.secrets.scanner import Scanner

@@ -97,7 +97,7 @@ PROTECTIONS = (
     Protection(
         "pre-publication",
         "a key may sign as soon as it is published",
-        _replaced(rotation, "_published", _ready_at_once(rotation._published)),
+        _replaced(rotation, "published", _ready_at_once(transitions.published)),
     ),
     Protection(
         "confirmation",

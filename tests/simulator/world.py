@@ -34,7 +34,7 @@ from ringkeeperd.founding import found
 from ringkeeperd.leader import Leader
 from ringkeeperd.merge import lacks
 from ringkeeperd.minting import Minted
-from ringkeeperd.rotation import FreshKey, KeyWanted
+from ringkeeperd.transitions import FreshKey, KeyWanted
 from tests.simulator import trouble
 from tests.simulator.judge import Judge
 from tests.simulator.loop import VirtualClock, VirtualLoop

@@ -25,7 +25,8 @@ from ringkeeper.wire import (
     sign_request,
     sign_snapshot,
 )
-from ringkeeperd.rotation import FreshKey, first_keys_wanted, first_ring
+from ringkeeperd.rotation import first_keys_wanted, first_ring
+from ringkeeperd.transitions import FreshKey
 
 HERE = Path(__file__).parent
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

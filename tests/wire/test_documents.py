@@ -34,7 +34,7 @@ from ringkeeper.wire import (
     sign_request,
     sign_snapshot,
 )
-from ringkeeperd.rotation import revoke
+from ringkeeperd.operations import revoke
 from tests.core.builders import HOUR, NOW, new_ring, policy, settle
 
 ROOT = TrustRoot.generate()

@@ -1,0 +1,270 @@
+"""What operators may change about a ring, and what it would break. Pure.
+
+Each function says what the ring is like afterwards, or refuses with the reason and the remedy. No
+way leads from here around the waits of `rotation`: a turn that an operator asks for is a turn that
+is due at once, and `next_step` takes it when it is safe. The one exception is a revocation, for
+there every wait would be worse.
+
+Every one of them can be taken back, but for a revocation: a rotation by `rollback`, a setting by
+setting it again, a static key by creating or importing another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ringkeeper.clock import ZERO
+from ringkeeper.durations import format_duration
+from ringkeeper.errors import RequestRefused
+from ringkeeper.policy import MAX_KEYS
+from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
+from ringkeeperd.rotation import adopted, key_wanted, standby_wanted, successor
+from ringkeeperd.transitions import (
+    FreshKey,
+    KeyWanted,
+    activated,
+    next_version,
+    published,
+    retired,
+    returned,
+    revoked,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from ringkeeper.policy import Policy
+
+_USABLE = (KeyState.PUBLISHED, KeyState.ACTIVE)
+
+
+# --- turning -------------------------------------------------------------------------------------
+
+
+def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ring:
+    """The ring with its turn due at once; `next_step` takes it at the earliest safe moment.
+
+    `hasten` shortens the standby's publication interval to `jwks_max_age`: caches that obey our
+    Cache-Control have it by then, those with rules of their own may not. Confirmations are
+    waited for in any case.
+
+    Raises:
+        RequestRefused: there is nothing to turn, or nothing that would change.
+    """
+    active, standby = ring.active(), ring.standby
+    if active is None or active.due_at is None:
+        raise RequestRefused("no dynamic key is active; the standby is about to take its place")
+    if ring.is_full:
+        raise RequestRefused(
+            f"the ring holds {MAX_KEYS} keys, the most there may be; wait until one is removed "
+            "(ringkeeper status says when)"
+        )
+    turning = active
+    if active.due_at > now:
+        turning = replace(active, due_at=now, due_reason=RotationReason.MANUAL)
+    ready = standby
+    if standby and hasten:
+        soonest = standby.published_at + ring.policy.jwks_max_age
+        soonest = max(soonest, ring.caches_until or soonest)
+        ready = replace(standby, ready_at=min(standby.ready_at, soonest))
+    if (turning, ready) == (active, standby):
+        raise RequestRefused(
+            "a rotation is due already and takes place at the earliest safe moment; "
+            "ringkeeper status says when"
+        )
+    changed = {key.kid: key for key in (turning, ready) if key}
+    return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
+
+
+def revocation_wants(ring: Ring, kid: str, now: datetime) -> KeyWanted | None:
+    """The fresh key that `revoke` takes along: no version is ever without the key that signs next.
+
+    Who is cut off right after the revocation knows that one, and bears the next activation.
+    """
+    key = ring.key(kid)
+    if key is None or key.state not in _USABLE or key.kind is KeyKind.FOREIGN:
+        return None
+    if key.kind is KeyKind.DYNAMIC:
+        return standby_wanted(ring, successor(ring, now) if key is ring.active() else key)
+    others = [k for k in ring.keys if k.kind is KeyKind.STATIC and k.state in _USABLE and k != key]
+    return None if others or not ring.has_room else key_wanted(ring.policy, KeyKind.STATIC)
+
+
+def revoke(
+    ring: Ring,
+    kid: str,
+    *,
+    reason: str,
+    now: datetime,
+    epoch: int,
+    fresh: FreshKey | None = None,
+    drain: timedelta | None = None,
+) -> Ring:
+    """The ring in which `kid` is a tombstone. If it was signing, the standby signs at once.
+
+    `fresh` becomes the next standby, or static key; see `revocation_wants`. With `drain` the key
+    only verifies from now on, fewer and fewer of its tokens (`ringkeeper.draining`), and is a
+    tombstone that long from now: for a key of which nobody knows that it leaked.
+
+    Raises:
+        RequestRefused: no such key, revoked already, or nobody could sign in its stead.
+    """
+    key = _known(ring, kid)
+    if key.state is KeyState.REVOKED:
+        raise RequestRefused(f"{kid} is revoked already")
+    chosen = successor(ring, now) if key is ring.active() else None
+    if key is ring.active() and not (chosen or fresh):
+        raise RequestRefused(
+            f"{kid} is the last key that can sign, and the ring has no room for another; wait "
+            "until a key is removed (ringkeeper status says when)"
+        )
+    gone = _drained(key, chosen, reason, now, drain) if drain else revoked(key, reason, now)
+    keys = tuple(gone if k is key else k for k in ring.keys)
+    if chosen:
+        keys = tuple(activated(k, ring, now) if k is chosen else k for k in keys)
+    if fresh:
+        keys += (published(ring, fresh, now, epoch),)
+    return next_version(ring, epoch, keys)
+
+
+def _drained(key: Key, chosen: Key | None, reason: str, now: datetime, drain: timedelta) -> Key:
+    """`key`, revoked little by little; `chosen` signs in its stead, if it signs."""
+    if key.drained_until:
+        raise RequestRefused(
+            f"{key.kid} is being drained already, until {key.drained_until:%H:%M:%S} UTC; without "
+            "--drain it is revoked at once"
+        )
+    if key.state is KeyState.PUBLISHED:
+        raise RequestRefused(f"{key.kid} has no tokens to drain; revoke it without --drain")
+    if key.state is KeyState.ACTIVE and (chosen is None or chosen.ready_at > now):
+        raise RequestRefused(
+            f"{key.kid} signs, and the next key has not been public for long enough to follow "
+            "it without a risk; ringkeeper rotate, then drain it; or revoke it without --drain"
+        )
+    gone = retired(key, now) if key.state is KeyState.ACTIVE else key
+    last = (gone.retired_at or now) + gone.token_validity
+    if now + drain >= last:
+        raise RequestRefused(
+            f"its last token ends in {format_duration(max(last - now, ZERO))} by itself: a drain "
+            "must be shorter than that"
+        )
+    return replace(gone, reason=reason, drained_from=now, drained_until=now + drain)
+
+
+def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
+    """The ring in which the former signer is to sign again, once every instance can.
+
+    It signs for a whole cryptoperiod more. What signs now then only verifies, and one can go back
+    to it, too.
+
+    Raises:
+        RequestRefused: there is none to go back to, or it is under way.
+    """
+    active, former = ring.active(), ring.former
+    if any(key.is_returning for key in ring.keys):
+        raise RequestRefused("a rollback is under way already; ringkeeper status says for whom")
+    if active is None:
+        raise RequestRefused("no dynamic key is active; the standby is about to take its place")
+    if former is None:
+        raise RequestRefused(
+            "too late, or too early: no key that signed before is still retired and not revoked, "
+            "so there is none to go back to; ringkeeper rotate turns to the next one"
+        )
+    changed = {
+        former.kid: returned(former, ring, now, epoch),
+        active.kid: replace(active, due_at=now, due_reason=RotationReason.ROLLBACK),
+    }
+    return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
+
+
+# --- static and foreign keys ---------------------------------------------------------------------
+
+
+def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
+    """The ring that shows a static or foreign key, too; no other signs for it.
+
+    Raises:
+        RequestRefused: it is there already, or there is no room.
+    """
+    if ring.is_full:
+        raise RequestRefused(
+            f"the ring holds {MAX_KEYS} keys, the most there may be; wait until one is removed "
+            "(ringkeeper status says when)"
+        )
+    for key in ring.keys:
+        if key.kid == fresh.kid:
+            raise RequestRefused(f"the ring has a key {key.kid} already; nothing was changed")
+        if key.public == fresh.public:
+            raise RequestRefused(f"the ring has this very key already, as {key.kid}")
+    return next_version(ring, epoch, (*ring.keys, published(ring, fresh, now, epoch)))
+
+
+def retire(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
+    """The ring in which the static or foreign `kid` verifies what was signed, and then goes.
+
+    Where it signs, the static key that was made to follow it signs at once: it is public long
+    enough, and who has no private half of it yet signs with the dynamic key meanwhile.
+
+    Raises:
+        RequestRefused: no such key, of another kind, or none could follow it yet.
+    """
+    key = _known(ring, kid)
+    if key.kind is KeyKind.DYNAMIC:
+        raise RequestRefused(f"{kid} is a dynamic key, which retires by itself; ringkeeper rotate")
+    if key.state not in _USABLE:
+        raise RequestRefused(f"{kid} is {key.state} already")
+    others = [k for k in ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC) if k is not key]
+    follower = min(others, key=lambda k: (k.ready_at, k.kid), default=None)
+    if key.state is KeyState.ACTIVE and follower is None:
+        raise RequestRefused(
+            f"{kid} is the only static key; make the one that follows it first: ringkeeper static "
+            "create, or static import"
+        )
+    if key.state is KeyState.ACTIVE and follower and follower.ready_at > now:
+        raise RequestRefused(
+            f"{follower.kid} is to follow it, and has to be public until "
+            f"{follower.ready_at:%Y-%m-%d %H:%M:%S} UTC first; retire {kid} then"
+        )
+    if (
+        key.kind is KeyKind.STATIC
+        and key.state is KeyState.PUBLISHED
+        and not (ring.active(KeyKind.STATIC) or others)
+    ):
+        raise RequestRefused(f"{kid} is the only static key, and about to sign; make another first")
+    return next_version(ring, epoch, tuple(retired(k, now) if k is key else k for k in ring.keys))
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def override(
+    ring: Ring, key: str, text: str | None, policy: Policy, *, now: datetime, epoch: int
+) -> Ring:
+    """The ring whose setting `key` is `text` whatever files say; None leaves it to them again.
+
+    `policy` is what comes of it.
+
+    Raises:
+        RequestRefused: it is so already.
+    """
+    overrides = dict(ring.overrides)
+    former = overrides.pop(key, None)
+    if former == text:
+        is_so = f"is set to {text} already" if text else "is not set for the ring: files say it"
+        raise RequestRefused(f"{key} {is_so}; nothing was changed")
+    if text is not None:
+        overrides[key] = text
+    amended = replace(ring, overrides=tuple(sorted(overrides.items())))
+    if policy == ring.policy:
+        return next_version(amended, epoch, ring.keys)
+    return adopted(amended, policy, now=now, epoch=epoch)
+
+
+def _known(ring: Ring, kid: str) -> Key:
+    key = ring.key(kid)
+    if key is None:
+        raise RequestRefused(
+            f"unknown kid {kid!r}; ringkeeper status lists the keys of ring {ring.name}"
+        )
+    return key

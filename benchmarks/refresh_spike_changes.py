@@ -48,12 +48,12 @@ from ringkeeperd.rotation import (
     first_ring,
     next_step,
 )
-from ringkeeperd.transitions import KeyWanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ringkeeper.ring import Ring
+    from ringkeeperd.transitions import KeyWanted
 
 T = TypeVar("T")
 A = TypeVar("A")

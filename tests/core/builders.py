@@ -28,17 +28,24 @@ SECOND = timedelta(seconds=1)
 _serial = count()
 
 
-def public_jwk(algorithm: str, seed: object = None) -> PublicJwk:
+def public_jwk(algorithm: str, seed: object = None, bits: int = 2048) -> PublicJwk:
     """A public JWK that looks like one of `algorithm`'s; it verifies nothing."""
     seed = next(_serial) if seed is None else seed
-    digest = urlsafe_b64encode(hashlib.sha256(str(seed).encode()).digest())[:-1].decode()
+    digest = hashlib.sha256(str(seed).encode()).digest()
+    modulus = b"\xff" + (digest * (bits // 256))[1:]
     chosen = ALGORITHMS[algorithm]
-    fixed = {"kty": chosen.kty, "crv": chosen.curve or "", "e": "AQAB"}
-    return tuple((name, fixed.get(name, digest)) for name in chosen.members)
+    known = {"kty": chosen.kty, "crv": chosen.curve or "", "e": "AQAB", "n": _encoded(modulus)}
+    return tuple((name, known.get(name, _encoded(digest))) for name in chosen.members)
+
+
+def _encoded(octets: bytes) -> str:
+    return urlsafe_b64encode(octets).decode().rstrip("=")
 
 
 def fresh(wanted: KeyWanted) -> FreshKey:
-    return FreshKey(wanted.kind, wanted.algorithm, public_jwk(wanted.algorithm))
+    return FreshKey(
+        wanted.kind, wanted.algorithm, public_jwk(wanted.algorithm, bits=wanted.bits or 2048)
+    )
 
 
 def policy(**changes: Any) -> Policy:

@@ -17,7 +17,7 @@ from ringkeeper.follower import Follower
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Key, KeyState
 from ringkeeper.witness import Witness
-from ringkeeperd import merge, rotation, term
+from ringkeeperd import merge, operations, rotation, term, transitions
 from ringkeeperd.leader import Leader
 from ringkeeperd.rotation import Confirmations
 from tests.simulator.redis_model import SimDisk, SimRedis
@@ -97,7 +97,12 @@ PROTECTIONS = (
     Protection(
         "pre-publication",
         "a key may sign as soon as it is published",
-        _replaced(rotation, "published", _ready_at_once(transitions.published)),
+        _all(
+            *(
+                _replaced(module, "published", _ready_at_once(transitions.published))
+                for module in (rotation, operations)
+            )
+        ),
     ),
     Protection(
         "confirmation",

@@ -199,6 +199,10 @@ class SealBroken(SecretError):
     """A sealed private key that does not open, or does not fit its public key."""
 
 
+class KeyUnusable(SecretError):
+    """A key that an operator handed in: weak, broken, not what it says, or no key at all."""
+
+
 # --- operators and programmers -------------------------------------------------------------------
 
 

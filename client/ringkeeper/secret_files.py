@@ -244,7 +244,7 @@ def _bytes(path: Path, what: str, *, is_secret: bool, otherwise: str = _RESTORE)
     """
     try:
         with path.open("rb") as file:
-            _check_mode(path, what, os.fstat(file.fileno()).st_mode, is_secret=is_secret)
+            check_mode(path, what, os.fstat(file.fileno()).st_mode, is_secret=is_secret)
             return file.read(_LIMIT + 1)
     except FileNotFoundError:
         raise SecretError(f"{path}: there is no {what} here; {otherwise}") from None
@@ -254,7 +254,12 @@ def _bytes(path: Path, what: str, *, is_secret: bool, otherwise: str = _RESTORE)
         ) from None
 
 
-def _check_mode(path: Path, what: str, mode: int, *, is_secret: bool) -> None:
+def check_mode(path: Path, what: str, mode: int, *, is_secret: bool) -> None:
+    """Whether a file is closed to others: against changes, and a secret one against reading.
+
+    Raises:
+        SecretError: it is not.
+    """
     if not is_secret and mode & stat.S_IWOTH:
         raise SecretError(
             f"{path}: anyone may change the {what} (mode {stat.S_IMODE(mode):04o}); "

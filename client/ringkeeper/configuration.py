@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from ringkeeper.durations import format_duration
 from ringkeeper.errors import ConfigurationError, SecretError
 from ringkeeper.kek_variable import ENV, KekVariable, kek_source
 from ringkeeper.policy import Policy
@@ -72,6 +71,8 @@ class RingConfiguration:
 
     name: str
     policy: Policy
+    given: Mapping[str, Any] | None = None
+    """The policy's values that are written down, by its names; None: all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -431,7 +432,7 @@ class _Reading:
         found = policy.problems()
         # What a ring inherits is told once, at the top level.
         self.problems += [where + problem for problem in found if problem not in self.problems]
-        return None if found else RingConfiguration(name, policy)
+        return None if found else RingConfiguration(name, policy, values)
 
     def contradictions(
         self,
@@ -443,14 +444,8 @@ class _Reading:
         """What single values do not show, outside of the policies."""
         ttl: timedelta = values["lease_ttl"]
         for ring in rings if "lease_ttl" not in self.unread else ():
-            most = ring.policy.max_staleness - ring.policy.proof_interval
-            if ttl > most:
-                self.problems.append(
-                    f"lease_ttl: {format_duration(ttl)} is longer than the {format_duration(most)} "
-                    f"that ring {ring.name} bears without a leader (max_staleness less one proof "
-                    "of freshness), so one crash would stop apps from signing; shorten it, or "
-                    "lengthen max_staleness"
-                )
+            if problem := ring.policy.lease_problem(ttl, ring.name):
+                self.problems.append(problem)
         if "redis.password_file" in values and _embedded(url):
             self.problems.append(
                 "redis.password_file: the embedded server has no password; remove it"

@@ -133,6 +133,17 @@ class Policy:
         """The most keys a ring holds under this policy when keys turn on schedule."""
         return 3 + math.ceil(self.retire_interval / self.cryptoperiod)
 
+    def lease_problem(self, ttl: timedelta, name: str) -> str:
+        """Why the ring `name` cannot be led with leases of `ttl` under this policy; or nothing."""
+        most = self.max_staleness - self.proof_interval
+        if ttl <= most:
+            return ""
+        return (
+            f"lease_ttl: {format_duration(ttl)} is longer than the {format_duration(most)} that "
+            f"ring {name} bears without a leader (max_staleness less one proof of freshness), so "
+            "one crash would stop apps from signing; shorten it, or lengthen max_staleness"
+        )
+
     def problems(self) -> list[str]:
         """What is impossible about this policy, a line each: what, why, what to do."""
         problems = [

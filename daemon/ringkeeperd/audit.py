@@ -29,6 +29,11 @@ KEY_ACTIVATED: Final = "key activated"
 KEY_RETIRED: Final = "key retired"
 KEY_REVOKED: Final = "key revoked"
 KEY_REMOVED: Final = "key removed"
+KEY_RETURNED: Final = "key returned"
+"""It signed before, and is to sign again."""
+DRAIN_BEGAN: Final = "drain began"
+"""A key's tokens are refused little by little from now on; then it is revoked."""
+SETTING_CHANGED: Final = "setting changed"
 RING_HEALED: Final = "ring healed"
 RING_REWRAPPED: Final = "ring rewrapped"
 SPIKE_BEGAN: Final = "refresh spike began"
@@ -83,18 +88,34 @@ def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
         yield RING_MADE, {"keys": len(after.keys), "algorithm": after.policy.algorithm}
     elif before.policy != after.policy:
         yield POLICY_ADOPTED, _changed_policy(before, after)
+    if before:
+        yield from _changed_settings(before, after)
     former = {key.kid: key for key in before.keys} if before else {}
     is_asked = False
     for key in after.keys:
         known = former.pop(key.kid, None)
         if known is None or known.state is not key.state:
-            yield _MOVED[key.state], _fields(key, before, after)
+            yield _moved(key), _fields(key, before, after)
         else:
             is_asked |= (known.due_at, known.ready_at) != (key.due_at, key.ready_at)
+        if key.drained_until and not (known and known.drained_until):
+            yield DRAIN_BEGAN, {"kid": key.kid, "until": key.drained_until.isoformat()}
     if is_asked:
         yield ROTATION_ASKED, _next_turn(after)
     for key in former.values():
         yield KEY_REMOVED, {"kid": key.kid, "kind": key.kind.value}
+
+
+def _changed_settings(before: Ring, after: Ring) -> Iterator[tuple[str, Fields]]:
+    """The settings that the ring itself holds, or does not any more: files say them again."""
+    was, now = dict(before.overrides), dict(after.overrides)
+    for setting in sorted({**was, **now}):
+        if was.get(setting) != now.get(setting):
+            yield SETTING_CHANGED, {"setting": setting, "value": now.get(setting, "")}
+
+
+def _moved(key: Key) -> str:
+    return KEY_RETURNED if key.is_returning else _MOVED[key.state]
 
 
 def _fields(key: Key, before: Ring | None, after: Ring) -> Fields:

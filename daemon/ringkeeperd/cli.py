@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,8 +165,13 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         module.add_arguments(demo)
         demo.set_defaults(run=module.main)
 
+    top = subparsers
+    text = "Make, import, show and retire static keys."
+    static = top.add_parser("static", help=text, description=text)
+    subparsers = static.add_subparsers(metavar="ACTION", required=True)
+    _add_static(command)
     text = "Sign or verify a token by hand."
-    token = subparsers.add_parser("token", help=text, description=text)
+    token = top.add_parser("token", help=text, description=text)
     subparsers = token.add_subparsers(metavar="ACTION", required=True)
     _add_tokens(command)
     return parser
@@ -218,7 +224,9 @@ def _add_looking(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
     rotating = command(
-        "rotate", commands.rotate, "Let the next key sign, at the earliest safe moment."
+        "rotate",
+        commands.asking("rotate"),
+        "Let the next key sign, at the earliest safe moment, and say when that is.",
     )
     rotating.add_argument(
         "--now",
@@ -226,28 +234,141 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="shorten the standby's publication interval to jwks_max_age: verifiers that cache "
         "the JWKS longer than it allows may refuse tokens for a while",
     )
-    rotating.add_argument("--reason", default="", help="for the audit")
-    rotating.add_argument(
-        "--no-wait",
-        action="store_true",
-        help="do not wait for the next key to sign, even if it does within 2 minutes",
-    )
-
+    _add_reason(rotating)
+    _add_waiting(rotating)
     _add_patience(rotating)
+
+    returning = command(
+        "rollback",
+        commands.asking("rollback"),
+        "Let the key sign again that signed before, once every instance confirmed it; as long as "
+        "that one is retired, and neither revoked nor removed.",
+    )
+    _add_reason(returning)
+    _add_waiting(returning)
+    _add_patience(returning)
 
     revoking = command(
         "revoke",
-        commands.revoke,
+        commands.asking("revoke"),
         "Refuse every token of a key from now on; its users must log in or refresh.",
     )
     revoking.add_argument(
         "kid", type=_kid, metavar="KID", help="the key, as ringkeeper status shows it"
     )
+    _add_reason(revoking, example="leaked in a backup")
     revoking.add_argument(
-        "--reason", required=True, type=_reason, help="for the audit, e.g. 'leaked in a backup'"
+        "--drain",
+        type=_window,
+        metavar="DURATION",
+        help="a precaution, of which nobody knows that it leaked: refuse its tokens little by "
+        "little, all of them that long from now (30m), so that not all users come at once",
     )
-
     _add_patience(revoking)
+
+    setting = command(
+        "set",
+        commands.asking("change_setting"),
+        "Set a value of the ring's policy, whatever files say, from the next version on; or show "
+        "what is set so. Times that are set already stay as they are.",
+    )
+    setting.add_argument("setting", nargs="?", metavar="KEY", help="as in config.yaml")
+    setting.add_argument("value", nargs="?", metavar="VALUE", help="as in config.yaml")
+    setting.add_argument("--unset", action="store_true", help="leave it to the files again")
+    _add_reason(setting)
+    _add_patience(setting)
+
+
+def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
+    creating = command(
+        "create",
+        commands.asking("static_create"),
+        "Make a static key. Where there is one already, the new one only verifies until that one "
+        "is retired.",
+    )
+    creating.add_argument("--algorithm", default="", metavar="ALG", help="default: the policy's")
+    _add_reason(creating)
+    _add_patience(creating)
+
+    importing = command(
+        "import",
+        commands.asking("static_import"),
+        "Import static keys that were made elsewhere: PEM, DER, JWK, JWK Set, PKCS #12, or rows "
+        "of SuperTokens' tables.",
+    )
+    add_import_options(importing)
+    importing.add_argument(
+        "--verify-only",
+        action="store_true",
+        help="take the public half alone: it verifies another issuer's tokens, and signs nothing",
+    )
+    _add_reason(importing)
+    _add_patience(importing)
+
+    command(
+        "list",
+        commands.asking("static_list"),
+        "Show the static keys, and those that only verify.",
+        as_json=True,
+    )
+    showing = command(
+        "public", commands.asking("static_public"), "Print a public key, to hardcode it."
+    )
+    showing.add_argument(
+        "kid", type=_kid, nargs="?", default="", metavar="KID", help="default: the one that signs"
+    )
+    showing.add_argument(
+        "--form", choices=("pem", "jwk"), default="pem", help="PEM (default), or a JWK"
+    )
+    retiring = command(
+        "retire",
+        commands.asking("static_retire"),
+        "Let a static key go: the next one signs, and it verifies what it signed until the last "
+        "such token has expired.",
+    )
+    retiring.add_argument("kid", type=_kid, metavar="KID", help="the key")
+    _add_reason(retiring)
+    _add_patience(retiring)
+
+
+def add_import_options(sub: argparse.ArgumentParser) -> None:
+    """What says how a file of keys is to be read."""
+    sub.add_argument("file", type=Path, metavar="FILE", help="where the keys are")
+    sub.add_argument(
+        "--algorithm", default="", metavar="ALG", help="what they sign with, if FILE does not say"
+    )
+    sub.add_argument(
+        "--kid", type=_kid, default="", help="of several keys the one to take, or the name of one"
+    )
+    sub.add_argument(
+        "--passphrase-file",
+        type=Path,
+        metavar="FILE",
+        help="what opens an encrypted file: the first line of this one, or of standard input for -",
+    )
+    sub.add_argument("--app", default="", help="whose rows of SuperTokens' (default: public)")
+
+
+def _add_reason(sub: argparse.ArgumentParser, example: str = "") -> None:
+    if example:
+        text = f"for the audit, e.g. '{example}'"
+        sub.add_argument("--reason", required=True, type=_reason, help=text)
+    else:
+        sub.add_argument("--reason", default="", help="for the audit")
+
+
+def _add_waiting(sub: argparse.ArgumentParser) -> None:
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for it to sign however long that takes; else only if it does within 2 minutes",
+    )
+    how.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="do not wait for it to sign, even if it does within 2 minutes",
+    )
 
 
 def _add_secrets_and_audit(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -276,7 +397,7 @@ def _add_secrets_and_audit(command: Callable[..., argparse.ArgumentParser]) -> N
         help="even though a live instance lacks the new secrets: without the KEK it stops signing "
         "after a turn or two, without the root it hears of nothing new, until it has them",
     )
-    rewrapping.add_argument("--reason", default="", help="for the audit")
+    _add_reason(rewrapping)
     _add_patience(rewrapping)
 
     watching = command(
@@ -340,6 +461,16 @@ def _lifetime(text: str) -> float:
         return positive(str(parse_duration(text).total_seconds()))
     except ValueError:
         raise argparse.ArgumentTypeError("is no number of seconds, nor 30s, 15m, 1h") from None
+
+
+def _window(text: str) -> timedelta:
+    try:
+        window = parse_duration(text)
+    except ValueError:
+        window = timedelta(0)
+    if not window:
+        raise argparse.ArgumentTypeError("is no duration; write 90s, 30m, 2h")
+    return window
 
 
 def _count(text: str) -> int:

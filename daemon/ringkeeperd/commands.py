@@ -23,15 +23,12 @@ from ringkeeperd import probe
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from datetime import datetime
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeperd.operator import Operator
 
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
 _LOAD_WITHIN = 3.0
-_WORTH_WAITING = timedelta(minutes=2)
-_SOON = timedelta(seconds=1)
 
 
 def complain(line: str) -> None:
@@ -264,79 +261,16 @@ def jwks(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def rotate(parsed: argparse.Namespace) -> int:
-    """Let the next key sign."""
-    from ringkeeper.secret_files import read_requesting_root  # noqa: PLC0415
-    from ringkeeper.wire import Command  # noqa: PLC0415
-    from ringkeeperd.operator import outlook  # noqa: PLC0415
-    from ringkeeperd.rotation import activation_at  # noqa: PLC0415
+def asking(do: str) -> Callable[[argparse.Namespace], int]:
+    """The command `do` of those that ask a leader for a change."""
 
-    configuration = _configuration(parsed)
-    root = read_requesting_root(configuration.trust_root, configuration.trust_root_public)
-    command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
-    patience = timedelta(seconds=parsed.answer_within)
+    def run(parsed: argparse.Namespace) -> int:
+        from ringkeeperd import asking as module  # noqa: PLC0415 - loads what --help does without
 
-    async def turn(operator: Operator) -> int:
-        former = (await operator.look()).ring.active()
-        former_kid = former.kid if former else ""
-        await operator.ask(root, command, reason=parsed.reason, wait=patience)
-        seen, now = await operator.look(), operator.now()
-        at = activation_at(seen.ring) or now
-        if seen.ring.active() == seen.ring.key(former_kid):
-            print(*outlook(seen, now), sep="\n", flush=True)
-        if parsed.no_wait or at - now > _WORTH_WAITING:
-            return 0
-        return await _wait_for_turn(operator, former_kid, at)
+        code: int = getattr(module, do)(parsed, _configuration(parsed))
+        return code
 
-    code: int = _with_operator(parsed, turn)
-    return code
-
-
-async def _wait_for_turn(operator: Operator, former: str, at: datetime) -> int:
-    """Wait until another key than `former` signs, and say what for once it is due."""
-    from ringkeeperd.operator import delay  # noqa: PLC0415
-
-    limit, told = operator.now() + 2 * _WORTH_WAITING, ""
-    while True:
-        seen = await operator.look()
-        active = seen.ring.active()
-        if active and active.kid != former:
-            print(f"{active.kid} signs now (version {seen.ring.version})")
-            return 0
-        if operator.now() > limit:
-            complain(f"it does not sign yet: {delay(seen)}; look again with ringkeeper status")
-            return 1
-        if operator.now() > at + _SOON and delay(seen) != told:
-            told = delay(seen)
-            print(told, flush=True)
-        await asyncio.sleep(0.25)
-
-
-def revoke(parsed: argparse.Namespace) -> int:
-    """Refuse a key's tokens."""
-    from ringkeeper.secret_files import read_requesting_root  # noqa: PLC0415
-    from ringkeeper.wire import Command  # noqa: PLC0415
-
-    configuration = _configuration(parsed)
-    root = read_requesting_root(configuration.trust_root, configuration.trust_root_public)
-    patience = timedelta(seconds=parsed.answer_within)
-
-    async def refuse(operator: Operator) -> int:
-        await operator.ask(
-            root,
-            Command.REVOKE,
-            kid=parsed.kid,
-            reason=parsed.reason,
-            wait=patience,
-        )
-        ring = (await operator.look()).ring
-        print(f"{parsed.kid} is revoked (version {ring.version}): its tokens are refused")
-        if ring.signer:
-            print(f"{ring.signer.kid} signs")
-        return 0
-
-    code: int = _with_operator(parsed, refuse)
-    return code
+    return run
 
 
 # --- other secrets, and the audit ---------------------------------------------------------------

@@ -159,7 +159,7 @@ class Daemon:
         for ring in new.rings:
             service = self.services.get(ring.name)
             if service and service.leader:
-                service.leader.change_policy(ring.policy)
+                service.leader.change_policy(ring.policy, ring.given)
         # Compared with what this process began with: that is what still holds until a restart.
         later = difference(self.configuration, new)
         self.log.info("configuration reloaded", needs_restart=list(later))

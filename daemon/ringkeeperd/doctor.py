@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ringkeeper.durations import format_duration
+from ringkeeper.errors import ConfigurationError
 from ringkeeperd.operator import some
+from ringkeeperd.overrides import Rules
 from ringkeeperd.rewrapping import lacking
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class RingFacts:
     policy: Policy
     """As configured here."""
     now: datetime
+    given: Mapping[str, Any] | None = None
+    """What of it is written down; None: all of it."""
     seen: Seen | None = None
     trouble: str = ""
     """Why it could not be seen, or not be opened."""
@@ -290,7 +294,12 @@ def _instances(_: RingFacts, seen: Seen) -> Finding:
 
 def _intervals(facts: RingFacts, seen: Seen) -> Finding:
     policy = seen.ring.policy
-    if policy != facts.policy:
+    try:
+        wanted = Rules.of(facts.policy, facts.given).under(seen.ring.overrides)
+    except ConfigurationError as error:
+        what = f"the ring's own settings contradict this file: {error.problems[0]}"
+        return Finding("intervals", Level.WARN, what, "ringkeeper set --unset, or mend this file")
+    if policy != wanted:
         what = "the ring's policy is not the one that is configured here"
         return Finding("intervals", Level.WARN, what, "reload the leader, or mend this file")
     if policy.publication_interval < _CACHED_BY_SUPERTOKENS:

@@ -125,7 +125,9 @@ def _state_dir(configuration: Configuration) -> Finding:
 def _ring(configuration: Configuration, ring: RingConfiguration, own: Secrets) -> RingFacts:
     keks = own.kek.kids if own.kek else ()
     roots = own.root.kids if own.root else ()
-    facts = RingFacts(ring.name, ring.policy, SystemClock().now(), keks=keks, roots=roots)
+    facts = RingFacts(
+        ring.name, ring.policy, SystemClock().now(), ring.given, keks=keks, roots=roots
+    )
     try:
         return at_ring(configuration, ring.name, lambda operator: _seen(operator, facts, own.kek))
     except RingkeeperError as error:

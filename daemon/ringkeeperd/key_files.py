@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -17,9 +16,11 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from ringkeeper.algorithms import (
     ALGORITHMS,
+    LONGEST_KID,
     PrivateKey,
     PublicKey,
     algorithm_named,
+    is_own_kid,
     kid_of,
     thumbprint_of,
 )
@@ -39,11 +40,8 @@ if TYPE_CHECKING:
     from ringkeeper.secret import Secret
     from ringkeeperd.key_strength import PublicNative
 
-MOST_KID: Final = 64
-"""Characters of a kid."""
 _LIMIT: Final = 256 * 1024
 _DER: Final = b"0"  # the tag of a SEQUENCE
-_OUR_KID: Final = re.compile(r"([ds])-[A-Za-z0-9_-]{22}")
 _DEFAULTS: Final = {
     ("RSA", None): "RS256",
     ("EC", "P-256"): "ES256",
@@ -318,13 +316,12 @@ def _kid(kid: str | None, jwk: PublicJwk, prefix: str) -> str:
     """The kid by which tokens name the key, or one of our form where none does."""
     if kid is None:
         return kid_of(jwk, prefix=prefix)
-    if not kid or len(kid) > MOST_KID or not kid.isprintable():
+    if not kid or len(kid) > LONGEST_KID or not kid.isprintable():
         raise KeyUnusable(
-            f"has a kid that is empty, longer than {MOST_KID} characters, or holds control "
+            f"has a kid that is empty, longer than {LONGEST_KID} characters, or holds control "
             "characters; tokens with such a kid are not verified here"
         )
-    ours = _OUR_KID.fullmatch(kid)
-    if ours and kid != kid_of(jwk, prefix=ours[1]):
+    if is_own_kid(kid) and kid != kid_of(jwk, prefix=kid[0]):
         raise KeyUnusable(
             "has a kid of ringkeeper's form that is not its own thumbprint (RFC 7638): it is "
             "another key's; find the right one"

@@ -305,9 +305,10 @@ def _halves(jwk: Mapping[str, Any]) -> tuple[Any, Any]:
                 "is a symmetric key: who can verify with it can sign, too; use RSA, P-256, P-384 "
                 "or Ed25519"
             )
-    raise KeyUnusable(
-        "is a JWK of a type or curve not known here; use RSA, P-256, P-384 or Ed25519"
-    )
+        case _:
+            raise KeyUnusable(
+                "is a JWK of a type or curve not known here; use RSA, P-256, P-384 or Ed25519"
+            )
 
 
 def _rsa(jwk: Mapping[str, Any]) -> tuple[Any, Any]:

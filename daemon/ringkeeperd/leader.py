@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ringkeeper.errors import (
     ClocksApart,
@@ -30,6 +30,7 @@ from ringkeeper.progress import Progress
 from ringkeeperd.healing import evidence_of
 from ringkeeperd.leader_store import Acquired, HeldByAnother, LeaseLost
 from ringkeeperd.minting import WORK_WITHIN
+from ringkeeperd.overrides import Rules
 from ringkeeperd.term import Term
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Observer(Protocol):
     def waiting(self, wait: WaitUntil, instances: tuple[Instance, ...]) -> None:
         """Nothing to do for now."""
 
+    def contradicted(self, why: str) -> None:
+        """What files say does not count."""
+
     def propagated(self, took: timedelta) -> None:
         """Every live instance has confirmed the newest version."""
 
@@ -111,6 +115,7 @@ class Leader:
         self,
         *,
         policy: Policy,
+        given: Mapping[str, Any] | None = None,
         store: LeaderStore,
         follower: Follower,
         root: TrustRoot,
@@ -122,13 +127,13 @@ class Leader:
         observer: Observer,
         counts: CountStore | None = None,
     ) -> None:
-        """Lead the ring that `follower` follows, by `policy`.
+        """Lead the ring that `follower` follows, by `policy`, of which files say `given`.
 
         `root` and `kek`: what may be used; the ring says what is. `owner` makes a random token for
         each term; `mint` makes a key pair and seals it. `counts`: where apps count session
         refreshes, to watch over them.
         """
-        self.policy = policy
+        self.rules = Rules.of(policy, given)
         self.store = store
         self.follower = follower
         self.root = root
@@ -159,9 +164,14 @@ class Leader:
         """The operator's request that was found to be done after its reply had been lost."""
         self._owner = owner
 
-    def change_policy(self, policy: Policy) -> None:
-        """From now on lead by `policy`."""
-        self.policy = policy
+    @property
+    def policy(self) -> Policy:
+        """What the files of this daemon say."""
+        return self.rules.policy
+
+    def change_policy(self, policy: Policy, given: Mapping[str, Any] | None = None) -> None:
+        """From now on lead by `policy`, of which files say `given`."""
+        self.rules = Rules.of(policy, given)
         self.wake.set()
 
     def change_secrets(self, root: TrustRoot, kek: Kek) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ringkeeper.algorithms import PrivateKey
+from ringkeeper.algorithms import RSA_BITS, PrivateKey
 from ringkeeperd.transitions import FreshKey
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Minted:
 
 def mint(wanted: KeyWanted, kek: Kek) -> Minted:
     """A fresh key pair. RSA takes a tenth of a second or more."""
-    private = PrivateKey.generate(wanted.algorithm)
+    private = PrivateKey.generate(wanted.algorithm, wanted.bits or RSA_BITS)
     fresh = FreshKey(wanted.kind, wanted.algorithm, private.public_jwk)
     return Minted(fresh, kek.seal(private))
 

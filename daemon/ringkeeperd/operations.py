@@ -55,11 +55,7 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
     active, standby = ring.active(), ring.standby
     if active is None or active.due_at is None:
         raise RequestRefused("no dynamic key is active; the standby is about to take its place")
-    if ring.is_full:
-        raise RequestRefused(
-            f"the ring holds {MAX_KEYS} keys, the most there may be; wait until one is removed "
-            "(ringkeeper status says when)"
-        )
+    check_room(ring)
     turning = active
     if active.due_at > now:
         turning = replace(active, due_at=now, due_reason=RotationReason.MANUAL)
@@ -187,11 +183,7 @@ def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
     Raises:
         RequestRefused: it is there already, or there is no room.
     """
-    if ring.is_full:
-        raise RequestRefused(
-            f"the ring holds {MAX_KEYS} keys, the most there may be; wait until one is removed "
-            "(ringkeeper status says when)"
-        )
+    check_room(ring)
     for key in ring.keys:
         if key.kid == fresh.kid:
             raise RequestRefused(f"the ring has a key {key.kid} already; nothing was changed")
@@ -259,6 +251,15 @@ def override(
     if policy == ring.policy:
         return next_version(amended, epoch, ring.keys)
     return adopted(amended, policy, now=now, epoch=epoch)
+
+
+def check_room(ring: Ring) -> None:
+    """Refuse what would fill the room that is for emergencies."""
+    if ring.is_full:
+        raise RequestRefused(
+            f"the ring holds {MAX_KEYS} keys, the most there may be; wait until one is removed "
+            "(ringkeeper status says when)"
+        )
 
 
 def _known(ring: Ring, kid: str) -> Key:

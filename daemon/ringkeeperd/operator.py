@@ -38,7 +38,7 @@ from ringkeeperd.spike_events import LOOK_BACK, last_spike
 from ringkeeperd.words import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
     from typing import TypeVar
@@ -173,12 +173,23 @@ class Operator:
         return seen
 
     async def ask(
-        self, root: TrustRoot, command: Command, *, kid: str = "", reason: str, wait: timedelta
+        self,
+        root: TrustRoot,
+        command: Command,
+        *,
+        kid: str = "",
+        reason: str,
+        wait: timedelta,
+        given: Mapping[str, str] | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Event:
         """Ask the leader, and return its answer; a ring that moved on meanwhile is asked again.
 
+        But not if another operator moved it: whoever asked has not seen what that brought. `tell`
+        hears why it may take a while.
+
         Raises:
-            RequestRefused: the leader said no, and why.
+            RequestRefused: the leader said no, and why; or what another operator asked for first.
             InfrastructureError: nobody answered within `wait`; what became of the request.
         """
         by = caller()
@@ -187,6 +198,11 @@ class Operator:
         for _ in range(_TRIES):
             seen, now = await self.look(), self._clock.now()
             ring = seen.ring
+            if not seen.leader:
+                tell(
+                    f"nobody leads ring {ring.name} now; waiting for a daemon that does, for "
+                    f"{wait.total_seconds():g} s (--answer-within)"
+                )
             request = Request(
                 id=secrets.token_urlsafe(12),
                 ring_id=ring.id,
@@ -198,6 +214,7 @@ class Operator:
                 by=by,
                 at=now,
                 until=now + wait,
+                given=given or {},
             )
             document = sign_request(request, root.using(seen.signed_by))
             answer = await self._exchange(document, request.id, wait)
@@ -205,8 +222,31 @@ class Operator:
                 return answer
             if ring.version == (await self.look()).ring.version:
                 break
+            await self._check_alone(ring)
         # Signed, and yet it may quote what anyone wrote into the table of instances.
         raise RequestRefused(harmless(str(answer.fields.get("why", "refused")), most=2000))
+
+    async def _check_alone(self, decided_on: Ring) -> None:
+        """Go on unless another operator moved the ring on from what was decided on.
+
+        Raises:
+            RequestRefused: who did, and what came of it.
+        """
+        others: list[Event] = []
+        for entry in await self._store.recent_events(LOOK_BACK):
+            with suppress(DocumentError):
+                told = open_event(entry.document, self._roots)
+                is_newer = told.ring_id == decided_on.id and told.version > decided_on.version
+                is_done = told.event != REQUEST_REFUSED
+                if is_newer and is_done and told.fields.get("by"):
+                    others.append(told)
+        if others:
+            first = min(others, key=lambda told: told.number)
+            who = harmless(str(first.fields["by"]))
+            raise RequestRefused(
+                f"{who} was first: {first.event} in version {first.version}, and nothing was done "
+                "for you; look (ringkeeper status), and ask again if that still has to be"
+            )
 
     async def _exchange(self, document: str, request: str, wait: timedelta) -> Event:
         """Ask, and wait for the answer; a request that gets none is not left lying about."""

@@ -130,6 +130,7 @@ class RingService:
         if own.root and own.kek:
             self.leader = Leader(
                 policy=ring.policy,
+                given=ring.given,
                 store=self.store,
                 follower=self.follower,
                 root=own.root,
@@ -316,6 +317,9 @@ class _Telling:
         defect = Defect.of(error)
         if self._is_news(defect):
             self.log.error("refreshes unwatched", ring=self.ring, error=str(defect), exc_info=error)
+
+    def contradicted(self, why: str) -> None:
+        self.log.warning("files do not count", ring=self.ring, why=why)
 
     def failed(self, error: RingkeeperError) -> None:
         self.metrics.rotation_failures.labels(self.ring, "redis").inc()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.clock import ZERO
 from ringkeeper.durations import format_duration
-from ringkeeper.errors import ClocksApart, RedisUnavailable
+from ringkeeper.errors import ClocksApart, ConfigurationError, RedisUnavailable
 from ringkeeper.ring import KeyState
 from ringkeeper.tasks import first_of
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
@@ -88,6 +88,8 @@ class Term:
         self._proved_at: float | None = None
         self.vouched_at: datetime | None = None
         """When the newest proof that Redis held was signed."""
+        self._contradiction = ""
+        """Why the files do not count, as it was told last."""
         self._published_at: float | None = None
         """When the newest version went out, while it is not confirmed by all."""
 
@@ -180,7 +182,7 @@ class Term:
         confirmed = Confirmations(instances, self.trusts_from())
         step = next_step(
             self.ring,
-            self.leader.policy,
+            self._policy(),
             confirmed,
             self.now(),
             clock_offset=self.offset,
@@ -191,6 +193,22 @@ class Term:
         self._watch_propagation(instances)
         self.observer.waiting(step, instances)
         await self.leader.rest(self._sleep_for(step))
+
+    def _policy(self) -> Policy:
+        """What to lead by: what the files say, but for the ring's own settings."""
+        try:
+            policy = self.leader.rules.under(self.ring.overrides)
+        except ConfigurationError as error:
+            told = (
+                f"ring {self.ring.name} goes on as it is, for settings of its own contradict this "
+                f"daemon's files: {error.problems[0]} (or ringkeeper set --unset)"
+            )
+            if told != self._contradiction:
+                self.observer.contradicted(told)
+            self._contradiction = told
+            return self.ring.policy
+        self._contradiction = ""
+        return policy
 
     async def instances(self) -> tuple[Instance, ...]:
         """Who is live, by the table; one that was lost is not trusted before `trusts_from`."""

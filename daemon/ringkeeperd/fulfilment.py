@@ -1,0 +1,196 @@
+"""What operators ask for, done: each request becomes the next version of the ring, or nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.algorithms import PublicKey, algorithm_named
+from ringkeeper.errors import (
+    ConfigurationError,
+    DocumentError,
+    RequestRefused,
+    SealBroken,
+    UnsupportedAlgorithm,
+)
+from ringkeeper.ring import KeyKind
+from ringkeeper.sealing import kek_of
+from ringkeeper.wire import Command
+from ringkeeperd import operations
+from ringkeeperd.overrides import setting_named
+from ringkeeperd.resealing import reseal
+from ringkeeperd.rotation import key_wanted
+from ringkeeperd.transitions import FreshKey, KeyWanted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ringkeeper.algorithms import PublicJwk
+    from ringkeeper.ring import Key, Ring
+    from ringkeeper.wire import Request
+    from ringkeeperd.term import Term
+
+    Changed = tuple[Ring, Mapping[str, str]]
+    """The next version of a ring, and the sealed private keys that come with it, by kid."""
+
+_IMPORTED: Final = (KeyKind.STATIC, KeyKind.FOREIGN)
+
+
+async def fulfil(term: Term, request: Request, context: Mapping[str, str]) -> bool:
+    """Whether the ring is now as `request` asks; False if it moved on meanwhile.
+
+    `context` (who asked, why) goes into the audit.
+
+    Raises:
+        RequestRefused: it cannot be done, and why.
+    """
+    if request.command in (Command.REWRAP, Command.REWRAP_NOW):
+        is_forced = request.command is Command.REWRAP_NOW
+        return await reseal(term, context, is_forced=is_forced)
+    began = term.clock.monotonic()
+    try:
+        after, put = await _CHANGES[request.command](term, request)
+    except ValueError as error:  # a key that no ring can hold
+        raise RequestRefused(f"{error}; nothing was changed") from None
+    return await term.commit(after, put, context, began)
+
+
+# --- dynamic keys --------------------------------------------------------------------------------
+
+
+async def _rotated(term: Term, request: Request) -> Changed:
+    hasten = request.command is Command.ROTATE_NOW
+    return operations.rotate(term.ring, now=term.now(), epoch=term.epoch, hasten=hasten), {}
+
+
+async def _rolled_back(term: Term, _: Request) -> Changed:
+    after = operations.rollback(term.ring, now=term.now(), epoch=term.epoch)
+    if returning := after.standby:
+        sealed = await term.store.sealed([returning.kid])
+        _check_opens(term, returning, sealed.get(returning.kid, ""))
+    return after, {}
+
+
+async def _revoked(term: Term, request: Request) -> Changed:
+    ring, drain = term.ring, _drain_of(request)
+    wanted = operations.revocation_wants(ring, request.kid, term.now())
+    minted = await term.mint(wanted) if wanted else None
+    after = operations.revoke(
+        ring,
+        request.kid,
+        reason=request.reason,
+        now=term.now(),
+        epoch=term.epoch,
+        fresh=minted.fresh if minted else None,
+        drain=drain,
+    )
+    return after, minted.put if minted else {}
+
+
+def _drain_of(request: Request) -> timedelta | None:
+    text = request.given.get("drain_ms", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and int(text[:15]) > 0):
+        raise RequestRefused("its drain is no number of milliseconds; ask for one with --drain 30m")
+    return timedelta(milliseconds=int(text[:15]))
+
+
+# --- static and foreign keys ---------------------------------------------------------------------
+
+
+async def _created(term: Term, request: Request) -> Changed:
+    ring, named = term.ring, request.given.get("algorithm", "")
+    wanted = key_wanted(ring.policy, KeyKind.STATIC)
+    if named and named != wanted.algorithm:
+        wanted = KeyWanted(KeyKind.STATIC, _algorithm(named), 0)
+    operations.check_room(ring)
+    minted = await term.mint(wanted)
+    return operations.add(ring, minted.fresh, now=term.now(), epoch=term.epoch), minted.put
+
+
+async def _imported(term: Term, request: Request) -> Changed:
+    given = request.given
+    kind = next((k for k in _IMPORTED if k.value == given.get("kind")), None)
+    if kind is None:
+        raise RequestRefused("only static and foreign keys are imported into a ring that is there")
+    algorithm = _algorithm(given.get("algorithm", ""))
+    public = _public_of(given.get("jwk", ""), algorithm)
+    fresh = FreshKey(kind, algorithm, public, request.kid)
+    after = operations.add(term.ring, fresh, now=term.now(), epoch=term.epoch)
+    if kind is KeyKind.FOREIGN:
+        return after, {}
+    return after, {fresh.kid: _sealed_for(term, after, fresh.kid, given.get("sealed", ""))}
+
+
+def _algorithm(name: str) -> str:
+    try:
+        return algorithm_named(name).name
+    except UnsupportedAlgorithm as error:
+        raise RequestRefused(str(error)) from None
+
+
+def _public_of(text: str, algorithm: str) -> PublicJwk:
+    """The public key in a JWK, if it can be used."""
+    try:
+        members = json.loads(text)
+        public = tuple((name, str(members[name])) for name in algorithm_named(algorithm).members)
+        PublicKey(public, algorithm)
+    except (ValueError, LookupError, TypeError, DocumentError):
+        raise RequestRefused("its public key cannot be used; import it anew") from None
+    return public
+
+
+def _sealed_for(term: Term, after: Ring, kid: str, sealed: str) -> str:
+    """`sealed`, once it opened: the private half of `kid` in `after`."""
+    key = after.key(kid)
+    if key is None:
+        raise AssertionError(f"{kid} was added just now")
+    if kek_of(sealed) != after.kek:
+        raise RequestRefused(
+            f"its private key is not sealed by the KEK {after.kek}, which seals this ring; import "
+            "it where that one is in the file"
+        )
+    _check_opens(term, key, sealed)
+    return sealed
+
+
+def _check_opens(term: Term, key: Key, sealed: str) -> None:
+    """Refuse what would make a key sign of which there is no private half."""
+    try:
+        term.leader.kek.unseal(sealed, key)
+    except SealBroken as error:
+        raise RequestRefused(f"{error}; nothing was changed") from None
+
+
+async def _retired(term: Term, request: Request) -> Changed:
+    return operations.retire(term.ring, request.kid, now=term.now(), epoch=term.epoch), {}
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+async def _set(term: Term, request: Request) -> Changed:
+    ring, text = term.ring, request.given.get("value")
+    try:
+        key = setting_named(request.given.get("setting", "")).key
+        others = [(name, value) for name, value in ring.overrides if name != key]
+        policy = term.leader.rules.under([*others, (key, text)] if text is not None else others)
+    except ConfigurationError as error:
+        raise RequestRefused("; ".join(error.problems)) from None
+    if problem := policy.lease_problem(term.leader.ttl, ring.name):
+        raise RequestRefused(problem)
+    return operations.override(ring, key, text, policy, now=term.now(), epoch=term.epoch), {}
+
+
+_CHANGES: Final[Mapping[Command, Callable[[Term, Request], Awaitable[Changed]]]] = {
+    Command.ROTATE: _rotated,
+    Command.ROTATE_NOW: _rotated,
+    Command.ROLLBACK: _rolled_back,
+    Command.REVOKE: _revoked,
+    Command.STATIC_CREATE: _created,
+    Command.IMPORT: _imported,
+    Command.RETIRE: _retired,
+    Command.SET: _set,
+}

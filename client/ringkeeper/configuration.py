@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -71,7 +71,7 @@ class RingConfiguration:
 
     name: str
     policy: Policy
-    given: Mapping[str, Any] | None = None
+    given: Mapping[str, Any] | None = field(default=None, hash=False)
     """The policy's values that are written down, by its names; None: all of them."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from ringkeeper.algorithms import ALGORITHMS
+from ringkeeper.algorithms import ALGORITHMS, RSA_BITS, RSA_SIZES
 from ringkeeper.durations import parse_duration
 from ringkeeper.kek_variable import ENV
 from ringkeeper.layout import DEFAULT_NAME, is_ring_name
@@ -238,6 +238,12 @@ def _number_in(text: str) -> object:
         return text
 
 
+def _rsa_size(value: object) -> int:
+    if isinstance(value, bool) or value not in RSA_SIZES:
+        raise ValueError(f"is not offered; use one of {', '.join(map(str, RSA_SIZES))}")
+    return int(str(value).partition(".")[0])
+
+
 def _flag_in(text: str) -> object:
     words = {"true": True, "yes": True, "on": True, "1": True}
     words |= {"false": False, "no": False, "off": False, "0": False}
@@ -390,6 +396,13 @@ SETTINGS: Final = (
         "RS256",
         "What fresh keys are made for: RS256 is what SuperTokens and every verifier speak. Keys "
         "that exist keep their own.",
+    ),
+    _rule(
+        "rsa_key_size",
+        Kind("bits, one of " + ", ".join(map(str, RSA_SIZES)), _rsa_size, _number_in),
+        str(RSA_BITS),
+        "The size of fresh RSA keys. A larger one costs every signature and verification: 4096 "
+        "bits some six times as much as 2048 to sign.",
     ),
     _rule(
         "publication_interval",

@@ -216,7 +216,7 @@ def static_import(parsed: argparse.Namespace, configuration: Configuration) -> i
     found = read_keys(
         parsed.file,
         algorithm=parsed.algorithm,
-        kid=parsed.kid,
+        kid=parsed.kid or "",
         passphrase=passphrase_in(parsed.passphrase_file),
         prefix=KeyKind.FOREIGN.prefix if parsed.verify_only else KeyKind.STATIC.prefix,
         app=parsed.app,

@@ -315,7 +315,7 @@ def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
         "public", commands.asking("static_public"), "Print a public key, to hardcode it."
     )
     showing.add_argument(
-        "kid", type=_kid, nargs="?", default="", metavar="KID", help="default: the one that signs"
+        "kid", type=_kid, nargs="?", metavar="KID", help="default: the one that signs"
     )
     showing.add_argument(
         "--form", choices=("pem", "jwk"), default="pem", help="PEM (default), or a JWK"
@@ -337,9 +337,7 @@ def add_import_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--algorithm", default="", metavar="ALG", help="what they sign with, if FILE does not say"
     )
-    sub.add_argument(
-        "--kid", type=_kid, default="", help="of several keys the one to take, or the name of one"
-    )
+    sub.add_argument("--kid", type=_kid, help="of several keys the one to take, or the name of one")
     sub.add_argument(
         "--passphrase-file",
         type=Path,

@@ -71,7 +71,7 @@ class RingConfiguration:
 
     name: str
     policy: Policy
-    given: Mapping[str, Any] | None = field(default=None, hash=False)
+    given: Mapping[str, Any] | None = field(default=None, compare=False)
     """The policy's values that are written down, by its names; None: all of them."""
 
 

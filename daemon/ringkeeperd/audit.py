@@ -143,7 +143,7 @@ def _why(key: Key, before: Ring | None, after: Ring) -> str:
         return "first"
     predecessor = before.active(key.kind)
     left = after.key(predecessor.kid) if predecessor else None
-    if predecessor is None or left is None or not left.may_verify:
+    if predecessor is None or left is None or not left.may_verify or left.drained_until:
         return RotationReason.REVOCATION.value
     return predecessor.due_reason.value
 

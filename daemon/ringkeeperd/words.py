@@ -69,10 +69,16 @@ def next_change(key: Key, outlook: Outlook) -> str:
         case KeyState.ACTIVE:
             change = f"retires {turn(outlook)}" if key.due_at else "stays: static"
             return change if key == ring.signer else f"{change}; signs nothing in this mode"
+        case KeyState.PUBLISHED if key.kind is KeyKind.FOREIGN:
+            return "stays: verifies, and signs nothing"
+        case KeyState.PUBLISHED if key.kind is KeyKind.STATIC and ring.active(KeyKind.STATIC):
+            return "signs once the static key is retired"
+        case KeyState.PUBLISHED if key.kind is KeyKind.STATIC:
+            return f"signs {_when(key.ready_at, now, 'when confirmed')}"
         case KeyState.PUBLISHED:
-            if key.kind is KeyKind.STATIC:
-                return f"signs {_when(key.ready_at, now, 'when confirmed')}"
             return f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
+        case KeyState.RETIRED if key.drained_until:
+            return f"drained: revoked {_when(key.drained_until, now, 'now')}"
         case KeyState.RETIRED | KeyState.REVOKED:
             return f"goes {_when(key.remove_at, now, 'now')}"
 

@@ -137,6 +137,7 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
     HOURS: (0.5, "0.5", "policy.cryptoperiod", 30 * MINUTE),
     "access_token_validity": (90, "90", "policy.access_token_validity", 90 * SECOND),
     "use_dynamic_access_token_signing_key": (False, "false", "policy.use_dynamic", False),
+    "rsa_key_size": (3072, "3072", "policy.rsa_key_size", 3072),
     "redis.url": (
         "rediss://:pw@r:1/2",
         "rediss://:pw@r:1/2",

@@ -44,6 +44,7 @@ _SEALING: Final = f"{_CLIENT}/sealing.py"
 _TOKENS: Final = f"{_CLIENT}/tokens.py"
 _TRUST: Final = f"{_CLIENT}/trust.py"
 _REQUESTS: Final = f"{_DAEMON}/requests.py"
+_RESEALING: Final = f"{_DAEMON}/resealing.py"
 _DOCTOR: Final = f"{_DAEMON}/doctor.py"
 _LOADING: Final = f"{_DAEMON}/loading.py"
 _TERM: Final = f"{_DAEMON}/term.py"
@@ -148,7 +149,7 @@ CONTROLS: Final = (
     _without(
         "publication interval",
         (
-            f"{_DAEMON}/rotation.py",
+            f"{_DAEMON}/transitions.py",
             (
                 "ready_at=max(now + policy.publication_interval, ring.caches_until or now),\n"
                 "        token_validity"
@@ -452,7 +453,7 @@ CONTROLS: Final = (
     _without(
         "another KEK under way",
         (
-            _REQUESTS,
+            _RESEALING,
             "put[key.kid] = kek.seal(kek.unseal(blobs[key.kid], key))",
             "kek.unseal(blobs[key.kid], key)",
         ),
@@ -468,7 +469,7 @@ CONTROLS: Final = (
     _without(
         "who could follow is asked first",
         (
-            _REQUESTS,
+            _RESEALING,
             "behind = lacking(instances, kek=kek.kid, root=root.kid)",
             "behind: dict[str, str] = {}",
         ),

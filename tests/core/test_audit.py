@@ -32,7 +32,8 @@ def events(before: Ring | None, after: Ring) -> tuple[Event, ...]:
 def ring_with(state: KeyState | None, version: int) -> Ring:
     """A ring whose static key is in `state`, or not there; its dynamic keys never change."""
     dynamic = tuple(key for key in RING.keys if key.kind is KeyKind.DYNAMIC)
-    times = dict.fromkeys(("activated_at", "retired_at", "revoked_at", "remove_at"), NOW)
+    times = dict.fromkeys(("retired_at", "revoked_at", "remove_at"), NOW)
+    times["activated_at"] = None if state is KeyState.PUBLISHED else NOW  # type: ignore[assignment]
     static = (replace(STATIC, state=state, **times),) if state else ()  # type: ignore[arg-type]
     return replace(RING, version=version, keys=dynamic + static)
 
@@ -55,6 +56,14 @@ def test_every_arrow_of_the_diagram_is_told_once(arrow: Transition) -> None:
     assert told.fields["kid"] == STATIC.kid
     assert told.fields["kind"] == "static"
     assert CONTEXT.items() <= told.fields.items(), "who asked, and why, goes with it"
+
+
+def test_a_key_that_comes_back_is_told_as_such() -> None:
+    before = ring_with(KeyState.RETIRED, 4)
+    key = replace(STATIC, state=KeyState.PUBLISHED, activated_at=NOW)
+    after = replace(ring_with(None, 5), keys=(*ring_with(None, 5).keys, key))
+    (told,) = events(before, after)
+    assert (told.event, told.fields["kid"]) == ("key returned", STATIC.kid)
 
 
 @pytest.mark.parametrize("state", [None, *KeyState])

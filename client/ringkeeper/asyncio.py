@@ -36,7 +36,10 @@ class Keyring:
         """Prepare; `start` begins to follow."""
         self._connection = connection
         self._clock = connection.clock
-        self._strict_key_kind = connection.strict_key_kind
+        self._how: dict[str, Any] = {
+            "strict_key_kind": connection.strict_key_kind,
+            "use_dynamic": connection.use_dynamic,
+        }
         self._follower, self._store = connection.follower()
         self._counts = RefreshCounts()
         self._teller = connection.teller(self._counts, self._store)
@@ -57,6 +60,7 @@ class Keyring:
         tls: Tls | None = None,
         cache_dir: str | Path | None = None,
         strict_key_kind: bool = False,
+        use_dynamic_access_token_signing_key: bool | None = None,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
@@ -68,6 +72,8 @@ class Keyring:
         starts while Redis is away, for as long as the ring is fresh enough to sign with.
         `strict_key_kind`: refuse the tokens of keys of the kind that does not sign now, as
         SuperTokens does. A switch between dynamic and static then makes every user refresh.
+        `use_dynamic_access_token_signing_key`: what this app signs with, whatever the ring's policy
+        says: the rotated (dynamic) key, or the static one. Both verify in either case.
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.
@@ -85,6 +91,7 @@ class Keyring:
             tls=tls,
             cache_dir=cache_dir,
             strict_key_kind=strict_key_kind,
+            use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
         )
         return await cls(connection).start(timeout)
 
@@ -95,12 +102,17 @@ class Keyring:
         *,
         name: str = "",
         strict_key_kind: bool = False,
+        use_dynamic_access_token_signing_key: bool | None = None,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """As `connect`, told by a `config.yaml` (environment variables override it)."""
-        return await cls(
-            Connection.from_config(path, name=name, strict_key_kind=strict_key_kind)
-        ).start(timeout)
+        connection = Connection.from_config(
+            path,
+            name=name,
+            strict_key_kind=strict_key_kind,
+            use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+        )
+        return await cls(connection).start(timeout)
 
     @classmethod
     async def from_env(
@@ -108,12 +120,17 @@ class Keyring:
         *,
         name: str = "",
         strict_key_kind: bool = False,
+        use_dynamic_access_token_signing_key: bool | None = None,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """As `connect`, told by environment variables alone."""
-        return await cls(
-            Connection.from_config(None, name=name, strict_key_kind=strict_key_kind)
-        ).start(timeout)
+        connection = Connection.from_config(
+            None,
+            name=name,
+            strict_key_kind=strict_key_kind,
+            use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+        )
+        return await cls(connection).start(timeout)
 
     async def start(self, timeout: float = 10.0) -> Self:  # noqa: ASYNC109
         """Begin to follow, and wait until the ring is loaded (and, to sign, opened)."""
@@ -143,7 +160,12 @@ class Keyring:
     ) -> str:
         """A token with `claims`; see `ringkeeper.tokens.sign`."""
         return tokens.sign(
-            self._held(), claims, self._clock.now(), lifetime=lifetime, header=header
+            self._held(),
+            claims,
+            self._clock.now(),
+            lifetime=lifetime,
+            header=header,
+            use_dynamic=self._how["use_dynamic"],
         )
 
     async def verify(
@@ -157,8 +179,7 @@ class Keyring:
 
         An unknown kid is looked for in Redis once, within a second.
         """
-        strict, now = self._strict_key_kind, self._clock.now()
-        how: dict[str, Any] = {"audience": audience, "issuer": issuer, "strict_key_kind": strict}
+        how, now = {"audience": audience, "issuer": issuer, **self._how}, self._clock.now()
         try:
             return tokens.verify(self._held(), token, now, **how)
         except UnknownKid:

@@ -48,6 +48,8 @@ class Connection:
     tls: Tls | None = None
     cache_dir: Path | None = None
     strict_key_kind: bool = False
+    use_dynamic: bool | None = None
+    """What this app signs with; None leaves it to the ring's policy."""
     clock: Clock = field(default_factory=SystemClock)
 
     @classmethod
@@ -62,6 +64,7 @@ class Connection:
         tls: Tls | None = None,
         cache_dir: str | Path | None = None,
         strict_key_kind: bool = False,
+        use_dynamic_access_token_signing_key: bool | None = None,
     ) -> Connection:
         """From what a program was written with: paths are read, at once.
 
@@ -86,6 +89,7 @@ class Connection:
             tls=tls,
             cache_dir=Path(cache_dir) if cache_dir else None,
             strict_key_kind=strict_key_kind,
+            use_dynamic=use_dynamic_access_token_signing_key,
         )
 
     @classmethod
@@ -96,6 +100,7 @@ class Connection:
         *,
         name: str = "",
         strict_key_kind: bool = False,
+        use_dynamic_access_token_signing_key: bool | None = None,
     ) -> Connection:
         """From a `config.yaml`, the same that the daemon reads, and the environment.
 
@@ -124,6 +129,7 @@ class Connection:
             tls=configuration.redis_tls,
             cache_dir=configuration.cache_dir,
             strict_key_kind=strict_key_kind,
+            use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
         )
 
     def follower(self, replica: Replica | None = None) -> tuple[Follower, RedisStore]:
@@ -150,6 +156,7 @@ class Connection:
             replica=replica,
             keeper=StateFile(self.cache_dir, self.name, "cache_dir") if self.cache_dir else None,
             source=self.secrets,
+            use_dynamic=self.use_dynamic,
         )
         return follower, store
 

@@ -155,6 +155,7 @@ class Follower:
         able: Collection[str] | None = None,
         source: SecretSource | None = None,
         outlet: Outlet | None = None,
+        use_dynamic: bool | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -168,8 +169,10 @@ class Follower:
         `able` are the roots that this process could follow, where those are not all it pins.
         `source` is where `roots` and `kek` come from: it is looked at again and again.
         `outlet` is where each version is handed on before it is confirmed.
+        `use_dynamic` is what this process signs with, where it does not leave that to the policy.
         """
         self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
+        self._use_dynamic = use_dynamic
         self._troubles: dict[str, RingkeeperError] = {}
         self._told: set[tuple[str, type[RingkeeperError]]] = set()
         self.ready = asyncio.Event()
@@ -564,7 +567,7 @@ class Follower:
         held = self.replica.held
         if held is None or not self.ready.is_set() or self._loses:
             return 0.0
-        signer = held.ring.signer
+        signer = held.ring.signer_for(self._use_dynamic)
         if self._kek and signer and signer.kid in held.lacks:
             return 0.0
         policy = held.ring.policy
@@ -595,7 +598,7 @@ class Follower:
             self._to_keep.set()
             self._on_change(self.replica)
         held = self.replica.held or held
-        signer = held.ring.signer
+        signer = held.ring.signer_for(self._use_dynamic)
         if self._kek is None or signer is None or signer.kid in held.signing:
             self.ready.set()  # to verify, and to sign: what signs later has time
         is_handed_on = await self._is_handed_on()

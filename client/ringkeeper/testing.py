@@ -72,7 +72,7 @@ class _InMemory:
         self._is_closed = False
         self._time = _VirtualClock()
         self._clock: Clock = self._time
-        self._strict_key_kind = strict_key_kind
+        self._how = {"strict_key_kind": strict_key_kind, "use_dynamic": None}
         self._root = TrustRoot.generate()
         self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=policy, keys=())
         self._replica = Replica(DEFAULT_NAME, self._root.public)
@@ -132,7 +132,7 @@ class _InMemory:
         """Hold the next version: `keys`, less what is due, and whatever then is missing."""
         now, opened = self._time.now_is, dict[str, PrivateKey]()
         ring = replace(self._ring, version=self._ring.version + 1, keys=_settled(keys, now))
-        for kind in KeyKind:
+        for kind in (KeyKind.DYNAMIC, KeyKind.STATIC):
             if not ring.active(kind):
                 waiting = ring.in_state(KeyState.PUBLISHED, kind)
                 chosen = waiting[0] if waiting else _fresh(ring, kind, now, opened)

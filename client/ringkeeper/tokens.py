@@ -32,6 +32,7 @@ from ringkeeper.errors import (
     Unsignable,
     WrongAlgorithm,
 )
+from ringkeeper.ring import KeyKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -55,9 +56,11 @@ def sign(
     *,
     lifetime: timedelta | None = None,
     header: Mapping[str, Any] | None = None,
+    use_dynamic: bool | None = None,
 ) -> str:
     """A token with `claims`, signed by the key that signs now; `iat` and `exp` are filled in.
 
+    `use_dynamic`: the kind of key, where the program does not leave that to the policy.
     Its lifetime is `lifetime`, or what an `exp` among the claims leaves, or the longest allowed.
 
     Raises:
@@ -74,7 +77,7 @@ def sign(
             f"{format_duration(held.staleness(now))} old, more than max_staleness "
             f"({format_duration(policy.max_staleness)}); is Redis reachable and a daemon leading?"
         )
-    key = held.ring.signer
+    key = held.ring.signer_for(use_dynamic)
     private = held.signing.get(key.kid) if key else None
     if key is None or private is None:
         raise NoSigningKey(
@@ -130,12 +133,14 @@ def verify(
     audience: str | Collection[str] | None = None,
     issuer: str | None = None,
     strict_key_kind: bool = False,
+    use_dynamic: bool | None = None,
 ) -> dict[str, Any]:
     """The claims of `token`, if it is good at `now`.
 
     `audience`: the token must name it, or one of several. `issuer`: must be `iss`. Not asked for,
     neither is checked. `strict_key_kind`: only keys of the kind that signs now verify, as
-    SuperTokens has it: whoever switches then makes every user refresh at once.
+    SuperTokens has it: whoever switches then makes every user refresh at once. `use_dynamic`: the
+    kind that this program signs with, where it does not leave that to the policy.
 
     Raises:
         TokenError: one of its kinds; `reason` says why the user must refresh.
@@ -158,8 +163,8 @@ def verify(
         raise _forged(key)
     _check_parties(claims, audience, issuer)
     # Last: who is told to refresh for that had a good token until the switch.
-    signer = held.ring.signer
-    if strict_key_kind and signer and key.kind is not signer.kind:
+    signer = held.ring.signer_for(use_dynamic)
+    if strict_key_kind and signer and key.kind not in (signer.kind, KeyKind.FOREIGN):
         raise KindMismatch(
             f"{key.kid} is a {key.kind} key, and {signer.kind} ones sign (strict_key_kind); "
             "refresh the token"

@@ -179,6 +179,18 @@ async def test_an_asyncio_app_does_the_same(
     assert table(led) == {}
 
 
+async def test_an_app_signs_with_the_kind_that_it_chose_itself(led: LedRing) -> None:
+    with connect(led, use_dynamic_access_token_signing_key=False) as ring:
+        by_thread = ring.sign({"sub": "alice"})
+        assert kid_in(by_thread).startswith("s-")
+        async with await connect_async(led, use_dynamic_access_token_signing_key=False) as aio:
+            assert kid_in(await aio.sign({})) == kid_in(by_thread)
+            assert await aio.verify(by_thread)
+        with connect(led) as other:
+            assert other.verify(by_thread)
+            assert ring.verify(other.sign({})), "the dynamic key's tokens are as good"
+
+
 def test_a_revoked_key_is_refused_within_a_second_and_the_standby_signs(led: LedRing) -> None:
     with connect(led) as ring, connect(led, kek=None) as verifier:
         token, standby = ring.sign({"sub": "mallory"}), led.standby.kid

@@ -147,6 +147,43 @@ def test_who_wants_it_strict_refuses_the_kind_that_does_not_sign() -> None:
     assert verify(holding(without), by_dynamic, NOW, strict_key_kind=True)
 
 
+@pytest.mark.parametrize("use_dynamic", [True, False])
+def test_a_program_may_choose_its_own_kind_whatever_the_ring_s_policy_says(
+    use_dynamic: bool,
+) -> None:
+    held = holding(replace(RING, policy=replace(RING.policy, use_dynamic=not use_dynamic)))
+    token = sign(held, {"sub": "alice"}, NOW, use_dynamic=use_dynamic)
+    kid = kid_in(token)
+    assert kid.startswith("d-" if use_dynamic else "s-")
+    assert verify(held, token, NOW)["sub"] == "alice"
+    strict: Any = {"strict_key_kind": True, "use_dynamic": use_dynamic}
+    assert verify(held, token, NOW, **strict), "strict is about what this program signs with"
+    with pytest.raises(KindMismatch):
+        verify(held, sign(held, {}, NOW), NOW, **strict)
+
+
+def test_a_foreign_key_s_tokens_are_good_and_it_signs_nothing() -> None:
+    private = PrivateKey.generate("ES256")
+    foreign = replace(
+        STATIC,
+        kid="their-key-1",
+        kind=KeyKind.FOREIGN,
+        algorithm="ES256",
+        public=private.public_jwk,
+        state=KeyState.PUBLISHED,
+    )
+    ring = replace(RING, keys=(*RING.keys, foreign))
+    held = holding(ring)
+    body = json.dumps({"sub": "alice", "exp": NOW.timestamp() + 60}).encode()
+    token = private.sign_compact({"typ": "JWT", "kid": "their-key-1"}, body)
+    assert verify(held, token, NOW)["sub"] == "alice"
+    assert verify(held, token, NOW, strict_key_kind=True), "it is of no kind that ever signs here"
+    assert foreign not in ring.may_sign_next
+    assert "their-key-1" in {key["kid"] for key in ring.jwks()["keys"]}
+    with pytest.raises(UnknownKid):
+        verify(HELD, token, NOW)
+
+
 def test_both_kinds_verify_whichever_signs() -> None:
     static = holding(real_ring(use_dynamic=False))
     assert kid_in(sign(static, {}, NOW)) == STATIC.kid

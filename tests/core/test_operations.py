@@ -1,0 +1,381 @@
+"""What operators may change, and what is refused: the ring stays as it was then."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ringkeeper.errors import ConfigurationError, RequestRefused
+from ringkeeper.policy import Policy
+from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
+from ringkeeperd.operations import add, override, retire, revoke, rollback, rotate
+from ringkeeperd.overrides import Rules, setting_named, value_of
+from ringkeeperd.rotation import (
+    Activate,
+    Confirmations,
+    Revoke,
+    WaitUntil,
+    key_wanted,
+    next_step,
+)
+from ringkeeperd.transitions import FreshKey
+from tests.core.builders import (
+    HOUR,
+    MINUTE,
+    NOW,
+    do,
+    fresh,
+    instances,
+    new_ring,
+    nobody,
+    policy,
+    public_jwk,
+    settle,
+)
+from tests.core.test_rotation import full_ring
+
+INTERVAL = "access_token_dynamic_signing_key_update_interval"
+LATER = NOW + HOUR
+
+
+def kid_of(key: Key | None) -> str:
+    assert key
+    return key.kid
+
+
+def turned() -> Ring:
+    """A ring whose second key signs, an hour after the first one retired."""
+    ring, _ = settle(rotate(new_ring(), now=NOW, epoch=1), NOW + 4 * HOUR)
+    assert ring.former
+    return ring
+
+
+AFTER = NOW + 9 * HOUR
+DYNAMIC = new_ring()
+
+
+# --- rollback ------------------------------------------------------------------------------------
+
+
+def test_the_former_signer_signs_again_once_every_instance_confirmed_it_anew() -> None:
+    before = turned()
+    former, active = kid_of(before.former), kid_of(before.active())
+    asked = rollback(before, now=AFTER, epoch=1)
+    returning = asked.key(former)
+    assert returning and returning.is_returning
+    assert asked.standby == returning, "it goes before the standby that waits"
+    assert asked.active() and kid_of(asked.active()) == active, "until then nothing changed"
+    behind = instances((1, before.version))
+    waiting = next_step(asked, asked.policy, behind, AFTER)
+    assert isinstance(waiting, WaitUntil)
+    assert waiting.awaiting, "signing apps let its private half go"
+    step = next_step(asked, asked.policy, instances((1, asked.version)), AFTER)
+    assert isinstance(step, Activate)
+    assert (step.kid, step.reason) == (former, RotationReason.ROLLBACK)
+    after, _ = settle(asked, AFTER)
+    assert kid_of(after.active()) == former
+    assert kid_of(after.former) == active, "and one can go back once more"
+    assert after.active() and after.active().due_at == AFTER + policy().cryptoperiod  # type: ignore[union-attr]
+    assert after.standby == before.standby, "the one that waited waits on"
+
+
+def test_a_key_that_came_back_is_kept_as_long_as_its_newest_token_needs() -> None:
+    after, _ = settle(rollback(turned(), now=AFTER, epoch=1), AFTER)
+    again, _ = settle(rotate(after, now=AFTER + HOUR, epoch=1), AFTER + 6 * HOUR)
+    gone = again.former
+    assert gone and gone.retired_at and gone.remove_at == gone.retired_at + gone.retain_for
+    assert gone.retired_at >= AFTER + HOUR
+
+
+@pytest.mark.parametrize(
+    ("ring", "why"),
+    [
+        (new_ring(), "too late, or too early"),
+        (rollback(turned(), now=AFTER, epoch=1), "under way already"),
+        (
+            replace(
+                turned(), keys=tuple(k for k in turned().keys if k.state is not KeyState.RETIRED)
+            ),
+            "too late, or too early",
+        ),
+    ],
+)
+def test_where_there_is_nothing_to_go_back_to_it_is_refused(ring: Ring, why: str) -> None:
+    with pytest.raises(RequestRefused, match=why):
+        rollback(ring, now=AFTER, epoch=1)
+
+
+def test_a_revoked_or_drained_key_never_comes_back() -> None:
+    before = turned()
+    for drain in (None, 10 * MINUTE):
+        gone = revoke(
+            before, kid_of(before.former), reason="x", now=NOW + 4 * HOUR, epoch=1, drain=drain
+        )
+        with pytest.raises(RequestRefused, match="too late"):
+            rollback(gone, now=AFTER, epoch=1)
+
+
+def test_without_a_signer_there_is_nothing_to_roll_back() -> None:
+    before = turned()
+    tombstone: dict[str, Any] = {"state": KeyState.REVOKED, "revoked_at": NOW, "remove_at": LATER}
+    active = before.active()
+    bare = replace(
+        before, keys=tuple(replace(k, **tombstone) if k is active else k for k in before.keys)
+    )
+    with pytest.raises(RequestRefused, match="no dynamic key is active"):
+        rollback(bare, now=AFTER, epoch=1)
+
+
+# --- draining ------------------------------------------------------------------------------------
+
+
+def drained(ring: Ring, kid: str, drain: timedelta = 10 * MINUTE, **options: Any) -> Ring:
+    return revoke(ring, kid, reason="just in case", now=AFTER, epoch=1, drain=drain, **options)
+
+
+def test_a_drained_signer_signs_no_more_and_is_revoked_when_its_window_ends() -> None:
+    before = turned()
+    kid, follower = kid_of(before.active()), kid_of(before.standby)
+    ring = drained(before, kid, fresh=fresh(key_wanted(before.policy)))
+    key = ring.key(kid)
+    assert key and key.state is KeyState.RETIRED
+    assert (key.drained_from, key.drained_until) == (AFTER, AFTER + 10 * MINUTE)
+    assert kid_of(ring.active()) == follower
+    assert ring.standby, "who is cut off from now on knows the next one"
+    waiting = next_step(ring, ring.policy, nobody(), AFTER)
+    assert isinstance(waiting, WaitUntil)
+    assert waiting.when == AFTER + 10 * MINUTE
+    step = next_step(ring, ring.policy, nobody(), AFTER + 10 * MINUTE)
+    assert step == Revoke(kid)
+    after = do(ring, step, AFTER + 10 * MINUTE)
+    gone = after.key(kid)
+    assert gone and gone.state is KeyState.REVOKED
+    assert gone.reason == "just in case"
+    assert gone.remove_at and key.remove_at and gone.remove_at >= key.remove_at
+
+
+def test_a_retired_key_is_drained_where_it_is() -> None:
+    before = turned()
+    kid = kid_of(before.former)
+    ring = revoke(before, kid, reason="x", now=NOW + 4 * HOUR, epoch=1, drain=10 * MINUTE)
+    assert ring.active() == before.active()
+    key = ring.key(kid)
+    assert key and key.retired_at == NOW + 4 * HOUR
+    at_once = revoke(ring, kid, reason="y", now=NOW + 4 * HOUR + MINUTE, epoch=1)
+    assert kid_of(at_once.in_state(KeyState.REVOKED)[0]) == kid, "an emergency ends a drain"
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda r: drained(r, kid_of(r.standby)), "has no tokens to drain"),
+        (lambda r: drained(r, kid_of(r.active()), 2 * HOUR), "must be shorter than that"),
+        (lambda r: drained(r, kid_of(r.former)), "must be shorter than that"),
+        (
+            lambda r: drained(
+                replace(
+                    r,
+                    keys=tuple(
+                        replace(k, ready_at=AFTER + HOUR) if k == r.standby else k for k in r.keys
+                    ),
+                ),
+                kid_of(r.active()),
+            ),
+            "not been public for long enough",
+        ),
+        (
+            lambda r: drained(
+                drained(r, kid_of(r.active()), fresh=fresh(key_wanted(r.policy))),
+                kid_of(r.active()),
+            ),
+            "drained already",
+        ),
+    ],
+    ids=["standby", "longer than its tokens", "none alive", "no successor ready", "twice"],
+)
+def test_a_drain_that_cannot_be_is_refused(make: Any, why: str) -> None:
+    with pytest.raises(RequestRefused, match=why):
+        make(turned())
+
+
+def test_a_standby_that_only_verifies_is_in_nobody_s_way() -> None:
+    """Foreign keys take part in nothing that signs."""
+    ring = add(new_ring(), foreign(), now=NOW, epoch=1)
+    assert kid_of(ring.standby) != "their-key"
+    after, _ = settle(rotate(ring, now=NOW, epoch=1), NOW + 4 * HOUR)
+    assert kid_of(after.active()) != "their-key"
+    assert after.key("their-key") == ring.key("their-key")
+
+
+# --- static and foreign keys ---------------------------------------------------------------------
+
+
+def foreign(kid: str = "their-key") -> FreshKey:
+    return FreshKey(KeyKind.FOREIGN, "ES256", public_jwk("ES256", kid), kid)
+
+
+def static() -> FreshKey:
+    return FreshKey(KeyKind.STATIC, "RS256", public_jwk("RS256"))
+
+
+def test_a_second_static_key_waits_until_the_first_one_is_retired() -> None:
+    ring = new_ring()
+    first = kid_of(ring.active(KeyKind.STATIC))
+    ring = add(ring, static(), now=NOW, epoch=1)
+    (second,) = ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
+    settled, _ = settle(ring, NOW + 24 * HOUR)
+    assert kid_of(settled.active(KeyKind.STATIC)) == first
+    with pytest.raises(RequestRefused, match=f"{second.kid} is to follow it, and has to be public"):
+        retire(ring, first, now=NOW + HOUR, epoch=1)
+    gone = retire(ring, first, now=NOW + 4 * HOUR, epoch=1)
+    key = gone.key(first)
+    assert key and key.state is KeyState.RETIRED
+    after, _ = settle(gone, NOW + 4 * HOUR)
+    assert kid_of(after.active(KeyKind.STATIC)) == second.kid
+
+
+def test_the_only_static_key_stays() -> None:
+    ring = new_ring()
+    with pytest.raises(RequestRefused, match="the only static key; make the one"):
+        retire(ring, kid_of(ring.active(KeyKind.STATIC)), now=NOW, epoch=1)
+    gone = revoke(
+        ring,
+        kid_of(ring.active(KeyKind.STATIC)),
+        reason="x",
+        now=NOW,
+        epoch=1,
+        fresh=static(),
+    )
+    (coming,) = gone.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
+    with pytest.raises(RequestRefused, match="about to sign"):
+        retire(gone, coming.kid, now=NOW, epoch=1)
+
+
+def test_a_foreign_key_verifies_until_it_is_retired_and_then_as_long_as_its_tokens_may_live() -> (
+    None
+):
+    ring = add(new_ring(), foreign(), now=NOW, epoch=1)
+    key = ring.key("their-key")
+    assert key and key.may_verify
+    gone = retire(ring, "their-key", now=LATER, epoch=1)
+    key = gone.key("their-key")
+    assert key and key.remove_at == LATER + key.retain_for
+    revoked = revoke(ring, "their-key", reason="x", now=LATER, epoch=1)
+    key = revoked.key("their-key")
+    assert key and not key.may_verify
+    assert revoked.active() == ring.active()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: add(full_ring(), static(), now=NOW, epoch=1), "the most there may be"),
+        (
+            lambda: add(add(new_ring(), foreign(), now=NOW, epoch=1), foreign(), now=NOW, epoch=1),
+            "already",
+        ),
+        (
+            lambda: add(
+                add(new_ring(), foreign(), now=NOW, epoch=1),
+                replace(foreign(), own_kid="another-name"),
+                now=NOW,
+                epoch=1,
+            ),
+            "this very key already, as their-key",
+        ),
+        (lambda: retire(new_ring(), "nobody", now=NOW, epoch=1), "unknown kid"),
+        (
+            lambda: retire(DYNAMIC, kid_of(DYNAMIC.active()), now=NOW, epoch=1),
+            "which retires by itself",
+        ),
+    ],
+    ids=["full", "twice", "the same by another name", "unknown", "dynamic"],
+)
+def test_what_cannot_be_added_or_retired_is_refused(make: Any, why: str) -> None:
+    with pytest.raises(RequestRefused, match=why):
+        make()
+
+
+def test_what_is_retired_already_is_not_retired_again() -> None:
+    ring = retire(add(new_ring(), foreign(), now=NOW, epoch=1), "their-key", now=NOW, epoch=1)
+    with pytest.raises(RequestRefused, match="retired already"):
+        retire(ring, "their-key", now=NOW, epoch=1)
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def set_to(ring: Ring, key: str, text: str | None, rules: Rules | None = None) -> Ring:
+    rules = rules or Rules.of(policy(), {})
+    others = [(name, value) for name, value in ring.overrides if name != key]
+    wanted = rules.under(others if text is None else [*others, (key, text)])
+    return override(ring, key, text, wanted, now=NOW, epoch=1)
+
+
+def test_a_setting_of_the_ring_counts_at_once_and_only_for_what_comes() -> None:
+    before = new_ring()
+    ring = set_to(before, INTERVAL, "24")
+    assert ring.version == before.version + 1
+    assert ring.policy.cryptoperiod == 24 * HOUR
+    assert ring.policy.max_staleness == 24 * HOUR, "what is derived follows"
+    assert ring.active() and before.active()
+    assert ring.active().due_at == before.active().due_at, "times that are set stay"  # type: ignore[union-attr]
+    assert ring.overrides == ((INTERVAL, "24"),)
+    assert set_to(ring, INTERVAL, None).policy == before.policy
+
+
+def test_a_setting_that_changes_nothing_yet_is_kept_all_the_same() -> None:
+    """Files may change: then it holds against them."""
+    ring = set_to(new_ring(), "clock_skew", "60s")
+    assert (ring.policy, ring.version) == (new_ring().policy, 2)
+    assert dict(ring.overrides) == {"clock_skew": "60s"}
+    changed = Rules.of(
+        policy(clock_skew=timedelta(seconds=30)), {"clock_skew": timedelta(seconds=30)}
+    )
+    assert changed.under(ring.overrides).clock_skew == timedelta(seconds=60)
+
+
+def test_what_is_set_so_already_is_refused() -> None:
+    ring = set_to(new_ring(), INTERVAL, "24")
+    with pytest.raises(RequestRefused, match="is set to 24 already"):
+        set_to(ring, INTERVAL, "24")
+    with pytest.raises(RequestRefused, match="files say it"):
+        set_to(ring, "algorithm", None)
+
+
+def test_files_that_say_nothing_of_a_value_leave_it_to_be_derived_from_the_ring_s_own() -> None:
+    alone = Rules.of(policy(), {})
+    whole = Rules.of(policy())
+    own = [(INTERVAL, "2")]
+    assert alone.under(own) == Policy.derive(cryptoperiod=2 * HOUR)
+    assert alone.under([]) == whole.under([]) == policy()
+    with pytest.raises(ConfigurationError, match="publication_interval"):
+        whole.under(own)  # a file that says 4 h of publication contradicts 2 h of signing
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "why"),
+    [
+        ("no_such", "1", "no such setting of a ring; there are access_token_dynamic"),
+        ("lead", "true", "for the whole daemon"),
+        (INTERVAL, "soon", "is not a number"),
+        ("algorithm", "HS256", "is not offered"),
+        ("rsa_key_size", "1024", "is not offered; use one of 2048, 3072, 4096"),
+        ("poll_interval", "-3s", "is not a duration"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_in_words(key: str, text: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        value_of(setting_named(key).key, text)
+
+
+def test_an_interval_that_would_keep_too_many_keys_is_refused_with_the_numbers() -> None:
+    with pytest.raises(ConfigurationError, match=r"keeps \d\d keys .* 32 is the most"):
+        Rules.of(policy(), {"access_token_validity": 24 * HOUR}).under([(INTERVAL, "0.5")])
+
+
+def test_confirmations_are_waited_for_as_for_any_turn() -> None:
+    asked = rollback(turned(), now=AFTER, epoch=1)
+    listening = Confirmations((), AFTER + MINUTE)
+    assert isinstance(next_step(asked, asked.policy, listening, AFTER), WaitUntil)

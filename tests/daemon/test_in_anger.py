@@ -1,0 +1,183 @@
+"""Each command while users come and go: the demo's apps, two daemons, no valid token refused."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugins.daemons import Site, clean_environment, eventually
+from tests.plugins.servers import Server
+
+APPS, USERS = 3, 40
+ENOUGH = 150
+"""Requests after a change: several of each app's, with tokens from before it and after."""
+RULES: dict[str, Any] = {
+    "access_token_dynamic_signing_key_update_interval": 1,
+    "access_token_validity": 20,
+    "publication_interval": "1s",
+    "jwks_max_age": "1s",
+    "poll_interval": "1s",
+    "confirmation_timeout": "10s",
+    "max_staleness": "3m",
+    "clock_skew": "1s",
+}
+
+
+class Crowd:
+    """The demo's apps at a site, with users who never rest."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.told = [site.folder / f"app{number}.out" for number in range(APPS)]
+        self.processes = [self._start(number) for number in range(APPS)]
+
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ringkeeperd.demo_app", str(self.site.folder)]
+        with self.told[number].open("wb") as out:
+            return subprocess.Popen(
+                [*command, str(number), str(APPS), str(USERS)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(),
+            )
+
+    def counts(self) -> list[dict[str, Any]]:
+        """What each app told last."""
+        lines = [path.read_text().splitlines() for path in self.told]
+        whole = [[line for line in each if line.endswith("}")] for each in lines]
+        return [json.loads(each[-1]) if each else {} for each in whole]
+
+    def total(self, name: str) -> int:
+        return sum(each.get(name, 0) for each in self.counts())
+
+    def check(self) -> None:
+        """Every app goes on serving its users, and none of them was refused a valid token."""
+        before = [each.get("verified", 0) for each in self.counts()]
+
+        def went_on() -> bool:
+            counts = self.counts()
+            refused = [why for each in counts for why in each.get("rejected", [])]
+            assert not refused, refused[:3]
+            assert all(process.poll() is None for process in self.processes), self.told
+            now = [each.get("verified", 0) for each in counts]
+            return all(b - a >= ENOUGH // APPS for a, b in zip(before, now, strict=True))
+
+        eventually(went_on, within=40)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def crowd(make_site: Callable[[str], Site], valkey: Server) -> Iterator[Crowd]:
+    site = make_site(valkey.url)
+    site.daemon(init=True, **RULES)
+    site.daemon(**RULES)
+    crowd = Crowd(site)
+    try:
+        crowd.check()
+        yield crowd
+    finally:
+        crowd.stop()
+
+
+def keys(site: Site, **wanted: str) -> list[dict[str, Any]]:
+    return [k for k in site.status()["keys"] if all(k[name] == v for name, v in wanted.items())]
+
+
+def confirmed(said: str) -> bool:
+    return "confirmed by all 5 live instances" in said
+
+
+@pytest.mark.timeout(240)
+def test_dynamic_keys_are_turned_turned_back_drained_and_revoked(crowd: Crowd) -> None:
+    site = crowd.site
+    first = site.status()["signer"]
+
+    said = site.done("rotate", "--wait", "--reason", "test")
+    second = site.status()["signer"]
+    assert second != first
+    assert f"{second} signs now" in said
+    assert confirmed(said)
+    crowd.check()
+
+    said = site.done("rollback", "--wait", "--reason", "the new key is in the wrong store")
+    assert f"{first} signs now" in said
+    assert confirmed(said)
+    assert site.status()["signer"] == first
+    crowd.check()
+
+    site.done("rotate", "--now", "--wait")
+    crowd.check()
+    assert crowd.total("revoked") == 0
+
+    drained = site.status()["signer"]
+    said = site.done("revoke", drained, "--drain", "5s", "--reason", "just in case")
+    assert "little by little, all of them in 5s" in said
+    assert confirmed(said)
+    assert site.status()["signer"] != drained
+    eventually(lambda: keys(site, kid=drained, state="revoked"), within=20)
+    crowd.check()
+
+    spared = crowd.total("revoked")
+    leaked = site.status()["signer"]
+    said = site.done("revoke", leaked, "--reason", "leaked")
+    assert f"{leaked} is revoked: its tokens are refused" in said
+    assert confirmed(said)
+    eventually(lambda: crowd.total("revoked") > spared, within=20)
+    crowd.check()
+
+
+@pytest.mark.timeout(240)
+def test_static_keys_algorithms_and_settings_change(crowd: Crowd, tmp_path: Path) -> None:
+    site = crowd.site
+
+    said = site.done("set", "use_dynamic_access_token_signing_key", "false")
+    assert confirmed(said)
+    first = site.status()["signer"]
+    assert first.startswith("s-")
+    crowd.check()
+
+    said = site.done("static", "create", "--algorithm", "ES256")
+    second = said.splitlines()[1].split()[0]
+    assert f"{first} goes on as the static key" in said
+    crowd.check()
+    eventually(lambda: site.run("static", "retire", first).returncode == 0, within=20)
+    assert site.status()["signer"] == second
+    crowd.check()
+
+    pem = tmp_path / "key.pem"
+    make = ["openssl", "genpkey", "-algorithm", "ED25519", "-out", str(pem)]
+    subprocess.run(make, check=True, capture_output=True)
+    pem.chmod(0o600)
+    said = site.done("static", "import", str(pem))
+    third = said.splitlines()[1].split()[0]
+    eventually(lambda: site.run("static", "retire", second).returncode == 0, within=20)
+    assert site.status()["signer"] == third
+    crowd.check()
+    assert "BEGIN PUBLIC KEY" in site.done("static", "public")
+
+    site.done("set", "use_dynamic_access_token_signing_key", "--unset")
+    crowd.check()
+    site.done("set", "algorithm", "ES384")
+    eventually(lambda: keys(site, kind="dynamic", state="published", algorithm="ES384"), within=20)
+    site.done("rotate", "--wait")
+    crowd.check()
+
+    interval = "access_token_dynamic_signing_key_update_interval"
+    site.done("set", interval, "0.003")
+    site.done("rotate", "--wait")  # a key that signs keeps its time: the next one has the new one
+    by_hand = site.status()["signer"]
+    eventually(lambda: site.status()["signer"] != by_hand, within=30)
+    crowd.check()
+    site.done("set", interval, "--unset")
+    assert site.done("set").splitlines() == ["algorithm ES384"]
+    crowd.check()
+    assert crowd.total("revoked") == 0

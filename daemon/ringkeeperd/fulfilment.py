@@ -20,7 +20,7 @@ from ringkeeper.wire import Command
 from ringkeeperd import operations
 from ringkeeperd.overrides import setting_named
 from ringkeeperd.resealing import reseal
-from ringkeeperd.rotation import key_wanted
+from ringkeeperd.rotation import Confirmations, key_wanted
 from ringkeeperd.transitions import FreshKey, KeyWanted
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ async def _revoked(term: Term, request: Request) -> Changed:
         epoch=term.epoch,
         fresh=minted.fresh if minted else None,
         drain=drain,
+        confirmed=Confirmations(await term.instances(), term.trusts_from()) if drain else None,
     )
     return after, minted.put if minted else {}
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from ringkeeper.policy import Policy
+    from ringkeeperd.rotation import Confirmations
 
 _USABLE = (KeyState.PUBLISHED, KeyState.ACTIVE)
 
@@ -87,7 +88,7 @@ def revocation_wants(ring: Ring, kid: str, now: datetime) -> KeyWanted | None:
     return None if others or not ring.has_room else key_wanted(ring.policy, KeyKind.STATIC)
 
 
-def revoke(
+def revoke(  # noqa: PLR0913 - all but two by name
     ring: Ring,
     kid: str,
     *,
@@ -96,12 +97,14 @@ def revoke(
     epoch: int,
     fresh: FreshKey | None = None,
     drain: timedelta | None = None,
+    confirmed: Confirmations | None = None,
 ) -> Ring:
     """The ring in which `kid` is a tombstone. If it was signing, the standby signs at once.
 
     `fresh` becomes the next standby, or static key; see `revocation_wants`. With `drain` the key
     only verifies from now on, fewer and fewer of its tokens (`ringkeeper.draining`), and is a
-    tombstone that long from now: for a key of which nobody knows that it leaked.
+    tombstone that long from now: for a key of which nobody knows that it leaked. There is time
+    then, so its successor must be one that all who are live have `confirmed`.
 
     Raises:
         RequestRefused: no such key, revoked already, or nobody could sign in its stead.
@@ -115,7 +118,11 @@ def revoke(
             f"{kid} is the last key that can sign, and the ring has no room for another; wait "
             "until a key is removed (ringkeeper status says when)"
         )
-    gone = _drained(key, chosen, reason, now, drain) if drain else revoked(key, reason, now)
+    if drain:
+        _check_followed(key, chosen, now, confirmed)
+        gone = _drained(key, reason, now, drain)
+    else:
+        gone = revoked(key, reason, now)
     keys = tuple(gone if k is key else k for k in ring.keys)
     if chosen:
         keys = tuple(activated(k, ring, now) if k is chosen else k for k in keys)
@@ -124,8 +131,26 @@ def revoke(
     return next_version(ring, epoch, keys)
 
 
-def _drained(key: Key, chosen: Key | None, reason: str, now: datetime, drain: timedelta) -> Key:
-    """`key`, revoked little by little; `chosen` signs in its stead, if it signs."""
+def _check_followed(
+    key: Key, chosen: Key | None, now: datetime, confirmed: Confirmations | None
+) -> None:
+    """Refuse to take `key` from those who sign with it before all can go on with `chosen`."""
+    if key.state is not KeyState.ACTIVE or key.kind is not KeyKind.DYNAMIC:
+        return
+    if chosen is None or chosen.ready_at > now:
+        raise RequestRefused(
+            f"{key.kid} signs, and the next key has not been public for long enough to follow "
+            "it without a risk; ringkeeper rotate, then drain it; or revoke it without --drain"
+        )
+    if confirmed is None or now < confirmed.trusted_from or confirmed.missing(chosen):
+        raise RequestRefused(
+            f"{key.kid} signs, and not every live instance has confirmed {chosen.kid} yet; "
+            "ringkeeper rotate waits for them, then drain it; or revoke it without --drain"
+        )
+
+
+def _drained(key: Key, reason: str, now: datetime, drain: timedelta) -> Key:
+    """`key`, revoked little by little."""
     if key.drained_until:
         raise RequestRefused(
             f"{key.kid} is being drained already, until {key.drained_until:%H:%M:%S} UTC; without "
@@ -133,11 +158,6 @@ def _drained(key: Key, chosen: Key | None, reason: str, now: datetime, drain: ti
         )
     if key.state is KeyState.PUBLISHED:
         raise RequestRefused(f"{key.kid} has no tokens to drain; revoke it without --drain")
-    if key.state is KeyState.ACTIVE and (chosen is None or chosen.ready_at > now):
-        raise RequestRefused(
-            f"{key.kid} signs, and the next key has not been public for long enough to follow "
-            "it without a risk; ringkeeper rotate, then drain it; or revoke it without --drain"
-        )
     gone = retired(key, now) if key.state is KeyState.ACTIVE else key
     last = (gone.retired_at or now) + gone.token_validity
     if now + drain >= last:

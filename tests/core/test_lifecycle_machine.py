@@ -7,6 +7,7 @@ signed it and when it ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,9 +20,10 @@ from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.testimony import History
 from ringkeeperd.merge import merge
-from ringkeeperd.operations import revocation_wants, revoke, rotate
+from ringkeeperd.operations import add, retire, revocation_wants, revoke, rollback, rotate
 from ringkeeperd.rotation import Activate, Confirmations, Instance, WaitUntil, apply, next_step
-from tests.core.builders import HOUR, MINUTE, NOW, fresh, new_ring, policy
+from ringkeeperd.transitions import FreshKey
+from tests.core.builders import HOUR, MINUTE, NOW, fresh, new_ring, policy, public_jwk
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.confirmed = dict.fromkeys(self.apps, (1, 1))
         self.tokens: set[Token] = set()
         self.revoked: set[str] = set()
+        self.drained: set[str] = set()
         self.public_since = {key.kid: NOW for key in self.ring.keys}
         self.is_emergency = False
 
@@ -206,6 +209,56 @@ class Lifecycle(RuleBasedStateMachine):
         self.publish(ring)
         self.settle()
 
+    @rule()
+    def an_operator_rolls_back(self) -> None:
+        self.ask(lambda: rollback(self.ring, now=self.now, epoch=self.epoch))
+
+    @rule(pick=st.integers(0, 31), minutes=st.integers(1, 90))
+    def an_operator_drains(self, pick: int, minutes: int) -> None:
+        """A precaution: whoever holds the ring goes on signing and verifying all the while."""
+        kid = self.ring.keys[pick % len(self.ring.keys)].kid
+        wanted = revocation_wants(self.ring, kid, self.now)
+        made = fresh(wanted) if wanted else None
+        signed_by = self.ring.active()
+        self.ask(
+            lambda: revoke(
+                self.ring,
+                kid,
+                reason="test",
+                now=self.now,
+                epoch=self.epoch,
+                fresh=made,
+                drain=minutes * MINUTE,
+                confirmed=self.confirmations(),
+            ),
+            then=lambda: self.drained.add(kid),
+        )
+        if signed_by and kid in self.drained and signed_by.kid == kid:
+            for app in self.apps.values():
+                held = app.ring.signer_for(True)
+                # Who hears, signs with a key that all who are live have confirmed.
+                assert app.is_cut_off or (held and held.kid != kid)
+
+    @rule(kind=st.sampled_from([KeyKind.STATIC, KeyKind.FOREIGN]))
+    def an_operator_adds_a_key(self, kind: KeyKind) -> None:
+        made = FreshKey(kind, "ES256", public_jwk("ES256"))
+        self.ask(lambda: add(self.ring, made, now=self.now, epoch=self.epoch))
+
+    @rule(pick=st.integers(0, 31))
+    def an_operator_retires_a_key(self, pick: int) -> None:
+        kid = self.ring.keys[pick % len(self.ring.keys)].kid
+        self.ask(lambda: retire(self.ring, kid, now=self.now, epoch=self.epoch))
+
+    def ask(self, change: Callable[[], Ring], then: Callable[[], None] = lambda: None) -> None:
+        """What an operator asks for, done or refused."""
+        try:
+            ring = change()
+        except RequestRefused:
+            return
+        then()
+        self.publish(ring)
+        self.settle()
+
     @rule(name=st.sampled_from("abc"))
     def an_app_is_cut_off(self, name: str) -> None:
         self.apps[name].is_cut_off = True
@@ -239,7 +292,7 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def a_valid_token_verifies_wherever_promise_1_says_so(self) -> None:
         for token in self.tokens:
-            if token.kid in self.revoked:
+            if token.kid in self.revoked | self.drained:
                 continue
             for name, app in self.apps.items():
                 if app.is_cut_off and app.activations_missed > 1:
@@ -258,6 +311,14 @@ class Lifecycle(RuleBasedStateMachine):
         for kid in self.revoked:
             key = self.ring.key(kid)
             assert key is None or key.state is KeyState.REVOKED
+
+    @invariant()
+    def a_drained_key_signs_no_more(self) -> None:
+        for kid in self.drained:
+            key = self.ring.key(kid)
+            assert key is None or key.state in (KeyState.RETIRED, KeyState.REVOKED)
+            if key and key.state is KeyState.RETIRED:
+                assert key.drained_until
 
     @invariant()
     def the_ring_stays_small_and_somebody_signs(self) -> None:

@@ -131,7 +131,16 @@ def test_without_a_signer_there_is_nothing_to_roll_back() -> None:
 
 
 def drained(ring: Ring, kid: str, drain: timedelta = 10 * MINUTE, **options: Any) -> Ring:
-    return revoke(ring, kid, reason="just in case", now=AFTER, epoch=1, drain=drain, **options)
+    return revoke(
+        ring,
+        kid,
+        reason="just in case",
+        now=AFTER,
+        epoch=1,
+        drain=drain,
+        confirmed=nobody(),
+        **options,
+    )
 
 
 def test_a_drained_signer_signs_no_more_and_is_revoked_when_its_window_ends() -> None:

@@ -9,7 +9,7 @@ WORKERS ?= 5
 comma := ,
 empty :=
 PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeeper/replica \
-	ringkeeper/testimony ringkeeperd/healing \
+	ringkeeper/testimony ringkeeper/draining ringkeeperd/healing \
 	ringkeeper/tokens ringkeeperd/rotation ringkeeperd/merge ringkeeperd/rewrapping ringkeeperd/trail ringkeeperd/spikes \
 	ringkeeperd/spike_events ringkeeperd/refresh_series
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))

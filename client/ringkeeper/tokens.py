@@ -16,6 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
 
 from ringkeeper.algorithms import PublicKey
+from ringkeeper.draining import is_drained, share_drained
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
     ClaimMismatch,
@@ -161,6 +162,7 @@ def verify(
         raise WrongAlgorithm(f"{key.kid} verifies {key.algorithm} alone")
     if not public.verifies(token):
         raise _forged(key)
+    _check_drained(key, claims, token, now)
     _check_parties(claims, audience, issuer)
     # Last: who is told to refresh for that had a good token until the switch.
     signer = held.ring.signer_for(use_dynamic)
@@ -264,6 +266,20 @@ def _refusal_of_revoked(key: Key, token: str) -> TokenError:
     if PublicKey(key.public, key.algorithm).verifies(token):
         return RevokedKid(f"{key.kid} was revoked; refresh the token, or log in")
     return _forged(key)
+
+
+def _check_drained(key: Key, claims: Mapping[str, Any], token: str, now: datetime) -> None:
+    """Refuse as one of a revoked key a token whose turn has come (`ringkeeper.draining`)."""
+    share = share_drained(key, now)
+    if not share:
+        return
+    named = claims.get("sub")
+    subject = named if named and isinstance(named, str) else token.split(".")[1]
+    if is_drained(key.kid, subject, share):
+        raise RevokedKid(
+            f"{key.kid} is being revoked little by little, and this token's turn has come; "
+            "refresh the token, or log in"
+        )
 
 
 def _forged(key: Key) -> InvalidSignature:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ringkeeper.clock import ZERO
+from ringkeeper.draining import last_expiry
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import MAX_KEYS
@@ -159,7 +160,7 @@ def _drained(key: Key, reason: str, now: datetime, drain: timedelta) -> Key:
     if key.state is KeyState.PUBLISHED:
         raise RequestRefused(f"{key.kid} has no tokens to drain; revoke it without --drain")
     gone = retired(key, now) if key.state is KeyState.ACTIVE else key
-    last = (gone.retired_at or now) + gone.token_validity
+    last = last_expiry(gone, now)
     if now + drain >= last:
         raise RequestRefused(
             f"its last token ends in {format_duration(max(last - now, ZERO))} by itself: a drain "

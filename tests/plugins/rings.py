@@ -101,8 +101,8 @@ class LedRing:
             lambda epoch: rewrapped(self.ring, kek=kek.kid, epoch=epoch), None, silently=False
         )
 
-    def revoke(self, kid: str, *, silently: bool = False) -> Ring:
-        """Make `kid` a tombstone."""
+    def revoke(self, kid: str, *, drain: timedelta | None = None, silently: bool = False) -> Ring:
+        """Make `kid` a tombstone, or let it be drained."""
         wanted = revocation_wants(self.ring, kid, _CLOCK.now())
         fresh = mint(wanted, self.kek) if wanted else None
         return self._publish(
@@ -113,6 +113,7 @@ class LedRing:
                 now=_CLOCK.now(),
                 epoch=epoch,
                 fresh=fresh.fresh if fresh else None,
+                drain=drain,
             ),
             fresh,
             silently=silently,

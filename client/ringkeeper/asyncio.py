@@ -10,8 +10,10 @@ from ringkeeper import tokens
 from ringkeeper.connection import Connection
 from ringkeeper.errors import RefreshReason, RingClosed, RingNotLoaded, UnknownKid
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.meter import Meter
 from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
+from ringkeeper.signed import SignedCounts
 from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
@@ -40,9 +42,10 @@ class Keyring:
             "strict_key_kind": connection.strict_key_kind,
             "use_dynamic": connection.use_dynamic,
         }
-        self._follower, self._store = connection.follower()
-        self._counts = RefreshCounts()
-        self._teller = connection.teller(self._counts, self._store)
+        self._verified = Meter()
+        self._follower, self._store = connection.follower(verified=self._verified)
+        self._counts, self._signed = RefreshCounts(), SignedCounts()
+        self._teller = connection.teller(self._counts, self._signed, self._store)
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._pid = os.getpid()
@@ -158,8 +161,8 @@ class Keyring:
         lifetime: timedelta | None = None,
         header: Mapping[str, Any] | None = None,
     ) -> str:
-        """A token with `claims`; see `ringkeeper.tokens.sign`."""
-        return tokens.sign(
+        """A token with `claims`; see `ringkeeper.tokens.issue`."""
+        issued = tokens.issue(
             self._held(),
             claims,
             self._clock.now(),
@@ -167,6 +170,8 @@ class Keyring:
             header=header,
             use_dynamic=self._how["use_dynamic"],
         )
+        self._signed.record(issued.kid, issued.lifetime, self._clock.monotonic())
+        return issued.token
 
     async def verify(
         self,
@@ -179,6 +184,7 @@ class Keyring:
 
         An unknown kid is looked for in Redis once, within a second.
         """
+        self._verified.tick()
         how, now = {"audience": audience, "issuer": issuer, **self._how}, self._clock.now()
         try:
             return tokens.verify(self._held(), token, now, **how)

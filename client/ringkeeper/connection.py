@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ringkeeper.clock import Clock
+    from ringkeeper.meter import Meter
     from ringkeeper.refreshes import RefreshCounts, RefreshStore
     from ringkeeper.replica import Replica
+    from ringkeeper.signed import SignedCounts
     from ringkeeper.tls import Tls
 
 
@@ -132,7 +134,9 @@ class Connection:
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
         )
 
-    def follower(self, replica: Replica | None = None) -> tuple[Follower, RedisStore]:
+    def follower(
+        self, replica: Replica | None = None, *, verified: Meter | None = None
+    ) -> tuple[Follower, RedisStore]:
         """A follower of the ring over a fresh connection; whoever runs it closes the store."""
         client = connection_for(
             self.url,
@@ -157,13 +161,16 @@ class Connection:
             keeper=StateFile(self.cache_dir, self.name, "cache_dir") if self.cache_dir else None,
             source=self.secrets,
             use_dynamic=self.use_dynamic,
+            verified=verified,
         )
         return follower, store
 
-    def teller(self, counts: RefreshCounts, store: RefreshStore) -> RefreshTeller:
-        """What tells Redis of the refreshes that are counted in `counts`."""
+    def teller(
+        self, counts: RefreshCounts, signed: SignedCounts, store: RefreshStore
+    ) -> RefreshTeller:
+        """What tells Redis of the refreshes and of the tokens that are counted there."""
         jitter = random.Random()  # noqa: S311
-        return RefreshTeller(counts, store, self.clock, jitter, notices.log)
+        return RefreshTeller(counts, store, self.clock, jitter, notices.log, signed)
 
 
 def holdings_of(

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from ringkeeper.clock import Clock
+    from ringkeeper.meter import Meter
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
@@ -156,6 +157,7 @@ class Follower:
         source: SecretSource | None = None,
         outlet: Outlet | None = None,
         use_dynamic: bool | None = None,
+        verified: Meter | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -170,6 +172,7 @@ class Follower:
         `source` is where `roots` and `kek` come from: it is looked at again and again.
         `outlet` is where each version is handed on before it is confirmed.
         `use_dynamic` is what this process signs with, where it does not leave that to the policy.
+        `verified` counts the tokens that this process verifies, to tell how many they are.
         """
         self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._use_dynamic = use_dynamic
@@ -188,6 +191,7 @@ class Follower:
         self._able = roots.kids if able is None else able
         self._source = source
         self._outlet = outlet
+        self._verified = verified
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -630,6 +634,8 @@ class Follower:
         record["roots"] = list(self._able)[:_TOLD_MOST]
         if self._kek:
             record["keks"] = self._kek.kids[:_TOLD_MOST]
+        if self._verified:
+            record["verifies"] = round(self._verified.rate(self._clock.monotonic()), 1)
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
 

@@ -26,8 +26,10 @@ from ringkeeper.errors import (
     UnknownKid,
 )
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.meter import Meter
 from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
+from ringkeeper.signed import SignedCounts
 from ringkeeper.tasks import first_of
 
 if TYPE_CHECKING:
@@ -59,8 +61,8 @@ class Keyring:
             "strict_key_kind": connection.strict_key_kind,
             "use_dynamic": connection.use_dynamic,
         }
-        self._counts = RefreshCounts()
-        self._background = _Background(connection, None, self._counts)
+        self._count_anew()
+        self._background = self._follow(None)
         self._lock = threading.Lock()
         self._is_forked = False
         self._is_begun = True
@@ -169,8 +171,8 @@ class Keyring:
         lifetime: timedelta | None = None,
         header: Mapping[str, Any] | None = None,
     ) -> str:
-        """A token with `claims`; see `ringkeeper.tokens.sign`."""
-        return tokens.sign(
+        """A token with `claims`; see `ringkeeper.tokens.issue`."""
+        issued = tokens.issue(
             self._held(),
             claims,
             self._clock.now(),
@@ -178,6 +180,8 @@ class Keyring:
             header=header,
             use_dynamic=self._how["use_dynamic"],
         )
+        self._signed.record(issued.kid, issued.lifetime, self._clock.monotonic())
+        return issued.token
 
     def verify(
         self,
@@ -190,6 +194,7 @@ class Keyring:
 
         An unknown kid is looked for in Redis once, within a second.
         """
+        self._verified.tick()
         how, now = {"audience": audience, "issuer": issuer, **self._how}, self._clock.now()
         try:
             return tokens.verify(self._held(), token, now, **how)
@@ -293,14 +298,21 @@ class Keyring:
     def _start_after_fork(self) -> None:
         if not self._is_begun:
             replica = self._background.replica
-            self._background = _Background(self._connection, replica, self._counts)
+            self._background = self._follow(replica)
             self._background.start()
             self._is_begun = True
+
+    def _count_anew(self) -> None:
+        self._counts, self._signed, self._verified = RefreshCounts(), SignedCounts(), Meter()
+
+    def _follow(self, replica: Replica | None) -> _Background:
+        counted = (self._counts, self._signed, self._verified)
+        return _Background(self._connection, replica, *counted)
 
     def _forked(self) -> None:
         """In the child of a fork: the thread is gone, and a lock may be held by nobody."""
         self._lock = threading.Lock()
-        self._counts = RefreshCounts()  # what was counted so far is the parent's to tell
+        self._count_anew()  # what was counted so far is the parent's to tell
         self._is_forked, self._is_begun = True, False
 
 
@@ -311,10 +323,17 @@ class _Background:
     """
 
     def __init__(
-        self, connection: Connection, replica: Replica | None, counts: RefreshCounts
+        self,
+        connection: Connection,
+        replica: Replica | None,
+        counts: RefreshCounts,
+        signed: SignedCounts,
+        verified: Meter,
     ) -> None:
         self._connection = connection
         self._counts = counts
+        self._signed = signed
+        self._verified = verified
         self._follower: Follower | None = None
         self._known = replica
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -340,8 +359,8 @@ class _Background:
         with ExitStack() as failing:
             loop = _event_loop(self._connection.name)
             failing.callback(loop.close)
-            follower, store = self._connection.follower(self._known)
-            teller = self._connection.teller(self._counts, store)
+            follower, store = self._connection.follower(self._known, verified=self._verified)
+            teller = self._connection.teller(self._counts, self._signed, store)
             thread = threading.Thread(
                 target=_run,
                 args=(loop, follower, teller, store, begun),

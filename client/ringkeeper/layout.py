@@ -20,7 +20,7 @@ BUCKET = 10
 KEPT_THERE = timedelta(hours=2)
 """For so long after it was last added to, Redis keeps what was counted."""
 STRETCH = 60
-"""Buckets that lie in one hash."""
+"""Buckets, and steps in which tokens expire, that lie in one hash."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
@@ -90,6 +90,13 @@ class Layout:
         A bucket goes by its number since the epoch.
         """
         return self.key(f"refreshes:{bucket // STRETCH}")
+
+    def signed(self, step: int, expires: int) -> str:
+        """Hash, expiring: `EXPIRES:KID` to how many tokens of that key expire then.
+
+        In seconds since the epoch, rounded up to a multiple of `step`; `expires` is in it.
+        """
+        return self.key(f"signed:{step}:{expires // (step * STRETCH)}")
 
     @property
     def published(self) -> str:

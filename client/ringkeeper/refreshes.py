@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ringkeeper.errors import Defect, InfrastructureError, RefreshReason
 from ringkeeper.layout import BUCKET
 from ringkeeper.pacing import Pace, retry_after
+from ringkeeper.signed import SignedCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ringkeeper.clock import Clock
     from ringkeeper.follower import Notice
+    from ringkeeper.signed import Signed
 
 KEPT: Final = 3600
 """Seconds that counts are kept while Redis is away."""
@@ -49,6 +51,10 @@ class RefreshStore(Protocol):
 
     async def count_refreshes(self, counted: Mapping[int, Mapping[str, int]]) -> None:
         """Add these, bucket (its number since the epoch) to reason to how many; raises the same."""
+        ...
+
+    async def count_signed(self, signed: Iterable[Signed]) -> None:
+        """Add these tokens to those that were signed; raises the same."""
         ...
 
 
@@ -88,7 +94,7 @@ class RefreshCounts:
 
 
 class RefreshTeller:
-    """Tells Redis what was counted."""
+    """Tells Redis what was counted: refreshes, and where there is a `signed` tokens, too."""
 
     def __init__(
         self,
@@ -97,8 +103,10 @@ class RefreshTeller:
         clock: Clock,
         jitter: random.Random,
         notice: Notice,
+        signed: SignedCounts | None = None,
     ) -> None:
         self._counts = counts
+        self._signed = signed or SignedCounts()
         self._store = store
         self._clock = clock
         self._jitter = jitter
@@ -116,32 +124,44 @@ class RefreshTeller:
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GOODBYE):
-                    await self.tell()
+                    await self.tell(is_last=True)
 
-    async def tell(self) -> None:
-        """Tell what there is; if Redis is away, next time."""
+    async def tell(self, *, is_last: bool = False) -> None:
+        """Tell what there is; if Redis is away, next time. Tokens may wait, unless it is the last.
+
+        They go beside the refreshes, to ask for Redis' time once.
+        """
         now = int(self._clock.monotonic())
         fresh = self._counts.take()
         self._counts.note(fresh, self._clock.monotonic())
         if fresh:
             self._pending[now] = Counter(fresh) + Counter(self._pending.get(now, {}))
         self._pending = {at: counts for at, counts in self._pending.items() if at > now - KEPT}
-        if not self._pending:
+        self._signed.gather(now)
+        is_signed = self._signed.is_due(now, is_last=is_last)
+        if not (self._pending or is_signed):
             return
         try:
             there = await self._store.seconds()
             # From here on it may arrive: never twice, rather not at all.
-            pending, self._pending = self._pending, {}
-            counted: dict[int, Counter[str]] = {}
-            for at, counts in pending.items():
-                counted.setdefault((there - (now - at)) // BUCKET, Counter()).update(counts)
-            await self._store.count_refreshes(counted)
+            if self._pending:
+                await self._store.count_refreshes(self._by_bucket(now, there))
+            if is_signed:
+                await self._store.count_signed(self._signed.hand_over(now, there))
         except InfrastructureError as error:
             self._tell_of(error)
         except Exception as error:  # noqa: BLE001 - whoever follows the ring goes on, whatever it is
             self._tell_of(Defect.of(error))
         else:
             self._is_troubled = False
+
+    def _by_bucket(self, now: int, there: int) -> dict[int, Counter[str]]:
+        """What is to be told now that it is `there` by Redis' clock; it is kept here no longer."""
+        pending, self._pending = self._pending, {}
+        counted: dict[int, Counter[str]] = {}
+        for at, counts in pending.items():
+            counted.setdefault((there - (now - at)) // BUCKET, Counter()).update(counts)
+        return counted
 
     def _tell_of(self, error: InfrastructureError) -> None:
         if not self._is_troubled:

@@ -15,14 +15,14 @@ from redis import exceptions
 
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
-from ringkeeper.layout import KEPT_THERE, Layout
+from ringkeeper.layout import KEPT_THERE, STRETCH, Layout
 from ringkeeper.sealing import MAX_SEALED
 from ringkeeper.testimony import MAX_TESTIMONY
 from ringkeeper.topology import close, is_sharded, speaking, waiting_apart
 from ringkeeper.wire import PROOF, SNAPSHOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
     from ringkeeper.clock import Clock
+    from ringkeeper.signed import Signed
 
 _EARLY_NONES: Final = 3
 _DOCUMENTS: Final = {"snapshot": SNAPSHOT.limit, "proof": PROOF.limit, "version": 20}
@@ -270,6 +271,19 @@ class RedisStore:
                     for reason, count in counts.items():
                         adding.hincrby(key, f"{bucket}:{reason}", count)
                     adding.expire(key, KEPT_THERE)
+                await adding.execute()
+
+    async def count_signed(self, signed: Iterable[Signed]) -> None:
+        """Add these tokens; what they lie in goes once all of it has expired."""
+        gone_at: dict[str, int] = {}
+        with speaking(self.where, "counting tokens"):
+            async with self._client.pipeline(transaction=False) as adding:
+                for step, expires, kid, tokens in signed:
+                    key, held = self.layout.signed(step, expires), step * STRETCH
+                    gone_at[key] = (expires // held + 1) * held
+                    adding.hincrby(key, f"{expires}:{kid}", tokens)
+                for key, at in gone_at.items():
+                    adding.expireat(key, at)
                 await adding.execute()
 
     async def reconnect(self) -> None:

@@ -30,11 +30,13 @@ from ringkeeper.clock import SystemClock
 from ringkeeper.durations import parse_duration
 from ringkeeper.errors import ConfigurationError, RefreshReason, RequestRefused, RingClosed
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeper.meter import Meter
 from ringkeeper.policy import Policy
 from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.replica import Replica
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring
 from ringkeeper.settings import BY_KEY, SETTINGS, quoted
+from ringkeeper.signed import SignedCounts
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 
@@ -76,6 +78,7 @@ class _InMemory:
         self._root = TrustRoot.generate()
         self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=policy, keys=())
         self._replica = Replica(DEFAULT_NAME, self._root.public)
+        self._signed, self._verified = SignedCounts(), Meter()
         self.refreshes: Counter[str] = Counter()
         """What `record_refresh` was told, by reason."""
         self.crowd = 0

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
@@ -50,6 +50,15 @@ MAX_HEADER: Final = 512
 _FAR_SECONDS: Final = 1e12
 
 
+class Issued(NamedTuple):
+    """A token that was just signed."""
+
+    token: str
+    kid: str
+    lifetime: float
+    """Seconds until it expires."""
+
+
 def sign(
     held: Held,
     claims: Mapping[str, Any],
@@ -59,6 +68,20 @@ def sign(
     header: Mapping[str, Any] | None = None,
     use_dynamic: bool | None = None,
 ) -> str:
+    """A token with `claims`; see `issue`."""
+    issued = issue(held, claims, now, lifetime=lifetime, header=header, use_dynamic=use_dynamic)
+    return issued.token
+
+
+def issue(
+    held: Held,
+    claims: Mapping[str, Any],
+    now: datetime,
+    *,
+    lifetime: timedelta | None = None,
+    header: Mapping[str, Any] | None = None,
+    use_dynamic: bool | None = None,
+) -> Issued:
     """A token with `claims`, signed by the key that signs now; `iat` and `exp` are filled in.
 
     `use_dynamic`: the kind of key, where the program does not leave that to the policy.
@@ -115,7 +138,7 @@ def sign(
     if token.index(".") > MAX_HEADER:
         raise Unsignable(f"a token's header of more than {MAX_HEADER} characters; shorten it")
     _check_readable(token, now, policy.clock_skew.total_seconds())
-    return token
+    return Issued(token, key.kid, expires - issued)
 
 
 def _check_kinds(claims: object, lifetime: object, header: object) -> None:

@@ -61,6 +61,7 @@ _CONFIRMING: Final = (
     ("W", ("seen",), ("zadd", "zrem")),
 )
 _COUNTING: Final = (("RW", ("refreshes:*",), ("hincrby", "expire")),)
+_COUNTING_TOKENS: Final = (("RW", ("signed:*",), ("hincrby", "expireat")),)
 _WITNESSING: Final = (("RW", ("witness",), ("getrange", "set")),)
 _READING: Final = (("R", ("keyring",), ("hmget", "hstrlen")),)
 _READING_SEALED: Final = (("R", ("keyring", "sealed"), ("hmget", "hstrlen")),)
@@ -78,7 +79,13 @@ _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
     {
         Role.DAEMON: (("RW", ("*",), _LEADING),),
         Role.SIDECAR: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
-        Role.SIGNER: (*_READING_SEALED, *_CONFIRMING, *_COUNTING, *_WITNESSING),
+        Role.SIGNER: (
+            *_READING_SEALED,
+            *_CONFIRMING,
+            *_COUNTING,
+            *_COUNTING_TOKENS,
+            *_WITNESSING,
+        ),
         Role.VERIFIER: (*_READING, *_CONFIRMING, *_COUNTING, *_WITNESSING),
         Role.OPERATOR: (
             *_READING_SEALED,  # sealed, for check: does this KEK open them?
@@ -88,6 +95,7 @@ _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
                 ("instances", "seen"),
                 ("evalsha", "type", "del", "hstrlen", "hget", "hdel", "zrange", "zrem"),
             ),
+            ("RW", ("signed:*",), ("evalsha", "type", "hstrlen", "hget")),
             ("W", ("requests",), ("xadd", "xdel")),
             ("R", ("events",), ("xread", "xrevrange")),
         ),

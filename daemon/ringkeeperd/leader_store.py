@@ -12,6 +12,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from redis import exceptions
@@ -21,6 +22,7 @@ from ringkeeper.errors import RefreshReason
 from ringkeeper.layout import STRETCH, Layout
 from ringkeeper.refreshes import MOST
 from ringkeeper.scripts import script
+from ringkeeper.signed import hashes
 from ringkeeper.store import Published, RedisStore, Store
 from ringkeeper.topology import (
     COMMAND_TIMEOUT,
@@ -29,6 +31,7 @@ from ringkeeper.topology import (
     unavailable,
     waiting_apart,
 )
+from ringkeeperd.forecast import Outstanding
 from ringkeeperd.rotation import Instance
 
 if TYPE_CHECKING:
@@ -52,6 +55,10 @@ _UNANSWERED_WAIT: Final = 1.0
 """The same while a request is handed out and not answered yet."""
 _UNANSWERED_MOST: Final = 200
 """Requests handed out at a time: no operator has more, and all are read again each time."""
+_VERIFIES_MOST: Final = 1e6
+"""A second, by one process: no machine does more."""
+_FIELDS_AT_ONCE: Final = 10_000
+"""Fields that one script looks at: Redis does nothing else meanwhile."""
 _OWNER_MOST: Final = 200
 """Characters of an owner token to look at: anyone may have written more."""
 _REASONS: Final = tuple(reason.value for reason in RefreshReason)
@@ -220,6 +227,7 @@ class RedisLeaderStore(RedisStore):
         self._tell = register(script("ringkeeperd", "tell.lua"))
         self._instances = register(script("ringkeeperd", "instances.lua"))
         self._refreshes = register(script("ringkeeperd", "refreshes.lua"))
+        self._outstanding = register(script("ringkeeperd", "outstanding.lua"))
         self._recent = register(script("ringkeeperd", "recent.lua"))
 
     @classmethod
@@ -400,10 +408,30 @@ class RedisLeaderStore(RedisStore):
             flat = await self._refreshes(keys=keys, args=[first, last, STRETCH, *_REASONS])
         found: dict[int, dict[str, int]] = {}
         for bucket, place, value in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-            if re.fullmatch("[0-9]+", str(value), re.ASCII):
-                counts = found.setdefault(int(bucket), {})
-                counts[_REASONS[int(place) - 1]] = min(int(value), MOST)
+            if count := _count(value):
+                found.setdefault(int(bucket), {})[_REASONS[int(place) - 1]] = count
         return found
+
+    async def outstanding(self, kids: Sequence[str], longest: timedelta) -> Outstanding:
+        """The tokens of `kids` that have not expired, of those that lived for up to `longest`.
+
+        Not authenticated, and judged as `refreshes` are. For leaders and operators.
+        """
+        now = await self.seconds()
+        held = list(hashes(now, longest.total_seconds()))
+        counted: dict[str, dict[int, int]] = {kid: {} for kid in kids}
+        at_once = max(1, _FIELDS_AT_ONCE // (STRETCH * max(1, len(kids))))
+        for some in (held[n : n + at_once] for n in range(0, len(held), at_once)):
+            with speaking(self.where, "reading the tokens"):
+                flat = await self._outstanding(
+                    keys=[self.layout.signed(*each) for each in some],
+                    args=[now, STRETCH, len(kids), *kids, *chain.from_iterable(some)],
+                )
+            for expires, place, value in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+                if count := _count(value):
+                    counts = counted[kids[int(place) - 1]]
+                    counts[int(expires)] = counts.get(int(expires), 0) + count
+        return Outstanding(counted, from_ms(1000 * now))
 
     async def newest_events(self, most: int) -> tuple[Entry, ...]:
         """The newest audit events, the newest first, as far as they are no longer than may be."""
@@ -526,7 +554,20 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         role = str(fields["role"])[:20]
         keks, roots = (tuple(map(str, fields.get(name, ()))) for name in ("keks", "roots"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        edition, role = (0, 0), "unknown"
+        fields, edition, role = {}, (0, 0), "unknown"
         keks = roots = ()
     seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
-    return Instance(str(instance)[:80], role, *edition, seen_at, keks, roots)
+    verifies = _rate(fields.get("verifies"))
+    return Instance(str(instance)[:80], role, *edition, seen_at, keks, roots, verifies)
+
+
+def _count(value: object) -> int:
+    """How many that says; 0 for what is no number, and no more than can be."""
+    return min(int(str(value)), MOST) if re.fullmatch("[0-9]+", str(value), re.ASCII) else 0
+
+
+def _rate(told: Any) -> float:
+    """What an instance says that it verifies a second; 0 for what none can."""
+    if type(told) not in (int, float) or not 0 <= told <= _VERIFIES_MOST:
+        return 0.0
+    return float(told)

@@ -73,6 +73,8 @@ class Instance:
     """The ids of the KEKs that it has, the one that would seal first."""
     roots: tuple[str, ...] = ()
     """The thumbprints of the roots that it pins, in the order of its file."""
+    verifies: float = 0.0
+    """How many tokens it was asked to verify a second; 0 where it does not say."""
 
     def named(self, now: datetime) -> str:
         """Its id, and for how long it has been silent: who has just ended counts as live, too."""

@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from ringkeeper.errors import ExpiredToken, RedisUnavailable, RefreshReason, Rev
 from ringkeeper.layout import Layout
 from ringkeeper.refreshes import KEPT, MOST, RefreshCounts, RefreshTeller
 from ringkeeper.secret import Secret
+from ringkeeper.signed import Signed
 from ringkeeper.store import RedisStore
 from ringkeeper.topology import connection_for
 from tests.plugins.rings import LedRing
@@ -38,6 +39,7 @@ class Told:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.counted: dict[int, dict[str, int]] = {}
+        self.signed: list[Signed] = []
         self.is_away = False
         self.loses_answers = False
         self.ahead = 1_800_000_000 - 1000
@@ -52,6 +54,11 @@ class Told:
             there = self.counted.setdefault(bucket, {})
             for reason, count in counts.items():
                 there[reason] = there.get(reason, 0) + count
+        if self.loses_answers:
+            raise RedisUnavailable("no answer")
+
+    async def count_signed(self, signed: Iterable[Signed]) -> None:
+        self.signed += signed
         if self.loses_answers:
             raise RedisUnavailable("no answer")
 

@@ -17,9 +17,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ringkeeper import Keyring
-from ringkeeper.clock import SystemClock
+from ringkeeper.clock import SystemClock, from_ms
 from ringkeeper.errors import RedisUnavailable, RevokedKid
 from ringkeeper.layout import BUCKET, Layout
+from ringkeeper.signed import Signed
 from ringkeeper.store import Subscribed
 from ringkeeper.tokens import kid_in
 from ringkeeperd.acl import SENTINEL_RULES, Role, acl_lines, acl_rules, password_hash
@@ -188,6 +189,11 @@ FORBIDDEN: dict[str, tuple[frozenset[Role], tuple[str, ...]]] = {
         frozenset({Role.OPERATOR}),
         ("HINCRBY", KEYS.refreshes(0), "0:expired", "1"),
     ),
+    "to see what was signed": (FOLLOWERS, ("HGETALL", KEYS.signed(1, 1))),
+    "to count tokens": (
+        ALL - {Role.DAEMON, Role.SIGNER},
+        ("HINCRBY", KEYS.signed(1, 0), "0:kid", "1"),
+    ),
     "to count something else": (FOLLOWERS, ("HINCRBY", KEYS.keyring, "version", "1")),
     "to listen": (frozenset({Role.OPERATOR}), ("SUBSCRIBE", KEYS.published)),
 }
@@ -255,9 +261,14 @@ async def verifies(store: RedisLeaderStore) -> None:
     await store.count_refreshes({await store.seconds() // BUCKET: {"expired": 1}})
 
 
-async def signs(store: RedisLeaderStore) -> None:
+async def tells_for_others(store: RedisLeaderStore) -> None:
     await follows_and_opens(store)
     await verifies(store)
+
+
+async def signs(store: RedisLeaderStore) -> None:
+    await tells_for_others(store)
+    await store.count_signed([Signed(1, await store.seconds() + 9, "kid", 1)])
 
 
 async def leads(store: RedisLeaderStore) -> None:
@@ -282,6 +293,7 @@ async def leads(store: RedisLeaderStore) -> None:
     now = await store.seconds() // BUCKET
     await store.count_refreshes({now: {"expired": 1}})
     assert await store.refreshes(now, now) == {now: {"expired": 1}}
+    assert (await store.outstanding(["kid"], TTL)).tokens("kid", from_ms(0)) == 3
     if (await facts_of(store._client, Way.TLS, is_brief=True)).info is None:
         raise RedisUnavailable("info")
     await store.release("me")
@@ -307,12 +319,13 @@ async def answers(store: RedisLeaderStore) -> None:
 
 
 async def operates(store: RedisLeaderStore) -> None:
-    """All that `ringkeeper check`, `status` and `rotate` do."""
+    """All that `ringkeeper check`, `status`, `plan` and `rotate` do."""
     await store.read()
     await store.sealed(["kid"])
     await store.owner()
     await store.instances(TTL)
     after = await store.last_event()
+    assert (await store.outstanding(["kid"], TTL)).tokens("kid", from_ms(0)) == 3
     entry = await store.ask("request")
     async with store.events("0" if after == "0" else "0-0") as events:
         await events.next()
@@ -329,6 +342,7 @@ def litter(server: Server, *, is_wrong: bool) -> None:
         client.hset(KEYS.instances, mapping={"live": "{}", "gone": "{}"})
         now, _ = client.time()
         client.zadd(KEYS.seen, {"live": now * 1000, "gone": 1})
+        client.hset(KEYS.signed(1, now + 20), f"{now + 20}:kid", "3")
         if is_wrong:
             client.delete(KEYS.instances)
             client.set(KEYS.instances, "no hash")
@@ -336,7 +350,7 @@ def litter(server: Server, *, is_wrong: bool) -> None:
 
 LIVES: dict[Role, Life] = {
     Role.DAEMON: leads,
-    Role.SIDECAR: signs,
+    Role.SIDECAR: tells_for_others,
     Role.SIGNER: signs,
     Role.VERIFIER: verifies,
     Role.OPERATOR: operates,

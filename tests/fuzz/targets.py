@@ -429,7 +429,7 @@ def _instances(data: bytes) -> None:
     except ValueError:
         return  # a sorted set's score is a number, and Redis sees to it
     row = _instance(_text(name), _text(seen), _text(record))
-    if len(row.id) > 80 or len(row.role) > 20:
+    if len(row.id) > 80 or len(row.role) > 20 or not 0 <= row.verifies <= 1e6:
         raise Accepted("a row of any length")
 
 

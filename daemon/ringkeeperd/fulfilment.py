@@ -18,6 +18,7 @@ from ringkeeper.ring import KeyKind
 from ringkeeper.sealing import kek_of
 from ringkeeper.wire import Command
 from ringkeeperd import operations
+from ringkeeperd.forecasting import forecast_fields
 from ringkeeperd.overrides import setting_named
 from ringkeeperd.resealing import reseal
 from ringkeeperd.rotation import Confirmations, key_wanted
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ringkeeper.algorithms import PublicJwk
     from ringkeeper.ring import Key, Ring
     from ringkeeper.wire import Request
+    from ringkeeperd.audit import Fields
     from ringkeeperd.term import Term
 
     Changed = tuple[Ring, Mapping[str, str]]
@@ -53,7 +55,8 @@ async def fulfil(term: Term, request: Request, context: Mapping[str, str]) -> bo
         after, put = await _CHANGES[request.command](term, request)
     except ValueError as error:  # a key that no ring can hold
         raise RequestRefused(f"{error}; nothing was changed") from None
-    return await term.commit(after, put, context, began)
+    expected = await _expected(term, request)
+    return await term.commit(after, put, {**context, **expected}, began)
 
 
 # --- dynamic keys --------------------------------------------------------------------------------
@@ -87,6 +90,13 @@ async def _revoked(term: Term, request: Request) -> Changed:
         confirmed=Confirmations(await term.instances(), term.trusts_from()) if drain else None,
     )
     return after, minted.put if minted else {}
+
+
+async def _expected(term: Term, request: Request) -> Fields:
+    """What is to follow, where that is known: told with the change, and later beside its spike."""
+    if request.command is not Command.REVOKE:
+        return {}
+    return await forecast_fields(term, request.kid, drain=_drain_of(request))
 
 
 def _drain_of(request: Request) -> timedelta | None:

@@ -20,16 +20,24 @@ from ringkeeper.wire import open_event
 from ringkeeperd.audit import numbered
 from ringkeeperd.leader_store import LeaseLost
 from ringkeeperd.refresh_series import SERIES, RefreshSeries, RefreshView
-from ringkeeperd.spike_events import LOOK_BACK, bucket_at, cause_in, last_spike, spike_event
-from ringkeeperd.spikes import Change, judge
+from ringkeeperd.spike_events import (
+    LOOK_BACK,
+    bucket_at,
+    cause_in,
+    foretold_in,
+    last_spike,
+    spike_event,
+)
+from ringkeeperd.spikes import Change, beside_forecast, judge
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from ringkeeper.wire import Event
-    from ringkeeperd.spikes import Spike
+    from ringkeeperd.forecast import Outstanding
+    from ringkeeperd.spikes import Foretold, Spike
     from ringkeeperd.term import Term
 
 LOOK_EVERY: Final = 5.0
@@ -56,6 +64,10 @@ class CountStore(Protocol):
         """Bucket, from `first` to `last`, to reason to how many; raises `RedisUnavailable`."""
         ...
 
+    async def outstanding(self, kids: Sequence[str], longest: timedelta) -> Outstanding:
+        """The tokens of `kids`, of those that lived for up to `longest`; raises the same."""
+        ...
+
 
 class RefreshWatch:
     """Sees to it that a spike is seen, and told of, while one term lasts."""
@@ -66,6 +78,10 @@ class RefreshWatch:
         self._store = store
         self._series = RefreshSeries()
         self._changes: dict[Change, None] = {}
+        self._foretold: dict[int, Foretold] = {}
+        """What was expected of each revocation, by its bucket."""
+        self.view = RefreshView()
+        """What is known of the refreshes."""
         self._spike: Spike | None = None
         self._told: Spike | None = None
         """The spike that the audit told of last."""
@@ -113,6 +129,7 @@ class RefreshWatch:
             self._steady_from = clock + _SETTLING
         buckets = self._series.buckets(now)
         self._changes = {c: None for c in self._changes if now - SERIES < c.bucket <= now}
+        self._foretold = {b: told for b, told in self._foretold.items() if b > now - SERIES}
         if is_steady and self._is_recalled and not self._is_behind:
             spike = judge(self._spike, buckets, self._changes)
             if spike and not (spike.is_over or (self._spike and not self._spike.is_over)):
@@ -120,8 +137,9 @@ class RefreshWatch:
                 news += await self._read(store, now - SERIES + 1, now)
                 buckets = self._series.buckets(now)
                 spike = judge(self._spike, buckets, self._changes)
-            self._spike = spike
-        self._term.observer.refreshed(news, RefreshView(buckets, tuple(self._changes), self._spike))
+            self._spike = spike and beside_forecast(spike, self._foretold)
+        self.view = RefreshView(buckets, tuple(self._changes), self._spike)
+        self._term.observer.refreshed(news, self.view)
         if self._is_behind:
             self._term.leader.wake.set()
         return bool(buckets)
@@ -165,10 +183,16 @@ class RefreshWatch:
         """Take up what happened to the ring just now: it may be the cause of a spike."""
         try:
             now = bucket_at(self._redis_now())
-            for cause in filter(None, map(cause_in, events)):
-                self._changes[Change(now, cause)] = None
+            for told in events:
+                self._note(told, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, keys go on turning
             self._term.observer.unwatched(error)
+
+    def _note(self, told: Event, bucket: int) -> None:
+        if cause := cause_in(told):
+            self._changes[Change(bucket, cause)] = None
+        if foretold := foretold_in(told):
+            self._foretold[bucket] = foretold
 
     # --- telling ---------------------------------------------------------------------------------
 
@@ -244,12 +268,9 @@ class RefreshWatch:
             self._told = told if is_ours else None
         if not self._is_recalled:
             self._spike = self._told
-            ages = [(term.now() - each.at, cause_in(each)) for each in events]
-            self._changes |= {
-                Change(bucket_at(now - age), cause): None
-                for age, cause in ages
-                if cause and age >= ZERO
-            }
+            for each in events:
+                if (age := term.now() - each.at) >= ZERO:
+                    self._note(each, bucket_at(now - age))
         self._is_recalled = self._is_retold = True
 
     async def _events(self) -> list[Event]:

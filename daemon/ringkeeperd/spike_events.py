@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.clock import from_ms, to_ms
 from ringkeeper.layout import BUCKET
 from ringkeeperd.audit import (
+    DRAIN_BEGAN,
     KEY_ACTIVATED,
     KEY_REVOKED,
     POLICY_ADOPTED,
@@ -19,14 +20,15 @@ from ringkeeperd.audit import (
     SPIKE_ENDED,
     event,
 )
-from ringkeeperd.spikes import Cause, Spike
+from ringkeeperd.spikes import Cause, Foretold, Spike
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ringkeeper.ring import Ring
     from ringkeeper.wire import Event
     from ringkeeperd.audit import Fields
+    from ringkeeperd.forecast import Forecast
 
 _BUCKET_MS: Final = BUCKET * 1000
 LOOK_BACK: Final = 100
@@ -37,6 +39,7 @@ _FIRST: Final = "first"
 _CAUSED_BY: Final = {
     KEY_ACTIVATED: Cause.ROTATION,
     KEY_REVOKED: Cause.REVOCATION,
+    DRAIN_BEGAN: Cause.REVOCATION,
     RING_HEALED: Cause.FAILOVER,
 }
 
@@ -61,6 +64,29 @@ def cause_in(told: Event) -> Cause | None:
     return _CAUSED_BY.get(told.event)
 
 
+def forecast_told(forecast: Forecast) -> Fields:
+    """What the event of a revocation says of what is to come."""
+    fields: Fields = {
+        "tokens_outstanding": forecast.tokens,
+        "forecast_refreshes": forecast.refreshes,
+    }
+    if forecast.peak_rate is not None:
+        fields["forecast_peak_rate"] = round(forecast.peak_rate, 1)
+    return fields
+
+
+def foretold_in(told: Event) -> Foretold | None:
+    """What the event of a revocation says of what is to come; None if it says nothing."""
+    return _foretold(told.fields) if told.event in (KEY_REVOKED, DRAIN_BEGAN) else None
+
+
+def _foretold(fields: Mapping[str, object]) -> Foretold | None:
+    refreshes, peak = fields.get("forecast_refreshes"), fields.get("forecast_peak_rate")
+    if not isinstance(refreshes, int):
+        return None
+    return Foretold(refreshes, float(peak) if isinstance(peak, int | float) else None)
+
+
 def spike_event(ring: Ring, at: datetime, spike: Spike) -> Event:
     """That `spike` began, or that it is over."""
     return event(ring, at, SPIKE_ENDED if spike.is_over else SPIKE_BEGAN, spike_fields(spike))
@@ -77,6 +103,10 @@ def spike_fields(spike: Spike) -> Fields:
         "deviation_rate": round(spike.strays / BUCKET, 3),
         "ratio": round(spike.ratio, 2),
     }
+    if spike.foretold:
+        fields["forecast_refreshes"] = spike.foretold.refreshes
+        if spike.foretold.peak_rate is not None:
+            fields["forecast_peak_rate"] = spike.foretold.peak_rate
     if spike.is_over:
         fields["duration_seconds"] = spike.length * BUCKET
         fields["extra_refreshes"] = round(spike.excess)
@@ -114,6 +144,7 @@ def _spike(told: Event) -> Spike | None:
             peak=round(float(fields["peak_rate"]) * BUCKET),
             excess=float(fields["extra_refreshes"]) if is_over else 0.0,
             is_over=is_over,
+            foretold=_foretold(fields),
         )
     except (KeyError, ValueError, OverflowError):
         return None

@@ -126,6 +126,15 @@ class Change(NamedTuple):
     cause: Cause
 
 
+class Foretold(NamedTuple):
+    """What was expected of a change."""
+
+    refreshes: int
+    """Above what is usual, in all."""
+    peak_rate: float | None
+    """Refreshes a second, in the fullest bucket; None where that was not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spike:
     """One spike, from its first bucket on."""
@@ -146,6 +155,8 @@ class Spike:
     excess: float
     """Refreshes above what is usual, so far."""
     is_over: bool = False
+    foretold: Foretold | None = None
+    """What had been expected of the change that caused it."""
     counted: Mapping[int, int] = field(default_factory=dict, repr=False)
 
     @property
@@ -177,6 +188,17 @@ def judge(
         else:
             former = _begun(former, series, changes) or former
     return former
+
+
+def beside_forecast(spike: Spike, foretold: Mapping[int, Foretold]) -> Spike:
+    """`spike` with what was expected of the revocation that caused it, by the bucket of each.
+
+    Of several the newest: who revokes two keys within a minute was told of each by itself.
+    """
+    if spike.foretold or spike.cause is not Cause.REVOCATION:
+        return spike
+    near = [bucket for bucket in foretold if -_AFTER_CHANGE < bucket - spike.first <= spike.length]
+    return replace(spike, foretold=foretold[max(near)]) if near else spike
 
 
 # --- how much is usual ---------------------------------------------------------------------------

@@ -224,6 +224,11 @@ class Term:
             self._trusted_from = self.now() + self.ring.policy.liveness_window
         return self._trusted_from
 
+    @property
+    def usual_refreshes(self) -> float | None:
+        """Session refreshes a second, as usual; None while too little is known."""
+        return self._refreshes.view.baseline
+
     def _sleep_for(self, wait: WaitUntil) -> timedelta:
         waits = [wait.when - self.now(), self._proof_due_in(), _LONGEST_SLEEP]
         if self._requests.asked:
@@ -255,7 +260,11 @@ class Term:
     # --- publishing ------------------------------------------------------------------------------
 
     async def commit(
-        self, ring: Ring, put: Mapping[str, str], context: Mapping[str, str], began: float
+        self,
+        ring: Ring,
+        put: Mapping[str, str],
+        context: Mapping[str, str | int | float | bool],
+        began: float,
     ) -> bool:
         """Publish `ring` in place of the one decided on; whether that is now the truth.
 

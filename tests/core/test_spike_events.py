@@ -6,6 +6,7 @@ import pytest
 
 from ringkeeper.clock import to_ms
 from ringkeeperd.audit import (
+    DRAIN_BEGAN,
     KEY_ACTIVATED,
     KEY_PUBLISHED,
     KEY_REMOVED,
@@ -16,8 +17,18 @@ from ringkeeperd.audit import (
     Fields,
     event,
 )
-from ringkeeperd.spike_events import begin_of, bucket_at, cause_in, last_spike, spike_event
-from ringkeeperd.spikes import Cause, Spike
+from ringkeeperd.forecast import Forecast
+from ringkeeperd.spike_events import (
+    begin_of,
+    bucket_at,
+    cause_in,
+    forecast_told,
+    foretold_in,
+    last_spike,
+    shown_spike,
+    spike_event,
+)
+from ringkeeperd.spikes import Cause, Foretold, Spike, beside_forecast
 from tests.core.builders import NOW, new_ring
 
 RING = new_ring()
@@ -32,6 +43,7 @@ SPIKE = Spike(FIRST, FIRST + 4, Cause.MODE_SWITCH, "kind_mismatch", 21.0, 4.5, 8
         (KEY_ACTIVATED, {"rotation": "manual"}, Cause.ROTATION),
         (KEY_ACTIVATED, {"rotation": "first"}, None),
         (KEY_REVOKED, {}, Cause.REVOCATION),
+        (DRAIN_BEGAN, {}, Cause.REVOCATION),
         (RING_HEALED, {}, Cause.FAILOVER),
         (
             POLICY_ADOPTED,
@@ -81,3 +93,51 @@ def test_what_is_not_told_as_we_do_is_none() -> None:
         assert last_spike([replace(told, fields=fields)]) is None
     huge: Fields = {**told.fields, "peak_rate": float("inf")}
     assert last_spike([replace(told, fields=huge)]) is None
+
+
+# --- what was expected ---------------------------------------------------------------------------
+
+REVOKED = replace(SPIKE, cause=Cause.REVOCATION, reason="revoked_kid")
+
+
+@pytest.mark.parametrize(
+    ("peak", "foretold"), [(86.44, Foretold(840, 86.4)), (None, Foretold(840, None))]
+)
+def test_what_a_revocation_foretells_is_read_as_it_was_told(
+    peak: float | None, foretold: Foretold
+) -> None:
+    fields = forecast_told(Forecast(900, 840, peak, 2.0, peak))
+    assert fields["tokens_outstanding"] == 900
+    assert foretold_in(event(RING, NOW, KEY_REVOKED, fields)) == foretold
+    assert foretold_in(event(RING, NOW, DRAIN_BEGAN, fields)) == foretold
+    assert foretold_in(event(RING, NOW, KEY_ACTIVATED, fields)) is None
+    assert foretold_in(event(RING, NOW, KEY_REVOKED, {})) is None
+    for is_over in (False, True):
+        spike = replace(REVOKED, foretold=foretold, is_over=is_over)
+        read = last_spike([spike_event(RING, NOW, spike)])
+        assert read is not None
+        assert read.foretold == foretold
+        assert shown_spike(spike)["forecast_refreshes"] == 840
+
+
+@pytest.mark.parametrize("garbage", ["840", 1.5, ""])
+def test_what_is_no_forecast_is_none(garbage: str | float) -> None:
+    assert foretold_in(event(RING, NOW, KEY_REVOKED, {"forecast_refreshes": garbage})) is None
+
+
+def test_a_spike_has_the_forecast_of_its_own_revocation() -> None:
+    early, late = Foretold(1, 1.0), Foretold(2, 2.0)
+    cases = [
+        ({FIRST: early}, early),
+        ({FIRST - 5: early}, early),
+        ({FIRST - 6: early}, None),
+        ({FIRST + REVOKED.length: early}, early),
+        ({FIRST + REVOKED.length + 1: early}, None),
+        ({FIRST - 1: early, FIRST: late}, late),
+        ({}, None),
+    ]
+    for foretold, expected in cases:
+        assert beside_forecast(REVOKED, foretold).foretold == expected
+    told = replace(REVOKED, foretold=early)
+    assert beside_forecast(told, {FIRST: late}) is told, "what was told stays"
+    assert beside_forecast(SPIKE, {FIRST: late}).foretold is None, "a switch has another cause"

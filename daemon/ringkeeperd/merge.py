@@ -2,7 +2,7 @@
 
 Redis may lose writes that it acknowledged, and two primaries may each have had a leader. Both
 sides are signed by the trust root, so both are true; they only know different things. What must
-not be lost is whatever keeps a token valid (a key that signed) or refused (a tombstone).
+not be lost is whatever keeps a token valid (a key that signed) or refused (a tombstone, a drain).
 
 A side speaks for the time of its newest proof and no later: nobody signs under an edition that no
 leader vouches for any more. So last month's edition, put back by an attacker, adds nothing.
@@ -54,7 +54,9 @@ def heal(
 
     merged = reduce(joined, sides).ring
     tombstones = {key.kid: key for side in sides for key in side.ring.in_state(KeyState.REVOKED)}
-    keys = tuple(_buried(key, tombstones.get(key.kid)) for key in merged.keys)
+    shown = [key for side in sides for key in side.ring.keys]
+    drained = (_drained(key, (k for k in shown if k.kid == key.kid)) for key in merged.keys)
+    keys = tuple(_buried(key, tombstones.get(key.kid)) for key in drained)
     newest = sides[0].ring
     ring = replace(merged, version=version, epoch=epoch, keys=keys)
     return Cure(ring, newest, _finding(found, newest, lost))
@@ -87,7 +89,7 @@ def lacks(ring: Ring, side: History, now: datetime) -> bool:
             adopted = _adopted(key, last)
             if adopted.remove_at and adopted.remove_at > ends_after and _fits(adopted, ring):
                 return True
-        elif key.state is KeyState.REVOKED and mine.state is not KeyState.REVOKED:
+        elif mine.may_verify and (not key.may_verify or _drain((mine, key)) is key):
             return True
         elif mine.remove_at:
             met = _met(mine, key, now, last)
@@ -101,9 +103,9 @@ def merge(
 ) -> Ring:
     """The ring that keeps what either side knows, at `version`, else at one above both.
 
-    The higher (version, epoch) decides the states. The other side adds its tombstones, and the
-    keys that only it has, as retired: some token of theirs may be out there. A standby that the
-    other side, still alive when it was published, did not show starts its publication anew.
+    The higher (version, epoch) decides the states. The other side adds its tombstones and drains,
+    and the keys that only it has, as retired: some token of theirs may be out there. A standby that
+    the other side, still alive when it was published, did not show starts its publication anew.
     """
     if (one.ring.id, one.ring.name) != (other.ring.id, other.ring.name):
         raise AssertionError("rings of different identity are never merged")
@@ -153,7 +155,8 @@ def _met(mine: Key, theirs: Key, mine_until: datetime, theirs_until: datetime) -
         clock_skew=max(mine.clock_skew, theirs.clock_skew),
     )
     is_revoked = KeyState.REVOKED in (mine.state, theirs.state)
-    if mine.remove_at is None and not is_revoked:
+    is_drained = _drain((mine, theirs)) is not None
+    if mine.remove_at is None and not is_revoked and not is_drained:
         return key
     # Each side by the promises it made itself: so it matters not who is merged with whom first.
     ends = [
@@ -171,7 +174,28 @@ def _met(mine: Key, theirs: Key, mine_until: datetime, theirs_until: datetime) -
             remove_at=remove_at,
             reason=theirs.reason,
         )
+    if is_drained:
+        key = _drained(_adopted(key, mine_until), (key, theirs))
     return replace(key, remove_at=remove_at)
+
+
+def _drain(editions: Iterable[Key]) -> Key | None:
+    """The edition of a key whose drain ends first; None if none of them is drained."""
+    drained = ((key.drained_until, key) for key in editions if key.drained_until)
+    return min(drained, key=lambda drain: drain[0], default=(None, None))[1]
+
+
+def _drained(key: Key, editions: Iterable[Key]) -> Key:
+    """`key`, refused as soon as any of its `editions` says so."""
+    drain = _drain(editions)
+    if drain is None or not key.may_verify:
+        return key
+    return replace(
+        key,
+        drained_from=drain.drained_from,
+        drained_until=drain.drained_until,
+        reason=drain.reason,
+    )
 
 
 def _adopted(key: Key, last: datetime) -> Key:

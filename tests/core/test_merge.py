@@ -11,7 +11,7 @@ from ringkeeper.testimony import History
 from ringkeeperd.merge import heal as find_cure
 from ringkeeperd.merge import lacks
 from ringkeeperd.merge import merge as merge_histories
-from ringkeeperd.operations import revocation_wants, revoke, rotate
+from ringkeeperd.operations import revocation_wants, revoke, rollback, rotate
 from ringkeeperd.rotation import WaitUntil, next_step
 from tests.core.builders import HOUR, MINUTE, NOW, do, fresh, new_ring, nobody, policy, settle
 
@@ -165,6 +165,109 @@ def test_what_the_higher_side_removed_in_its_time_does_not_come_back() -> None:
     higher, _ = settle(lower, gone, epoch=2)
     assert higher.key(former.kid) is None
     assert merge(higher, lower, now=gone, epoch=3).key(former.kid) is None
+
+
+SOON = DUE + MINUTE
+HALF = HOUR / 2
+
+
+def drained(ring: Ring, kid: str, now: datetime, *, by: timedelta = HALF) -> Ring:
+    return revoke(ring, kid, reason="odd", now=now, epoch=ring.epoch, drain=by)
+
+
+def has_drain(ring: Ring, kid: str, until: datetime) -> bool:
+    key = ring.key(kid)
+    assert key and key.state is KeyState.RETIRED and key.retired_at and key.remove_at
+    return (key.drained_until, key.reason) == (until, "odd")
+
+
+@pytest.mark.parametrize("is_higher", [True, False])
+def test_a_drain_survives_whichever_side_has_it(is_higher: bool) -> None:
+    """The other side retired the key, too, and knows nothing of a drain."""
+    base = new_ring()
+    former = base.active()
+    assert former
+    plain = turned(base, 2)
+    other = drained(plain, former.kid, SOON)
+    plain = replace(plain, version=other.version + (-1 if is_higher else 5))
+    merged = merge(plain, other, now=LATER, epoch=4)
+    assert has_drain(merged, former.kid, SOON + HALF)
+    cure = heal(History(plain, LATER), [History(other, LATER)], now=LATER, epoch=4)
+    assert cure and has_drain(cure, former.kid, SOON + HALF)
+    sides = [History(side, LATER) for side in (plain, other)]
+    assert heal(History(cure, LATER), sides, now=LATER, epoch=5) is None
+
+
+def test_a_key_that_is_drained_on_one_side_signs_on_neither_any_more() -> None:
+    """Its last token may be as young as the last moment at which the higher side had it sign."""
+    base, now = new_ring(), NOW + 5 * HOUR
+    signer = base.active()
+    assert signer
+    other = drained(base, signer.kid, now)
+    ahead = replace(base, version=50)
+    assert lacks(ahead, History(other, now), LATER)
+    merged = merge(ahead, other, now=LATER, epoch=4, proved=(LATER, now))
+    assert has_drain(merged, signer.kid, now + HALF)
+    kept = merged.key(signer.kid)
+    assert kept and (kept.retired_at, kept.remove_at) == (LATER, LATER + kept.retain_for)
+    assert merged.active() is None
+    merged, _ = settle(merged, LATER, epoch=4)
+    assert merged.active()
+    gone = merged.key(signer.kid)
+    assert gone and gone.state is KeyState.REVOKED
+
+
+def test_a_key_that_is_drained_on_one_side_does_not_come_back_to_sign_on_the_other() -> None:
+    base = turned(new_ring(), 2)
+    former = base.former
+    assert former
+    back = rollback(base, now=LATER, epoch=2)
+    other = drained(base, former.kid, SOON)
+    merged = merge(replace(back, version=50), other, now=LATER, epoch=4)
+    assert has_drain(merged, former.kid, SOON + HALF)
+
+
+def test_of_two_drains_the_one_that_ends_first_counts() -> None:
+    base = turned(new_ring(), 2)
+    former = base.former
+    assert former
+    long = replace(drained(base, former.kid, SOON), version=50)
+    short = drained(base, former.kid, SOON + MINUTE, by=HALF / 2)
+    now = LATER + 2 * MINUTE
+    assert lacks(long, History(short, now), now)
+    assert not lacks(replace(short, version=50), History(replace(long, version=9), now), now)
+    for one, other in ((long, short), (short, long)):
+        merged = merge(one, other, now=now, epoch=4)
+        assert has_drain(merged, former.kid, SOON + MINUTE + HALF / 2)
+
+
+@pytest.mark.parametrize("is_higher", [True, False])
+def test_what_is_revoked_stays_revoked_where_another_side_drains_it(is_higher: bool) -> None:
+    base = turned(new_ring(), 2)
+    former = base.former
+    assert former
+    tombstone = replace(revoked(base, former.kid, 2), version=50 if is_higher else 5)
+    other = replace(drained(base, former.kid, SOON), version=9)
+    merged = merge(tombstone, other, now=LATER, epoch=4)
+    assert states(merged)[former.kid] is KeyState.REVOKED
+    assert lacks(tombstone, History(other, LATER), LATER) is not is_higher
+    assert lacks(other, History(replace(tombstone, version=8), LATER), LATER)
+
+
+def test_a_drain_that_had_its_time_counts_for_a_fork_that_went_on_signing() -> None:
+    """As a tombstone does: what the highest side removed long ago, a third one brings back."""
+    base = turned(new_ring(), 2)
+    former = base.former
+    assert former and former.remove_at
+    other, gone = drained(base, former.kid, SOON), former.remove_at + HOUR
+    others = tuple(key for key in other.keys if key is not other.key(former.kid))
+    signed_on = replace(former, retired_at=gone, remove_at=gone + former.retain_for)
+    fork = tuple(signed_on if key is former else key for key in base.keys)
+    found = History(replace(other, version=99, keys=others), gone)
+    sides = [History(other, SOON), History(replace(base, keys=fork), gone)]
+    healed = heal(found, sides, now=gone, epoch=4)
+    assert healed and has_drain(healed, former.kid, SOON + HALF)
+    assert heal(History(healed, gone), sides, now=gone, epoch=5) is None
 
 
 def test_too_many_keys_keep_what_signs_and_what_lives_longest() -> None:

@@ -44,7 +44,8 @@ WHO: Final[Mapping[Role, str]] = MappingProxyType(
         Role.SIDECAR: "a daemon that only follows (lead: false)",
         Role.SIGNER: "an app that signs, and ringkeeper token sign",
         Role.VERIFIER: "an app that only verifies, and ringkeeper token verify",
-        Role.OPERATOR: "the command: check, status, jwks, rotate, revoke, rewrap, watch, doctor",
+        Role.OPERATOR: "the command: check, status, jwks, rotate, revoke, rewrap, watch, doctor, "
+        "backup, restore",
     }
 )
 SENTINEL_RULES: Final = ("+sentinel|masters",)
@@ -98,6 +99,7 @@ _OF_KEYS: Final[Mapping[Role, _Parts]] = MappingProxyType(
             ("RW", ("signed:*",), ("evalsha", "type", "hstrlen", "hget")),
             ("W", ("requests",), ("xadd", "xdel")),
             ("R", ("events",), ("xread", "xrevrange")),
+            *_WITNESSING,  # to restore
         ),
     }
 )
@@ -107,10 +109,10 @@ _OF_NO_KEY: Final[Mapping[Role, tuple[str, ...]]] = MappingProxyType(
         Role.SIDECAR: _FOLLOWING,
         Role.SIGNER: (*_FOLLOWING, "publish"),  # to call the leader, as a witness
         Role.VERIFIER: _FOLLOWING,
-        Role.OPERATOR: ("script|load", "time", "info", "acl|whoami"),  # the latter two for doctor
+        # info and whoami for doctor, publish for restore: to call the leader
+        Role.OPERATOR: ("script|load", "time", "info", "acl|whoami", "publish"),
     }
 )
-_LISTENING: Final = frozenset(Role) - {Role.OPERATOR}
 _IN_A_CLUSTER: Final = {"publish": "spublish", "subscribe": "ssubscribe"}
 
 
@@ -173,7 +175,7 @@ def acl_rules(
     commands = [*_CONNECTED, *_OF_NO_KEY[role]]
     commands += ["cluster|slots"] if is_cluster else []
     commands += ["select"] if database else []
-    channels = [f"&{layout.published}" for layout in layouts] if role in _LISTENING else []
+    channels = [f"&{layout.published}" for layout in layouts]
     password = [f"#{password_hash}"] if password_hash else []
     of_keys = [_selector(*part, layouts, is_cluster=is_cluster) for part in _OF_KEYS[role]]
     if role is Role.DAEMON:  # one selector would say the same as none

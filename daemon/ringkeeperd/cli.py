@@ -156,6 +156,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     _add_looking(command)
     _add_requests(command)
     _add_secrets_and_audit(command)
+    _add_backups(command)
 
     text = "Watch keys turn under a thousand users, on this machine alone."
     demo = subparsers.add_parser("demo", help=text, description=text)
@@ -417,6 +418,41 @@ def _add_secrets_and_audit(command: Callable[..., argparse.ArgumentParser]) -> N
         action="store_true",
         help="do not wait for more; exit 1 if something was wrong",
     )
+
+
+def _add_backups(command: Callable[..., argparse.ArgumentParser]) -> None:
+    saving = command(
+        "backup",
+        commands.backup,
+        "Put rings into a signed file, private keys sealed as in Redis; it holds neither the KEK "
+        "nor the trust root. Exit 1 if anything of it is not as it should be.",
+        default_ring="all",
+    )
+    how = saving.add_mutually_exclusive_group()
+    how.add_argument(
+        "--out",
+        default="",
+        metavar="FILE",
+        help="where; in a folder it gets a name of its own, - is stdout (default: this folder). "
+        "Nothing is ever overwritten",
+    )
+    how.add_argument(
+        "--check",
+        metavar="FILE",
+        help="write nothing and ask no Redis: is this file whole, and could this host use it?",
+    )
+    restoring = command(
+        "restore",
+        commands.restore,
+        "Show the leader what a backup holds. It adds what Redis lacks, and takes nothing back: "
+        "what is newer stays, and so does every revocation that anybody knows.",
+        default_ring="all that are in the file",
+    )
+    restoring.add_argument("file", metavar="FILE", help="the backup, or - to read it from stdin")
+    restoring.add_argument(
+        "--dry-run", action="store_true", help="only say what it would add to what Redis holds"
+    )
+    _add_patience(restoring)
 
 
 def _add_tokens(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -341,6 +341,22 @@ def watch(parsed: argparse.Namespace) -> int:
     return 1 if watching.flaws else 0
 
 
+def backup(parsed: argparse.Namespace) -> int:
+    """Put rings into a file, or look into one."""
+    from ringkeeperd.backup_commands import back_up  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    return back_up(parsed, configuration, _rings(parsed, configuration))
+
+
+def restore(parsed: argparse.Namespace) -> int:
+    """Give the leader what a file holds."""
+    from ringkeeperd.backup_commands import bring_back  # noqa: PLC0415
+
+    configuration = _configuration(parsed)
+    return bring_back(parsed, configuration, _rings(parsed, configuration))
+
+
 # --- tokens by hand ------------------------------------------------------------------------------
 
 

@@ -124,6 +124,18 @@ CONTROLS: Final = (
         ),
     ),
     _without(
+        "a backup signed as a whole",
+        (
+            f"{_DAEMON}/backup_file.py",
+            'if told.get("digest") != _digest(members) or told.get("rings") != len(members):',
+            "if False:",
+        ),
+    ),
+    _without(
+        "a backup of this very ring",
+        (f"{_DAEMON}/restore.py", "if there and there.ring.id != saved.ring.id:", "if False:"),
+    ),
+    _without(
         "a witness of this ring alone",
         (f"{_CLIENT}/witness.py", "if theirs.id != ring.id:", "if False:"),
     ),

@@ -115,6 +115,7 @@ def test_every_role_lives_its_whole_life_and_is_denied_nothing(
             client.flushall()
         eventually(lambda: daemon.events("ring healed"), within=20)
         assert sidecar.answers("/readyz")
+        site.done("backup", "--out", "b.json")
         # The commands that are apps, where a KEK lies about.
         site.configure(redis={"url": url_of(guarded, Role.SIGNER)})
         token = site.done("token", "sign", "--claims", '{"sub":"alice"}').strip()
@@ -124,6 +125,9 @@ def test_every_role_lives_its_whole_life_and_is_denied_nothing(
     eventually(lambda: len(site.status()["instances"]) == 2)
     sidecar.stop()
     daemon.stop()
+    with guarded.client() as client:
+        client.flushall()
+    assert "no leader took it up" in site.refused("restore", "b.json", "--answer-within", "0.5")
     # Who may not call the leader is found by it all the same.
     silent = {f"{role.user}: command publish" for role in (Role.SIDECAR, Role.VERIFIER)}
     # What the doctor would like to know and can do without.
@@ -181,7 +185,7 @@ FORBIDDEN: dict[str, tuple[frozenset[Role], tuple[str, ...]]] = {
     "to read sealed keys": (frozenset({Role.VERIFIER}), ("HMGET", KEYS.sealed, "kid")),
     "to read a sealed key": (ALL - {Role.DAEMON}, ("HGET", KEYS.sealed, "kid")),
     "to publish": (
-        frozenset({Role.VERIFIER, Role.SIDECAR, Role.OPERATOR}),
+        frozenset({Role.VERIFIER, Role.SIDECAR}),
         ("PUBLISH", KEYS.published, ""),
     ),
     "to read what was counted": (FOLLOWERS, ("HGETALL", KEYS.refreshes(1))),
@@ -319,7 +323,7 @@ async def answers(store: RedisLeaderStore) -> None:
 
 
 async def operates(store: RedisLeaderStore) -> None:
-    """All that `ringkeeper check`, `status`, `plan` and `rotate` do."""
+    """All that `ringkeeper check`, `status`, `plan`, `rotate` and `restore` do."""
     await store.read()
     await store.sealed(["kid"])
     await store.owner()
@@ -330,6 +334,8 @@ async def operates(store: RedisLeaderStore) -> None:
     async with store.events("0" if after == "0" else "0-0") as events:
         await events.next()
     await store.withdraw(entry)
+    await store.testimony()
+    await store.testify("{}", TTL)
 
 
 def litter(server: Server, *, is_wrong: bool) -> None:
@@ -358,6 +364,7 @@ LIVES: dict[Role, Life] = {
 # What is done without where an ACL has no leave for it.
 SILENT = {
     (Role.SIGNER, "publish"),
+    (Role.OPERATOR, "publish"),
     (Role.DAEMON, "info"),
     (Role.OPERATOR, "info"),
     (Role.OPERATOR, "acl|whoami"),

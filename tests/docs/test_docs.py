@@ -24,6 +24,7 @@ from ringkeeper.layout import Layout
 from ringkeeper.policy import Policy
 from ringkeeper.settings import BY_KEY
 from ringkeeper.wire import EVENT, PROOF, REQUEST, SNAPSHOT
+from ringkeeperd.backup_file import BACKUP
 from ringkeeperd.cli import _parser
 from tests.plugins.daemons import clean_environment, eventually
 from tests.plugins.servers import free_port
@@ -138,7 +139,7 @@ def test_the_wire_format_names_every_member(name: str) -> None:
 
 
 def test_the_wire_format_names_every_kind_of_document_and_its_limit() -> None:
-    for kind in (SNAPSHOT, PROOF, REQUEST, EVENT):
+    for kind in (SNAPSHOT, PROOF, REQUEST, EVENT, BACKUP):
         assert re.search(rf"\| `{re.escape(kind.typ)}` \| {kind.limit // 1024} KiB \|", WIRE)
 
 

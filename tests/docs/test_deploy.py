@@ -196,19 +196,23 @@ def test_the_unit_is_closed(line: str) -> None:
 def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed: apt-get install systemd")
-    units = [tmp_path / "ringkeeper.service", tmp_path / "ringkeeper-files.service"]
+    names = ("ringkeeper.service", "ringkeeper-files.service", "ringkeeper-backup.service")
+    units = [tmp_path / name for name in names]
     installed = Path(sys.executable).parent / "ringkeeper"
-    units[0].write_text(UNIT.replace("/opt/ringkeeper/bin/ringkeeper run", f"{installed} run"))
-    units[1].write_text(FILES_UNIT)
+    for unit in units:
+        text = (FOLDER / unit.name).read_text()
+        unit.write_text(text.replace("/opt/ringkeeper/bin/ringkeeper ", f"{installed} "))
+    timer = tmp_path / "ringkeeper-backup.timer"
+    timer.write_text((FOLDER / timer.name).read_text())
     told = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *map(str, units)],
+        ["systemd-analyze", "verify", "--man=no", *map(str, [*units, timer])],
         capture_output=True,
         text=True,
         check=False,
     )
     # It exits 0 even for a key that it does not know.
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
-    for unit, most in zip(units, ("15", "5"), strict=True):
+    for unit, most in zip(units, ("15", "5", "25"), strict=True):
         open_to = subprocess.run(
             ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", str(unit)],
             capture_output=True,

@@ -242,7 +242,9 @@ class _Showing:
         if self._is_dry:
             next_turn = overdue(saved.ring, self._clock.now()) if there is None else ""
             return Outcome(name, Became.WOULD, f"would add {wants}{next_turn}")
-        if there:
+        signers = {key.kid for key in there.ring.may_sign_next} if there else set()
+        # For want of a signer's private half nobody leads: that is no reason to wait for a leader.
+        if there and not signers & wants.private:
             await self._check_led(store)
         healed = await self._taken_up(store, saved, there)
         self._is_anybody_there = True

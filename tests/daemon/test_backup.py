@@ -369,12 +369,13 @@ def test_many_rings_are_restored_at_once(site: Site, valkey: Server) -> None:
 def test_nobody_leads(site: Site, valkey: Server) -> None:
     site.daemon(init=True, **QUICK)
     with valkey.client() as client:
-        old = client.hgetall(f"{KEY}keyring")
+        old = {n: client.hgetall(KEY + n) for n in ("keyring", "sealed")}
     revoked(site, valkey)
     site.done("backup", "--out", "b.json")
     lost(site, valkey)
     with valkey.client() as client:
-        client.hset(f"{KEY}keyring", mapping=old)
+        for name, fields in old.items():
+            client.hset(KEY + name, mapping=fields)
     before = dump(valkey)
     assert "nobody leads it, and nothing is changed" in site.refused("restore", "b.json")
     assert dump(valkey) == before

@@ -18,7 +18,7 @@ from ringkeeper.ring import Key
 from ringkeeper.tokens import kid_in, sign, verify
 from ringkeeperd.operations import revoke
 from tests.client.real_keys import holding, real_ring
-from tests.core.builders import HOUR, MINUTE, NOW, SECOND
+from tests.core.builders import HOUR, MINUTE, NOW, SECOND, nobody
 from tests.plugins.daemons import eventually
 from tests.plugins.rings import LedRing
 
@@ -26,7 +26,7 @@ WINDOW = HOUR / 4
 RING = real_ring()
 BEFORE = holding(RING)
 KID = kid_in(sign(BEFORE, {}, NOW))
-DRAINED = revoke(RING, KID, reason="to be sure", now=NOW, epoch=1, drain=WINDOW)
+DRAINED = revoke(RING, KID, reason="to be sure", now=NOW, epoch=1, drain=WINDOW, confirmed=nobody())
 AFTER = holding(DRAINED)
 TOKENS = {f"user-{n}": sign(BEFORE, {"sub": f"user-{n}"}, NOW) for n in range(300)}
 

@@ -43,6 +43,11 @@ class Token:
     signed_by_version: int
 
 
+def is_turned(former: Ring, ring: Ring, kind: KeyKind) -> bool:
+    before, after = former.active(kind), ring.active(kind)
+    return after is not None and (before is None or before.kid != after.kid)
+
+
 POLICIES = [
     policy(),
     policy(cryptoperiod=24 * HOUR),
@@ -117,8 +122,9 @@ class Lifecycle(RuleBasedStateMachine):
         assert ring.version > former.version
         for key in ring.keys:
             self.public_since.setdefault(key.kid, self.now)
-        before, after = former.active(), ring.active()
-        turned = after is not None and (before is None or before.kid != after.kid)
+        turned = int(is_turned(former, ring, KeyKind.DYNAMIC))
+        # There is always a standby, and no static one: who is cut off may not know what follows.
+        turned += 2 * is_turned(former, ring, KeyKind.STATIC)
         for name, app in self.apps.items():
             if app.is_cut_off:
                 app.activations_missed += turned

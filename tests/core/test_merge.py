@@ -172,7 +172,7 @@ HALF = HOUR / 2
 
 
 def drained(ring: Ring, kid: str, now: datetime, *, by: timedelta = HALF) -> Ring:
-    return revoke(ring, kid, reason="odd", now=now, epoch=ring.epoch, drain=by)
+    return revoke(ring, kid, reason="odd", now=now, epoch=ring.epoch, drain=by, confirmed=nobody())
 
 
 def has_drain(ring: Ring, kid: str, until: datetime) -> bool:

@@ -27,7 +27,7 @@ from ringkeeperd.leader_store import (
 from ringkeeperd.minting import Minted, mint, mint_aside
 from ringkeeperd.operations import revocation_wants, revoke, rotate
 from ringkeeperd.rewrapping import rewrapped
-from ringkeeperd.rotation import Activate, Adopt, apply
+from ringkeeperd.rotation import Activate, Adopt, Confirmations, apply
 from ringkeeperd.transitions import KeyWanted
 from tests.plugins.servers import Server
 
@@ -114,6 +114,7 @@ class LedRing:
                 epoch=epoch,
                 fresh=fresh.fresh if fresh else None,
                 drain=drain,
+                confirmed=Confirmations((), _CLOCK.now()),
             ),
             fresh,
             silently=silently,

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [--quick] [--json FILE]`: measure, print a table, write JSON."""
+"""`python -m benchmarks [--quick] [--json FILE]`: measure, print a table, write JSON.
+
+It takes a quarter of an hour, for a thousand rings have to be due one after the other.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import crypto, fanout, rest
+from benchmarks import crypto, fanout, rest, rings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +43,7 @@ def main() -> int:
         "import": partial(rest.importing, rounds),
         "RS256": partial(crypto.measure, "RS256", rounds),
         "ES256": partial(crypto.measure, "ES256", rounds),
+        "rings": partial(rings.table, seconds, rings.COUNTS[:-1] if given.quick else rings.COUNTS),
     }
     for name, measure in work.items():
         print(f"measuring {name} …", file=sys.stderr, flush=True)
@@ -65,6 +69,8 @@ def _tell(found: dict[str, Any]) -> None:
             ratios = found[algorithm][what]
             title = f"{what} {algorithm}, times raw: ringkeeper, joserfc"
             print(f"{title:50} {ratios['ringkeeper']:9} {ratios['joserfc']:7}")
+    print()
+    print(rings.as_markdown(found["rings"]), end="")
 
 
 if __name__ == "__main__":

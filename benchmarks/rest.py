@@ -48,10 +48,10 @@ def daemon(seconds: float) -> dict[str, Any]:
                 time.sleep(0.01)
             ready_ms = 1000 * (time.monotonic() - began)
             time.sleep(5)
-            before = _cpu_ms(process.pid)
+            before = cpu_ms(process.pid)
             time.sleep(seconds)
-            cpu = _cpu_ms(process.pid) - before
-            memory = _memory_mib(process.pid)
+            cpu = cpu_ms(process.pid) - before
+            memory = memory_mib(process.pid)
         finally:
             process.terminate()
             process.wait()
@@ -70,13 +70,14 @@ def _is_ready(port: int) -> bool:
         return False
 
 
-def _cpu_ms(pid: int) -> float:
+def cpu_ms(pid: int) -> float:
     """CPU time that the process has used, in all its threads."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e6
 
 
-def _memory_mib(pid: int) -> float:
+def memory_mib(pid: int) -> float:
+    """What of the process is resident."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as bench
-from benchmarks import crypto, fanout, rest
+from benchmarks import crypto, fanout, rest, rings
 
 from tests.plugins.servers import VALKEY
 
@@ -57,6 +57,16 @@ def test_signing_is_compared_with_the_raw_primitive(algorithm: str) -> None:
         assert found[what]["joserfc"] > 0
 
 
+def test_rings_are_measured_by_the_daemon_that_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rings, "_SETTLES", 0.0)
+    before = children()
+    found = rings.measure(3, 0.5, turns=False)
+    assert found["led"] == 3
+    assert found["rss_mib"] > 0
+    assert "| 3, at rest | 3 |" in rings.as_markdown({"3": {"rest": found}})
+    assert children() == before
+
+
 def test_a_missed_goal_is_printed_as_missed(capsys: pytest.CaptureFixture[str]) -> None:
     ratios = {"raw": 1, "ringkeeper": 1.1, "joserfc": 1.2}
     bench._tell(
@@ -72,6 +82,7 @@ def test_a_missed_goal_is_printed_as_missed(capsys: pytest.CaptureFixture[str]) 
             "import": {"import_ratio": 1.5},
             "RS256": {"sign": ratios, "verify": ratios},
             "ES256": {"sign": ratios, "verify": ratios},
+            "rings": {},
         }
     )
     lines = capsys.readouterr().out.splitlines()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import re
+from functools import cache
 from typing import Final
 
 _REFUSED: Final = re.compile(r" script: ([0-9a-f]{40}), on @user_script:(\d+)")
@@ -16,6 +17,7 @@ _known: dict[str, tuple[str, ...]] = {}
 """Lines, by what Redis calls the script."""
 
 
+@cache
 def script(package: str, name: str) -> str:
     """The text of a Lua script that ships with `package`."""
     text = importlib.resources.files(package).joinpath("lua", name).read_text("utf-8")

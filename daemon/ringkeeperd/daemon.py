@@ -41,6 +41,7 @@ from ringkeeperd.own_secrets import Secrets, make_secrets, read_secrets, secret_
 from ringkeeperd.redis_facts import server_facts
 from ringkeeperd.report import Report
 from ringkeeperd.service import RingService
+from ringkeeperd.shared_redis import SharedRedis
 from ringkeeperd.supervisor import Supervisor
 from ringkeeperd.web import Pages
 
@@ -115,8 +116,12 @@ class Daemon:
             own = secrets.value
             if path := configuration.refreshes_token_file:
                 self._token = Watched([path], partial(self._read_token, path))
+            shared = SharedRedis(configuration, self.clock)
+            stack.push_async_callback(shared.close)
             self.services |= {
-                ring.name: RingService(ring, configuration, own, self.clock, self.log, self.metrics)
+                ring.name: RingService(
+                    ring, configuration, own, self.clock, self.log, self.metrics, shared
+                )
                 for ring in configuration.rings
             }
             self.metrics.watch(self.services, configuration.redis_tls)

@@ -28,7 +28,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.progress import Progress
 from ringkeeperd.healing import evidence_of
-from ringkeeperd.leader_store import Acquired, HeldByAnother, LeaseLost
+from ringkeeperd.leader_store import Acquired, LeaseLost
 from ringkeeperd.minting import WORK_WITHIN
 from ringkeeperd.overrides import Rules
 from ringkeeperd.term import Term
@@ -126,12 +126,14 @@ class Leader:
         lease_ttl: timedelta,
         observer: Observer,
         counts: CountStore | None = None,
+        turnstile: asyncio.Semaphore | None = None,
     ) -> None:
         """Lead the ring that `follower` follows, by `policy`, of which files say `given`.
 
         `root` and `kek`: what may be used; the ring says what is. `owner` makes a random token for
         each term; `mint` makes a key pair and seals it. `counts`: where apps count session
-        refreshes, to watch over them.
+        refreshes, to watch over them. `turnstile` lets a few of many rings take the lease, and up
+        what they find, at a time: if all did it at once, none could renew its lease in time.
         """
         self.rules = Rules.of(policy, given)
         self.store = store
@@ -163,6 +165,7 @@ class Leader:
         self.fulfilled = ""
         """The operator's request that was found to be done after its reply had been lost."""
         self._owner = owner
+        self._turnstile = turnstile or asyncio.Semaphore()
 
     @property
     def policy(self) -> Policy:
@@ -209,18 +212,26 @@ class Leader:
             pause = min(2 * pause, _RETRY_MOST)
 
     async def _campaign(self, owner: str) -> Term:
-        """A term as leader, once nobody else has the lease."""
+        """A term as leader, its ring taken up, once nobody else has the lease."""
         while True:
-            self.progress.back_within(WORK_WITHIN)
-            asked_at = self.clock.monotonic()
-            self.wake.clear()
-            answer = await self.store.acquire(owner, self.ttl, self._seen_epoch())
-            match answer:
-                case Acquired():
-                    return Term(self, owner, answer, asked_at)
-                case HeldByAnother(remaining):
-                    self.observer.not_leading(ANOTHER_LEADS)
-                    await self.rest(min(remaining + _LEASE_MARGIN, self.ttl))
+            self.progress.back_some_time()
+            async with self._turnstile:
+                self.progress.back_within(WORK_WITHIN)
+                asked_at = self.clock.monotonic()
+                self.wake.clear()
+                answer = await self.store.acquire(owner, self.ttl, self._seen_epoch())
+                if isinstance(answer, Acquired):
+                    return await self._taken_up(Term(self, owner, answer, asked_at))
+            self.observer.not_leading(ANOTHER_LEADS)
+            await self.rest(min(answer.remaining + _LEASE_MARGIN, self.ttl))
+
+    async def _taken_up(self, term: Term) -> Term:
+        try:
+            await term.take_up()
+        except BaseException:
+            await self._release(term.owner)
+            raise
+        return term
 
     def _seen_epoch(self) -> int:
         """The highest epoch that this process knows of."""

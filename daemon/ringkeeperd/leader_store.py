@@ -35,7 +35,7 @@ from ringkeeperd.forecast import Outstanding
 from ringkeeperd.rotation import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -349,7 +349,7 @@ class RedisLeaderStore(RedisStore):
     async def requests(self) -> AsyncIterator[EntryStream]:
         """Listen for operators' requests, from the oldest that is still there."""
         async with self._waiting("waiting for requests") as there:
-            yield _Requests(there, self.layout.requests)
+            yield Requested(there, self.layout.requests)
 
     @asynccontextmanager
     async def events(self, after: str) -> AsyncIterator[EntryStream]:
@@ -403,7 +403,8 @@ class RedisLeaderStore(RedisStore):
 
         Not authenticated: what is no number counts as nothing, what is more than can be as that.
         """
-        keys = list(dict.fromkeys(map(self.layout.refreshes, range(first, last + 1))))
+        stretches = range(first - first % STRETCH, last + 1, STRETCH)
+        keys = [self.layout.refreshes(bucket) for bucket in stretches]
         with speaking(self.where, "reading the refreshes"):
             flat = await self._refreshes(keys=keys, args=[first, last, STRETCH, *_REASONS])
         found: dict[int, dict[str, int]] = {}
@@ -468,7 +469,7 @@ class _Tail:
         return found
 
 
-class _Requests:
+class Requested:
     """Whatever is in the stream of requests and was not handed out yet, whatever its id.
 
     Anyone who may write to Redis may choose an id, or delete the stream: then ids begin anew, lower
@@ -476,9 +477,16 @@ class _Requests:
     time: what was answered is not there any more.
     """
 
-    def __init__(self, client: redis.Redis, stream: str) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        stream: str,
+        wait: Callable[[str, float], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Wait by `wait`, behind an id and for so many seconds, or by reading itself."""
         self._client = client
         self._stream = stream
+        self._wait = wait
         self._handed_out: set[str] = set()
         self._is_checked = False
 
@@ -489,7 +497,7 @@ class _Requests:
         there: set[str] = set()
         # Until what was handed out is answered, the stream is read anew soon.
         after, wait = "0", _UNANSWERED_WAIT if self._handed_out else STREAM_WAIT
-        while found := await _read(self._client, self._stream, "request", after, wait):
+        while found := await self._read(after, wait):
             there.update(entry.id for entry in found)
             fresh = tuple(entry for entry in found if entry.id not in self._handed_out)
             if fresh and len(self._handed_out) >= _UNANSWERED_MOST:
@@ -502,6 +510,17 @@ class _Requests:
             after = found[-1].id
         self._handed_out &= there
         return ()
+
+    async def _read(self, after: str, wait: float) -> tuple[Entry, ...]:
+        """The next entries behind the id `after`; waits up to `wait` seconds for one."""
+        if self._wait is None:
+            return await _read(self._client, self._stream, "request", after, wait)
+        found = await _read(self._client, self._stream, "request", after, None)
+        if found:
+            return found
+        if not await self._wait(after, wait):
+            return ()
+        return await _read(self._client, self._stream, "request", after, None)
 
     async def _renew_if_exhausted(self) -> None:
         """Delete the stream if its last id is the last of all: nobody could ask for anything."""
@@ -517,10 +536,11 @@ class _Requests:
 
 
 async def _read(
-    client: redis.Redis, stream: str, field: str, after: str, wait: float
+    client: redis.Redis, stream: str, field: str, after: str, wait: float | None
 ) -> tuple[Entry, ...]:
-    """The next entries after the id `after`; waits up to `wait` seconds for one."""
-    reply: Any = await client.xread({stream: after}, 20, int(wait * 1000))
+    """The next entries after the id `after`; waits up to `wait` seconds for one, None for not."""
+    block = None if wait is None else int(wait * 1000)
+    reply: Any = await client.xread({stream: after}, 20, block)
     return _entries(reply, field)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -41,11 +43,15 @@ if TYPE_CHECKING:
     from ringkeeperd.minting import Minted
     from ringkeeperd.own_secrets import Secrets
     from ringkeeperd.rotation import Instance, WaitUntil
+    from ringkeeperd.shared_redis import SharedRedis
     from ringkeeperd.spikes import Spike
     from ringkeeperd.transitions import KeyWanted
 
 _FORGOTTEN_AFTER: Final = 60.0
 """Seconds of standing by after which what kept this daemon from leading is news again."""
+_BEGINS_WITHIN: Final = 1.0
+"""Seconds that the first steps of a ring may keep the next one from its own."""
+_LOOK_EVERY: Final = 0.05
 _TOLD_MOST: Final = 8
 _FORCED: Final = "activated without confirmation"
 _NAMED_MOST: Final = 20
@@ -81,12 +87,17 @@ class RingService:
         clock: Clock,
         log: BoundLogger,
         metrics: Metrics,
+        shared: SharedRedis | None = None,
     ) -> None:
-        """Connect nothing yet; `run` does."""
+        """Connect nothing yet; `run` does. `shared`: the connections of all rings."""
         self.name = ring.name
         self.clock = clock
         self.state = LeadingState()
-        self.store = RedisLeaderStore.configured(configuration, ring.name, clock)
+        self.store = (
+            shared.store(ring.name)
+            if shared
+            else RedisLeaderStore.configured(configuration, ring.name, clock)
+        )
         instance = instance_id()
         self._keeper = StateFile(configuration.state_dir, ring.name, "state_dir", own.roots)
         observer = self._telling = _Telling(ring.name, log, metrics, self.state, clock=clock)
@@ -99,6 +110,7 @@ class RingService:
             random.Random(),  # noqa: S311 - for jitter alone
             observer.noticed,
         )
+        self._turnstile = shared.turnstile if shared else asyncio.Semaphore()
         self.leader: Leader | None = None
         self.handing_on = HandingOn(
             ring,
@@ -141,19 +153,34 @@ class RingService:
                 lease_ttl=configuration.lease_ttl,
                 observer=observer,
                 counts=self.store,
+                turnstile=self._turnstile,
             )
 
     async def run(self) -> None:
         """Follow, and lead where that may be, until cancelled."""
         try:
-            await self.follower.recall()  # before anything is led, or healed
-            work = [self.follower.run(), self._teller.run(), *self.handing_on.work()]
-            if self.leader:
-                work.append(self.leader.run())
-            await first_of(*work)
+            async with AsyncExitStack() as turn:
+                await turn.enter_async_context(self._turnstile)
+                await self.follower.recall()  # before anything is led, or healed
+                following = [self.follower.run(), self._teller.run(), *self.handing_on.work()]
+                await first_of(self._lead_in_turn(turn), *following)
         finally:
             self.state.is_leading = False
             await self.store.close()
+
+    async def _lead_in_turn(self, turn: AsyncExitStack) -> None:
+        """End this ring's `turn` to begin once it is loaded, or is seen not to be; then lead."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _BEGINS_WITHIN
+        while loop.time() < until and not self.follower.troubles:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self.follower.ready.wait()
+                    break
+        await turn.aclose()
+        if self.leader:
+            await self.leader.run()
+        await asyncio.Event().wait()
 
     async def change_secrets(self, own: Secrets) -> None:
         """From now on hold these; whether this daemon may lead does not change while it runs."""

@@ -93,9 +93,13 @@ class Term:
         self._published_at: float | None = None
         """When the newest version went out, while it is not confirmed by all."""
 
-    async def serve(self) -> None:
-        """Lead: until cancelled, or an error says why not."""
+    async def take_up(self) -> None:
+        """Hold the ring, healed where it has to be; raises as `Loading.load`."""
         await self._loading.load()
+
+    async def serve(self) -> None:
+        """Lead what was taken up: until cancelled, or an error says why not."""
+        self.check_lease()
         self.observer.leading(self.epoch)
         await first_of(
             self._keep_lease(), self._requests.hear(), self._refreshes.watch(), self._turn()

@@ -156,10 +156,7 @@ class Configuration:
 
 
 def difference(old: Configuration, new: Configuration) -> tuple[str, ...]:
-    """The keys of what changed and needs a restart; a reload takes up all else.
-
-    `keyrings` stands for a ring that came or went.
-    """
+    """The keys of what changed and needs a restart; a reload takes up all else."""
     changed = [
         setting.key
         for setting in SETTINGS
@@ -171,8 +168,6 @@ def difference(old: Configuration, new: Configuration) -> tuple[str, ...]:
         changed.append("redis.password_file")
     if old.rings[0].name != new.rings[0].name:
         changed.append("name")
-    if {ring.name for ring in old.rings[1:]} != {ring.name for ring in new.rings[1:]}:
-        changed.append("keyrings")
     return tuple(changed)
 
 

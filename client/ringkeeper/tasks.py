@@ -18,7 +18,7 @@ async def first_of(*work: Coroutine[Any, Any, None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _stopped(tasks)
+        await stopped(tasks)
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # seen: where several fail, one of them is raised
@@ -26,7 +26,7 @@ async def first_of(*work: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
-async def _stopped(tasks: list[asyncio.Task[None]]) -> None:
+async def stopped(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel `tasks` and wait until they have ended, however often the caller is cancelled itself.
 
     More than once: redis-py, woken after a pause of the process, was seen to take a cancellation

@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ringkeeper.errors import (
     InfrastructureError,
     RedisUnavailable,
     RequestRefused,
+    RingkeeperError,
     RingLed,
     SecretError,
 )
@@ -40,13 +42,14 @@ from ringkeeperd.metrics import Metrics
 from ringkeeperd.own_secrets import Secrets, make_secrets, read_secrets, secret_paths
 from ringkeeperd.redis_facts import server_facts
 from ringkeeperd.report import Report
+from ringkeeperd.running import RunningRings
 from ringkeeperd.service import RingService
 from ringkeeperd.shared_redis import SharedRedis
 from ringkeeperd.supervisor import Supervisor
 from ringkeeperd.web import Pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from structlog.stdlib import BoundLogger
@@ -77,7 +80,8 @@ class Daemon:
         self.configuration = configuration
         self.log = log
         self.metrics = Metrics()
-        self.services: dict[str, RingService] = {}
+        self.rings = RunningRings()
+        self.services = self.rings.services
         self.clock = SystemClock()
         self.rejected = ""
         """Why the edited configuration is not the one in force."""
@@ -111,19 +115,15 @@ class Daemon:
             if configuration.embedded:
                 server = await EmbeddedServer.start(configuration.embedded)
                 stack.push_async_callback(server.stop)
-                await self._found_embedded(configuration.embedded)
+                await self._found_embedded(configuration.embedded, configuration.rings)
             secrets = Watched(secret_paths(configuration), partial(read_secrets, configuration))
             own = secrets.value
             if path := configuration.refreshes_token_file:
                 self._token = Watched([path], partial(self._read_token, path))
             shared = SharedRedis(configuration, self.clock)
             stack.push_async_callback(shared.close)
-            self.services |= {
-                ring.name: RingService(
-                    ring, configuration, own, self.clock, self.log, self.metrics, shared
-                )
-                for ring in configuration.rings
-            }
+            for ring in configuration.rings:
+                self.rings.add(self._service(ring, secrets.value, shared))
             self.metrics.watch(self.services, configuration.redis_tls)
             await stack.enter_async_context(self._serving())
             self.log.info(
@@ -137,17 +137,23 @@ class Daemon:
                 name = configuration.kek.name
                 self.log.warning("kek in the environment", variable=name, why=WHY_NOT)
             give_memory_back()
-            work = [service.run() for service in self.services.values()]
+            work = [self.rings.run(), self._reload_when_due(secrets, shared)]
             if server:
                 work.append(server.supervise(self._tell))
-            work += [self._reload_when_due(secrets), self._look_at_redis(), self._report.run()]
+            work += [self._look_at_redis(), self._report.run()]
             await first_of(self._until(stop), *work)
             self.log.info("stopping")
 
-    def reload(self) -> None:
+    def _service(self, ring: RingConfiguration, own: Secrets, shared: SharedRedis) -> RingService:
+        return RingService(
+            ring, self.configuration, own, self.clock, self.log, self.metrics, shared
+        )
+
+    async def reload(self, own: Secrets, shared: SharedRedis) -> None:
         """Take up the edited configuration; a bad one is told, and the running one kept."""
         try:
-            new = load(self.configuration.path, os.environ)
+            # A thousand rings are read in a second or so, and leases are renewed meanwhile.
+            new = await asyncio.to_thread(load, self.configuration.path, os.environ)
         except ConfigurationError as error:
             self._count_reload("configuration", is_taken=False)
             # What is wrong may quote a setting: that is for the log, not for whoever asks.
@@ -165,9 +171,36 @@ class Daemon:
             service = self.services.get(ring.name)
             if service and service.leader:
                 service.leader.change_policy(ring.policy, ring.given)
+        await self._change_rings(new, own, shared)
         # Compared with what this process began with: that is what still holds until a restart.
         later = difference(self.configuration, new)
         self.log.info("configuration reloaded", needs_restart=list(later))
+
+    async def _change_rings(self, new: Configuration, own: Secrets, shared: SharedRedis) -> None:
+        """Begin with rings that came, and let those go that went; the first is this daemon's.
+
+        Nothing is changed in Redis: a ring is made by `init`, or here if the server is ours alone.
+        """
+        running = self.configuration.rings
+        wanted = (running[0], *(ring for ring in new.rings[1:] if ring.name != running[0].name))
+        names = {ring.name for ring in wanted}
+        fresh = [ring for ring in wanted if ring.name not in self.services]
+        self.configuration = replace(self.configuration, rings=wanted)
+        gone = [name for name in self.services if name not in names]
+        await self.rings.remove(gone)
+        for name in gone:
+            self.metrics.forget(name)
+            self.log.info("ring let go", ring=name)
+        self._remove_orphans()
+        if fresh and self.configuration.embedded:
+            try:
+                await self._found_embedded(self.configuration.embedded, fresh)
+            except RingkeeperError as error:  # what runs goes on
+                self.log.error("ring not made", why=str(error))  # noqa: TRY400
+        for ring in fresh:
+            self.metrics.add(ring.name)
+            self.rings.add(self._service(ring, own, shared))
+            self.log.info("ring taken on", ring=ring.name)
 
     def _remove_orphans(self) -> None:
         try:
@@ -183,7 +216,7 @@ class Daemon:
         await stop.wait()
         self._report.stopping()
 
-    async def _reload_when_due(self, secrets: Watched[Secrets]) -> None:
+    async def _reload_when_due(self, secrets: Watched[Secrets], shared: SharedRedis) -> None:
         """Reload at a SIGHUP, and when a file was changed, or replaced as Kubernetes does it."""
         while True:
             with suppress(TimeoutError):
@@ -197,7 +230,7 @@ class Daemon:
                 self._reload_asked.clear()
                 self._file_seen = found
                 with self._report.reloading():
-                    self.reload()
+                    await self.reload(secrets.value, shared)
 
     async def _look_at_redis(self) -> None:
         """Look now and then at what would lose keys one day, and tell of it once (`doctor`)."""
@@ -261,10 +294,10 @@ class Daemon:
         self.log.info("refreshes token taken up", file=str(path))
         return token
 
-    async def _found_embedded(self, directory: Path) -> None:
+    async def _found_embedded(self, directory: Path, rings: Sequence[RingConfiguration]) -> None:
         """The first start makes secrets and rings by itself, here alone; no later one does."""
         configuration = self.configuration
-        markers = {ring: directory / f"founded-{ring.name}" for ring in configuration.rings}
+        markers = {ring: directory / f"founded-{ring.name}" for ring in rings}
         fresh = [ring for ring, marker in markers.items() if not marker.exists()]
         if not fresh or not configuration.lead:
             return

@@ -49,7 +49,9 @@ class Intake:
     """Takes in what apps tell."""
 
     def __init__(
-        self, counts: Mapping[str, RefreshCounts], token: Callable[[], Secret | TokenMissing | None]
+        self,
+        counts: Callable[[], Mapping[str, RefreshCounts]],
+        token: Callable[[], Secret | TokenMissing | None],
     ) -> None:
         """`counts` by ring, the first one where none is named; `token` gives the bearer token."""
         self._counts = counts
@@ -76,7 +78,8 @@ class Intake:
             ring, refreshes = _told(_decoded(body))
         except _Unfit as error:
             return refused(400, "bad request", f"{error}; {_WANTED}")
-        counts = self._counts.get(ring) if ring else next(iter(self._counts.values()))
+        known = self._counts()
+        counts = known.get(ring) if ring else next(iter(known.values()))
         if counts is None:
             return refused(404, "not found", "there is no such ring here")
         for reason, count in refreshes.items():

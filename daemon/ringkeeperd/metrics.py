@@ -134,26 +134,43 @@ class Metrics:
     def watch(self, services: Mapping[str, RingService], tls: Tls | None = None) -> None:
         """Report on these rings, and on the certificates of `tls`, from now on."""
         for name in services:
-            for reason in RotationReason:
-                self.rotations.labels(name, reason.value)
-            for failure in _FAILURES:
-                self.rotation_failures.labels(name, failure)
-            for refresh in RefreshReason:
-                self.session_refreshes.labels(name, refresh.value)
-            for cause in Cause:
-                self.refresh_spikes.labels(name, cause.value)
-            for operation in _OPERATIONS:
-                self.redis_errors.labels(name, operation)
-            for result in RESULTS:
-                self.file_writes.labels(name, result)
-                self.on_change.labels(name, result)
-            moved = (self.transitions, self.forced, self.heals, self.rewraps, self.bootstraps)
-            for family in moved:
-                family.labels(name)
-            self.rotation_duration.labels(name)
-            self.propagation.labels(name)
+            self.add(name)
         self.registry.register(_Rings(services))
         self.registry.register(_Certificates(Certificates(tls or Tls())))
+
+    def add(self, name: str) -> None:
+        """Let the counters of a ring begin at 0."""
+        for reason in RotationReason:
+            self.rotations.labels(name, reason.value)
+        for failure in _FAILURES:
+            self.rotation_failures.labels(name, failure)
+        for refresh in RefreshReason:
+            self.session_refreshes.labels(name, refresh.value)
+        for cause in Cause:
+            self.refresh_spikes.labels(name, cause.value)
+        for operation in _OPERATIONS:
+            self.redis_errors.labels(name, operation)
+        for result in RESULTS:
+            self.file_writes.labels(name, result)
+            self.on_change.labels(name, result)
+        for family in self._unlabelled:
+            family.labels(name)
+
+    def forget(self, name: str) -> None:
+        """Let every series of a ring end: it is not this daemon's any more."""
+        families = (
+            *(self.rotations, self.rotation_failures, self.session_refreshes),
+            *(self.refresh_spikes, self.redis_errors, self.file_writes, self.on_change),
+            *self._unlabelled,
+        )
+        for family in families:
+            family.remove_by_labels({"ring": name})
+
+    @property
+    def _unlabelled(self) -> tuple[Counter | Histogram, ...]:
+        """What has a series for each ring, and no more than one."""
+        counters = (self.transitions, self.forced, self.heals, self.rewraps, self.bootstraps)
+        return (*counters, self.rotation_duration, self.propagation)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"ringkeeper_{name}", text, labels, registry=self.registry)

@@ -88,7 +88,7 @@ class Pages:
             self._concerns,
             {path: told for path, told in self._told.items() if path != "/"},
         )
-        self._intake = Intake({name: each.counts for name, each in services.items()}, token)
+        self._intake = Intake(lambda: {name: each.counts for name, each in services.items()}, token)
 
     def application(self) -> web.Application:
         """The aiohttp application."""

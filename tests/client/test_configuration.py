@@ -1176,7 +1176,7 @@ def test_any_text_is_a_configuration_or_refused(tmp_path: Path, text: bytes) -> 
         ({"issuer": "https://x"}, ("issuer",)),
         ({"log": {"level": "debug", "format": "json"}}, ("log.level", "log.format")),
         ({"name": "other"}, ("name",)),
-        ({"keyrings": {"other": None}}, ("keyrings",)),
+        ({"keyrings": {"other": None}}, ()),
         ({HOURS: 24, "algorithm": "ES256", "clock_skew": "5s", "max_staleness": "1h"}, ()),
         ({}, ()),
     ],

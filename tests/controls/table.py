@@ -453,8 +453,8 @@ CONTROLS: Final = (
         "a bad reload changes nothing",
         (
             f"{_DAEMON}/daemon.py",
-            "new = load(self.configuration.path, os.environ)\n        except ConfigurationError",
-            "new = load(self.configuration.path, os.environ)\n        except ZeroDivisionError",
+            "load, self.configuration.path, os.environ)\n        except ConfigurationError",
+            "load, self.configuration.path, os.environ)\n        except ZeroDivisionError",
         ),
     ),
     _without(

@@ -33,7 +33,9 @@ class Told:
         self.counts = {"first": RefreshCounts(), "second": RefreshCounts()}
         self.token: Secret | None = None
         application = web.Application()
-        application.router.add_post("/v1/refreshes", Intake(self.counts, lambda: self.token).post)
+        application.router.add_post(
+            "/v1/refreshes", Intake(lambda: self.counts, lambda: self.token).post
+        )
         self.runner = Runner(application, lambda _: None, self._fails)
 
     def _fails(self, error: BaseException) -> None:
@@ -291,5 +293,5 @@ async def test_another_host_may_not_count_whatever_it_calls_itself(
     transport.get_extra_info = {"peername": (remote, 1)}.get
     headers = {"Host": "localhost:9465"}  # and no content type: who may is told of that
     request = make_mocked_request("POST", "/v1/refreshes", headers, transport=transport)
-    answer = await Intake({"first": RefreshCounts()}, lambda: None).post(request)
+    answer = await Intake(lambda: {"first": RefreshCounts()}, lambda: None).post(request)
     assert answer.status == status

@@ -11,7 +11,7 @@ empty :=
 PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeeper/replica \
 	ringkeeper/testimony ringkeeper/draining ringkeeperd/healing \
 	ringkeeper/tokens ringkeeperd/rotation ringkeeperd/merge ringkeeperd/rewrapping ringkeeperd/trail ringkeeperd/spikes \
-	ringkeeperd/spike_events ringkeeperd/refresh_series ringkeeperd/forecast
+	ringkeeperd/spike_events ringkeeperd/refresh_series ringkeeperd/forecast ringkeeperd/spreading
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help

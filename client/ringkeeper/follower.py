@@ -158,6 +158,7 @@ class Follower:
         outlet: Outlet | None = None,
         use_dynamic: bool | None = None,
         verified: Meter | None = None,
+        may_lead: bool = False,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -173,6 +174,7 @@ class Follower:
         `outlet` is where each version is handed on before it is confirmed.
         `use_dynamic` is what this process signs with, where it does not leave that to the policy.
         `verified` counts the tokens that this process verifies, to tell how many they are.
+        `may_lead`: whether this process would lead the ring, were its lease free.
         """
         self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._use_dynamic = use_dynamic
@@ -192,6 +194,7 @@ class Follower:
         self._source = source
         self._outlet = outlet
         self._verified = verified
+        self._may_lead = may_lead
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -636,6 +639,8 @@ class Follower:
             record["keks"] = self._kek.kids[:_TOLD_MOST]
         if self._verified:
             record["verifies"] = round(self._verified.rate(self._clock.monotonic()), 1)
+        if self._may_lead:
+            record["lead"] = True
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
 

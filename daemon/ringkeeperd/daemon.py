@@ -31,6 +31,7 @@ from ringkeeper.kek_variable import WHY_NOT, KekVariable
 from ringkeeper.secret_files import read_token
 from ringkeeper.tasks import first_of
 from ringkeeper.watched import Watched, signature
+from ringkeeperd.balance import Balance
 from ringkeeperd.doctor import Level, examine_server
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import FOUNDING_TTL, any_ring, found_ring
@@ -83,6 +84,7 @@ class Daemon:
         self.rings = RunningRings()
         self.services = self.rings.services
         self.clock = SystemClock()
+        self._balance = Balance(self.services, self.clock)
         self.rejected = ""
         """Why the edited configuration is not the one in force."""
         self.warnings: tuple[str, ...] = ()
@@ -140,14 +142,17 @@ class Daemon:
             work = [self.rings.run(), self._reload_when_due(secrets, shared)]
             if server:
                 work.append(server.supervise(self._tell))
-            work += [self._look_at_redis(), self._report.run()]
+            work += [self._balance.run(), self._look_at_redis(), self._report.run()]
             await first_of(self._until(stop), *work)
             self.log.info("stopping")
 
     def _service(self, ring: RingConfiguration, own: Secrets, shared: SharedRedis) -> RingService:
-        return RingService(
+        service = RingService(
             ring, self.configuration, own, self.clock, self.log, self.metrics, shared
         )
+        if service.leader:
+            service.leader.hesitation = self._balance.hesitation
+        return service
 
     async def reload(self, own: Secrets, shared: SharedRedis) -> None:
         """Take up the edited configuration; a bad one is told, and the running one kept."""

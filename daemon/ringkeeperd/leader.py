@@ -28,7 +28,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.progress import Progress
 from ringkeeperd.healing import evidence_of
-from ringkeeperd.leader_store import Acquired, LeaseLost
+from ringkeeperd.leader_store import Acquired, HandedOver, LeaseLost
 from ringkeeperd.minting import WORK_WITHIN
 from ringkeeperd.overrides import Rules
 from ringkeeperd.term import Term
@@ -57,6 +57,8 @@ ANOTHER_LEADS = "another daemon leads"
 _RETRY_FIRST = 0.2
 _RETRY_MOST = 3.0
 _LEASE_MARGIN = timedelta(milliseconds=50)
+_HAND_OVER_WITHIN = 15.0
+"""Seconds after which a ring that was busy all the time is kept."""
 
 
 class Observer(Protocol):
@@ -166,6 +168,13 @@ class Leader:
         """The operator's request that was found to be done after its reply had been lost."""
         self._owner = owner
         self._turnstile = turnstile or asyncio.Semaphore()
+        self.hesitation: Callable[[], float] = float
+        """Seconds that others are let go first where the lease may be free."""
+        self.led_since: float | None = None
+        """Since when this term lasts; None where another leads."""
+        self.handed_over_at: float | None = None
+        """When the ring was last left to others who lead less."""
+        self._to_hand_over_until = 0.0
 
     @property
     def policy(self) -> Policy:
@@ -182,6 +191,16 @@ class Leader:
         self.root, self.kek = root, kek
         self.doubt()
 
+    def hand_over(self) -> None:
+        """Leave the ring to others, as soon as nothing is on its way; if not soon, not at all."""
+        self._to_hand_over_until = self.clock.monotonic() + _HAND_OVER_WITHIN
+        self.wake.set()
+
+    @property
+    def is_to_hand_over(self) -> bool:
+        """Whether the ring is to be left to others."""
+        return self.clock.monotonic() < self._to_hand_over_until
+
     def doubt(self) -> None:
         """Redis may lack something that is known, here or by a witness: look at once."""
         self.is_doubtful = True
@@ -194,10 +213,16 @@ class Leader:
             owner = self._owner()
             try:
                 term = await self._campaign(owner)
+                self.led_since = self.clock.monotonic()
                 try:
                     await term.serve()
                 finally:
+                    self.led_since = None
                     await self._release(owner)
+            except HandedOver as change:
+                self.observer.not_leading(str(change))
+                await self._abstain()
+                pause = _RETRY_FIRST
             except (LeaseLost, RedisUnavailable) as error:
                 self.observer.not_leading(str(error))
                 pause = _RETRY_FIRST if isinstance(error, LeaseLost) else pause
@@ -214,6 +239,8 @@ class Leader:
     async def _campaign(self, owner: str) -> Term:
         """A term as leader, its ring taken up, once nobody else has the lease."""
         while True:
+            if seconds := self.hesitation():
+                await self.rest(timedelta(seconds=seconds), wakes=False)
             self.progress.back_some_time()
             async with self._turnstile:
                 self.progress.back_within(WORK_WITHIN)
@@ -254,10 +281,18 @@ class Leader:
             async with asyncio.timeout(min(1.0, self.ttl.total_seconds() / 6)):
                 await self.store.release(owner)
 
-    async def rest(self, duration: timedelta) -> None:
+    async def _abstain(self) -> None:
+        """Let others take what was left to them; if nobody does, it is taken back."""
+        self.handed_over_at, self._to_hand_over_until = self.clock.monotonic(), 0.0
+        await self.rest(self.ttl / 2 + _LEASE_MARGIN, wakes=False)
+
+    async def rest(self, duration: timedelta, *, wakes: bool = True) -> None:
         """Sleep for `duration`, or until there may be something to do."""
         seconds = max(0.0, duration.total_seconds())
         self.progress.back_within(seconds + WORK_WITHIN)
+        if not wakes:
+            await asyncio.sleep(seconds)
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.wake.wait()

@@ -71,6 +71,10 @@ class LeaseLost(Exception):
     """Stop leading at once. An expected race, not an error."""
 
 
+class HandedOver(LeaseLost):
+    """Stop leading, and let others take the lease: this daemon leads more than its share."""
+
+
 @dataclass(frozen=True, slots=True)
 class Acquired:
     """The lease is ours, in this epoch."""
@@ -573,12 +577,14 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         edition = int(fields["epoch"]), int(fields["version"])
         role = str(fields["role"])[:20]
         keks, roots = (tuple(map(str, fields.get(name, ()))) for name in ("keks", "roots"))
+        may_lead = fields.get("lead") is True
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         fields, edition, role = {}, (0, 0), "unknown"
         keks = roots = ()
+        may_lead = False
     seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
     verifies = _rate(fields.get("verifies"))
-    return Instance(str(instance)[:80], role, *edition, seen_at, keks, roots, verifies)
+    return Instance(str(instance)[:80], role, *edition, seen_at, keks, roots, verifies, may_lead)
 
 
 def _count(value: object) -> int:

@@ -98,7 +98,7 @@ class RingService:
             if shared
             else RedisLeaderStore.configured(configuration, ring.name, clock)
         )
-        instance = instance_id()
+        instance = self.instance = instance_id()
         self._keeper = StateFile(configuration.state_dir, ring.name, "state_dir", own.roots)
         observer = self._telling = _Telling(ring.name, log, metrics, self.state, clock=clock)
         self.counts = RefreshCounts()
@@ -138,6 +138,7 @@ class RingService:
             loses=lacks,
             able=own.able,
             outlet=self.handing_on.files,
+            may_lead=bool(own.root and own.kek),
         )
         if own.root and own.kek:
             self.leader = Leader(

@@ -18,7 +18,7 @@ from ringkeeper.ring import KeyState
 from ringkeeper.tasks import first_of
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.audit import events_between, numbered
-from ringkeeperd.leader_store import Edition, Fenced, LeaseLost, Stale, Written, untold
+from ringkeeperd.leader_store import Edition, Fenced, HandedOver, LeaseLost, Stale, Written, untold
 from ringkeeperd.loading import Loading
 from ringkeeperd.minting import WORK_WITHIN
 from ringkeeperd.refresh_watch import RefreshWatch
@@ -196,6 +196,8 @@ class Term:
             return
         self._watch_propagation(instances)
         self.observer.waiting(step, instances)
+        if self.leader.is_to_hand_over and self._is_quiet(step):
+            raise HandedOver("handed over: this daemon leads more rings than its share")
         await self.leader.rest(self._sleep_for(step))
 
     def _policy(self) -> Policy:
@@ -213,6 +215,11 @@ class Term:
             return self.ring.policy
         self._contradiction = ""
         return policy
+    def _is_quiet(self, wait: WaitUntil) -> bool:
+        """Whether another can take over from here, and be ready for what comes next."""
+        begins = self.ring.policy.liveness_window + 2 * self.leader.ttl
+        is_busy = wait.awaiting or self._requests.asked or self._published_at is not None
+        return not is_busy and not self.leader.is_doubtful and wait.when - self.now() > begins
 
     async def instances(self) -> tuple[Instance, ...]:
         """Who is live, by the table; one that was lost is not trusted before `trusts_from`."""

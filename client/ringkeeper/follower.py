@@ -746,7 +746,7 @@ class Follower:
     @property
     def is_connected(self) -> bool:
         """Whether Redis answers, as far as the newest attempts tell."""
-        return not any(isinstance(e, RedisUnavailable) for e in self._troubles.values())
+        return not any(isinstance(e, RedisUnavailable) for e in self.troubles)
 
     def _is_troubled(self, doing: str, error: RingkeeperError) -> None:
         """Tell each kind of it once, however often it happens, until all is well again."""

@@ -218,7 +218,7 @@ class _Rings(Collector):
                 ),
             )
         }
-        for name, service in self._services.items():
+        for name, service in list(self._services.items()):  # on a thread, if there are many
             _fill(gauges, name, service)
         return gauges.values()
 

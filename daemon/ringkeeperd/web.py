@@ -6,15 +6,18 @@ error: `ringkeeper check`, `ringkeeper status` and the log do that.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from ringkeeper.clock import ZERO
 from ringkeeper.layout import BUCKET
 from ringkeeper.wire import SNAPSHOT
+from ringkeeperd.exposition import Exposition
 from ringkeeperd.intake import Intake, TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
     from ringkeeperd.service import RingService
 
 _COUNT: Final = "/v1/refreshes"
+_FEW: Final = 50
+"""Rings whose metrics are written in no time."""
+_ASIDE: Final = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
 
 class Pages:
@@ -62,10 +68,10 @@ class Pages:
         `token` gives the bearer token with which refreshes may be counted.
         """
         self._services = services
-        self._metrics = metrics
         self._issuer = issuer
         self._rejected = rejected
         self._warnings = warnings
+        self._exposition = Exposition(metrics.registry)
         self._jwks: dict[str, tuple[str, bytes, str]] = {}
         self._places = {
             "/": self.index,
@@ -143,7 +149,11 @@ class Pages:
 
     async def metrics(self, _: web.Request) -> web.Response:
         """Prometheus' text format."""
-        body = generate_latest(self._metrics.registry)
+        if len(self._services) <= _FEW:
+            body = self._exposition.text()
+        else:  # a second of work, in which leases are renewed
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(_ASIDE, self._exposition.text)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def healthz(self, _: web.Request) -> web.Response:

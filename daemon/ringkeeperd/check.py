@@ -16,7 +16,7 @@ from ringkeeper.secret_files import is_there, read_token
 from ringkeeper.settings import BY_KEY
 from ringkeeperd.founding import any_ring
 from ringkeeperd.handing_on import check_files
-from ringkeeperd.operator import at_ring
+from ringkeeperd.many import at_rings
 from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.probe import ALIVE, Answer, ask, trouble
 from ringkeeperd.troubles import SEE
@@ -67,16 +67,15 @@ def look_over(configuration: Configuration, rings: Sequence[RingConfiguration]) 
     if isinstance(configuration.kek, KekVariable):
         found.remarks.append(f"kek: {configuration.kek}: {WHY_NOT}")
     well: list[str] = []
-    for ring in rings:
-        try:
-            seen = at_ring(configuration, ring.name, lambda operator: operator.inspect(kek))
-        except RingkeeperError as error:
-            found.problems.append(str(error))
+    inspected = at_rings(configuration, rings, lambda operator, _: operator.inspect(kek))
+    for name, seen in inspected.items():
+        if isinstance(seen, RingkeeperError):
+            found.problems.append(str(seen))
         else:
-            well.append(ring.name)
+            well.append(name)
             if not seen.leader:
                 why = "nobody leads; start a daemon, ringkeeper run"
-                found.remarks.append(f"ring {ring.name!r}: {why}")
+                found.remarks.append(f"ring {name!r}: {why}")
     _listen_to_daemon(configuration, [ring.name for ring in rings], well, found)
     return found
 

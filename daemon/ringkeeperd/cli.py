@@ -199,12 +199,16 @@ def _add_looking(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="only ask it whether every ring is loaded and fresh enough to rely on (/readyz)",
     )
-    command(
+    showing = command(
         "status",
         commands.status,
-        "Show a ring: keys, leader, instances, who is behind and who is waited for.",
+        "Show a ring: keys, leader, instances, who is behind and who is waited for. More than "
+        "five are shown in a table, those first that somebody should look at.",
         as_json=True,
         default_ring="all; with --json the one at the top level, which names the others",
+    )
+    showing.add_argument(
+        "--all", action="store_true", help="every ring whole; with --json, as one object"
     )
     command("jwks", commands.jwks, "Print the ring's JWK Set.")
     examining = command(

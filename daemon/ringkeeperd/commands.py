@@ -229,28 +229,38 @@ def _with_operator(parsed: argparse.Namespace, work: Callable[[Operator], Any]) 
 
 
 def status(parsed: argparse.Namespace) -> int:
-    """Show rings."""
+    """Show rings: each whole, or many in a table."""
     from ringkeeper.clock import SystemClock  # noqa: PLC0415
     from ringkeeperd import status as drawing  # noqa: PLC0415
-    from ringkeeperd.operator import at_ring, without_past  # noqa: PLC0415
+    from ringkeeperd import status_table  # noqa: PLC0415
+    from ringkeeperd.many import at_rings  # noqa: PLC0415
+    from ringkeeperd.operator import without_past  # noqa: PLC0415
 
     configuration = _configuration(parsed)
     rings = _rings(parsed, configuration)
-    failures = 0
-    for number, ring in enumerate(rings[:1] if parsed.json else rings):
-        try:
-            seen = at_ring(configuration, ring.name, lambda operator: operator.survey())
-        except RingkeeperError as error:
-            failures += 1
-            complain(str(error))
-            continue
-        seen, now = without_past(seen), SystemClock().now()
-        if parsed.json:
-            others = [other.name for other in configuration.rings if other.name != ring.name]
-            print(json.dumps(drawing.as_json(seen, now, others), indent=2))
+    if parsed.json and not parsed.all:
+        rings = rings[:1]
+    is_table = len(rings) > status_table.FEW and not (parsed.json or parsed.all)
+    survey = at_rings(
+        configuration, rings, lambda each, _: each.look() if is_table else each.survey()
+    )
+    now, whole = SystemClock().now(), []
+    failures = sum(isinstance(seen, RingkeeperError) for seen in survey.values())
+    if is_table:
+        status_table.show(survey, now)
+        return 1 if failures else 0
+    for number, (name, seen) in enumerate(survey.items()):
+        if isinstance(seen, RingkeeperError):
+            complain(str(seen))
+        elif parsed.json:
+            others = [other.name for other in configuration.rings if other.name != name]
+            shown = [] if parsed.all else others
+            whole.append(drawing.as_json(without_past(seen), now, shown))
         else:
             print(end="\n" if number else "", flush=True)
-            drawing.show(seen, now)
+            drawing.show(without_past(seen), now)
+    if parsed.json and (parsed.all or whole):
+        print(json.dumps({"rings": whole} if parsed.all else whole[0], indent=2))
     return 1 if failures else 0
 
 

@@ -21,7 +21,7 @@ from ringkeeperd.doctor import (
     examine_server,
     told,
 )
-from ringkeeperd.operator import Operator, at_ring
+from ringkeeperd.many import at_rings
 from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.redis_facts import server_facts
 from ringkeeperd.trail import Trail
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.sealing import Kek
+    from ringkeeperd.operator import Operator
     from ringkeeperd.own_secrets import Secrets
 
 _EVENTS_READ: Final = 1_000
@@ -62,9 +63,9 @@ def examine(
         yield "redis", finding
     if own is None:
         return
-    for ring in rings:
-        for finding in examine_ring(_ring(configuration, ring, own)):
-            yield f"ring {ring.name}", finding
+    for facts_of in _of_rings(configuration, rings, own):
+        for finding in examine_ring(facts_of):
+            yield f"ring {facts_of.name}", finding
 
 
 # --- this host -----------------------------------------------------------------------------------
@@ -122,16 +123,24 @@ def _state_dir(configuration: Configuration) -> Finding:
 # --- a ring --------------------------------------------------------------------------------------
 
 
-def _ring(configuration: Configuration, ring: RingConfiguration, own: Secrets) -> RingFacts:
+def _of_rings(
+    configuration: Configuration, rings: Sequence[RingConfiguration], own: Secrets
+) -> list[RingFacts]:
     keks = own.kek.kids if own.kek else ()
     roots = own.root.kids if own.root else ()
-    facts = RingFacts(
-        ring.name, ring.policy, SystemClock().now(), ring.given, keks=keks, roots=roots
+
+    def known(ring: RingConfiguration) -> RingFacts:
+        now = SystemClock().now()
+        return RingFacts(ring.name, ring.policy, now, ring.given, keks=keks, roots=roots)
+
+    found = at_rings(
+        configuration, rings, lambda operator, ring: _seen(operator, known(ring), own.kek)
     )
-    try:
-        return at_ring(configuration, ring.name, lambda operator: _seen(operator, facts, own.kek))
-    except RingkeeperError as error:
-        return replace(facts, trouble=str(error))
+    facts = zip(rings, found.values(), strict=True)
+    return [
+        replace(known(ring), trouble=str(seen)) if isinstance(seen, RingkeeperError) else seen
+        for ring, seen in facts
+    ]
 
 
 async def _seen(operator: Operator, facts: RingFacts, kek: Kek | None) -> RingFacts:

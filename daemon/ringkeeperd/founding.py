@@ -27,6 +27,7 @@ from ringkeeperd.minting import mint_aside
 from ringkeeperd.operator import Operator
 from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.rotation import first_keys_wanted, first_ring
+from ringkeeperd.shared_redis import SharedRedis
 
 if TYPE_CHECKING:
     from ringkeeper.clock import Clock
@@ -116,8 +117,10 @@ async def _check_absent(store: LeaderStore, name: str) -> None:
 # --- by a configuration --------------------------------------------------------------------------
 
 
-async def found_ring(configuration: Configuration, ring: RingConfiguration) -> Ring:
-    """Make `ring` in Redis, with the secrets that are there.
+async def found_ring(
+    configuration: Configuration, ring: RingConfiguration, shared: SharedRedis | None = None
+) -> Ring:
+    """Make `ring` in Redis, with the secrets that are there; by `shared` connections, or its own.
 
     Raises:
         RequestRefused: it exists.
@@ -126,7 +129,7 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
     if own.root is None or own.kek is None:
         raise RequestRefused("lead is false here; make the ring where the private root is")
     clock = SystemClock()
-    store = RedisLeaderStore.configured(configuration, ring.name, clock)
+    store = _store(configuration, ring, shared)
     try:
         await _check_unknown(configuration, ring.name, own.roots, store)
         return await found(
@@ -144,7 +147,17 @@ async def found_ring(configuration: Configuration, ring: RingConfiguration) -> R
         await store.close()
 
 
-async def find_ring(configuration: Configuration, ring: RingConfiguration) -> Ring | None:
+def _store(
+    configuration: Configuration, ring: RingConfiguration, shared: SharedRedis | None
+) -> RedisLeaderStore:
+    if shared:
+        return shared.store(ring.name)
+    return RedisLeaderStore.configured(configuration, ring.name, SystemClock())
+
+
+async def find_ring(
+    configuration: Configuration, ring: RingConfiguration, shared: SharedRedis | None = None
+) -> Ring | None:
     """`ring` as Redis holds it, verified, its private keys opened; None if Redis holds none.
 
     Raises:
@@ -152,7 +165,7 @@ async def find_ring(configuration: Configuration, ring: RingConfiguration) -> Ri
     """
     own = read_secrets(configuration)
     clock = SystemClock()
-    store = RedisLeaderStore.configured(configuration, ring.name, clock)
+    store = _store(configuration, ring, shared)
     try:
         return (await Operator(store, own.roots, clock).inspect(own.kek)).ring
     except RingMissing:
@@ -173,13 +186,17 @@ async def any_ring(configuration: Configuration) -> bool:
     """Whether a ring of this configuration is known, to Redis or to `state_dir`."""
     if is_any_kept(configuration):
         return True
-    for ring in configuration.rings:
-        store = RedisLeaderStore.configured(configuration, ring.name, SystemClock())
-        try:
-            if (await store.read()).snapshot:
-                return True
-        finally:
-            await store.close()
+    shared = SharedRedis(configuration, SystemClock())
+    try:
+        for ring in configuration.rings:
+            store = shared.store(ring.name)
+            try:
+                if (await store.read()).snapshot:
+                    return True
+            finally:
+                await store.close()
+    finally:
+        await shared.close()
     return False
 
 

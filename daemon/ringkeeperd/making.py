@@ -6,15 +6,19 @@ operator, who hands them to where the daemons run.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ringkeeper.errors import RequestRefused, RingLost
+from ringkeeper.clock import SystemClock
+from ringkeeper.errors import RequestRefused, RingkeeperError, RingLost
 from ringkeeper.kek_variable import KekVariable
 from ringkeeper.secret_files import is_there, read_pair
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import any_ring, find_ring, found_ring, is_any_kept
+from ringkeeperd.many import at_each
 from ringkeeperd.own_secrets import make_secrets, make_secrets_at
+from ringkeeperd.shared_redis import SharedRedis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
     from ringkeeper.configuration import Configuration, RingConfiguration
 
+_FEW: Final = 5
+"""Rings of which each is told by itself."""
 _NAMES = ("root.jwk", "root.pub.jwk", "kek.jwk")
 
 
@@ -48,14 +54,43 @@ async def make_all(configuration: Configuration, *, if_missing: bool) -> AsyncIt
                 )
         for path in make_secrets(configuration):
             yield f"made {path}"
-        refusal: RequestRefused | None = None
-        for ring in configuration.rings:
-            try:
-                yield await _made(configuration, ring, if_missing=if_missing)
-            except RequestRefused as error:
-                refusal = error
-        if refusal:
-            raise refusal
+        async for line in _rings_made(configuration, if_missing=if_missing):
+            yield line
+
+
+async def _rings_made(configuration: Configuration, *, if_missing: bool) -> AsyncIterator[str]:
+    """A line for each ring, or, where they are many, how many there are of each kind."""
+    shared = SharedRedis(configuration, SystemClock())
+
+    async def make(ring: RingConfiguration) -> _Became:
+        return await _made(configuration, ring, shared, if_missing=if_missing)
+
+    refusals: list[RingkeeperError] = []
+    try:
+        if len(configuration.rings) > _FEW:
+            became = (await at_each(configuration.rings, make, "made or found")).values()
+            good = [each for each in became if isinstance(each, _Became)]
+            refusals = [each for each in became if isinstance(each, RingkeeperError)]
+            for what, count in Counter(each.kind for each in good).items():
+                yield f"{what} {count} rings"
+        else:
+            for ring in configuration.rings:
+                try:
+                    yield (await make(ring)).line
+                except RequestRefused as refusal:
+                    refusals.append(refusal)
+    finally:
+        await shared.close()
+    if refusals:
+        raise _of_many(refusals)
+
+
+def _of_many(errors: list[RingkeeperError]) -> RingkeeperError:
+    """The first of them that no rerun would show to be harmless, and of how many it is one."""
+    worst = next((e for e in errors if not isinstance(e, RequestRefused)), errors[-1])
+    if len(errors) == 1:
+        return worst
+    return type(worst)(f"{worst} ({len(errors)} rings were not made)")
 
 
 @asynccontextmanager
@@ -71,19 +106,32 @@ async def _server_of(configuration: Configuration) -> AsyncIterator[None]:
         await server.stop()
 
 
-async def _made(
-    configuration: Configuration, wanted: RingConfiguration, *, if_missing: bool
-) -> str:
+class _Became(NamedTuple):
     """What became of one ring."""
-    if if_missing and (there := await find_ring(configuration, wanted)):
-        return f"ring {there.name} exists, version {there.version}, and these secrets open it"
+
+    line: str
+    kind: str
+
+
+async def _made(
+    configuration: Configuration,
+    wanted: RingConfiguration,
+    shared: SharedRedis,
+    *,
+    if_missing: bool,
+) -> _Became:
+    if if_missing and (there := await find_ring(configuration, wanted, shared)):
+        line = f"ring {there.name} exists, version {there.version}, and these secrets open it"
+        return _Became(line, "exist, and these secrets open them:")
     try:
-        made = await found_ring(configuration, wanted)
+        made = await found_ring(configuration, wanted, shared)
     except RingLost:
         if not if_missing:
             raise
-        return f"ring {wanted.name} is known here, and Redis lost it: the daemon puts it back"
-    return f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs"
+        line = f"ring {wanted.name} is known here, and Redis lost it: the daemon puts it back"
+        return _Became(line, "known here, and lost by Redis, the daemon puts them back:")
+    line = f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs"
+    return _Became(line, "made")
 
 
 def make_secrets_alone(configuration: Configuration) -> tuple[Path, ...]:

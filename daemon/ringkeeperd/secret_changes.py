@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from ringkeeper.clock import SystemClock
 from ringkeeper.durations import format_duration
-from ringkeeper.errors import InfrastructureError, RequestRefused, RingMissing, SecretError
+from ringkeeper.errors import (
+    InfrastructureError,
+    RequestRefused,
+    RingkeeperError,
+    RingMissing,
+    SecretError,
+)
 from ringkeeper.kek_variable import KekVariable, kek_from
 from ringkeeper.sealing import Kek, kek_of
 from ringkeeper.secret_files import amend, create, is_there, read_kek, read_pair, read_pinned_roots
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import Command
-from ringkeeperd.operator import at_ring, some
+from ringkeeperd.many import at_rings, good
+from ringkeeperd.operator import some
 from ringkeeperd.rewrapping import lacking
 
 if TYPE_CHECKING:
@@ -107,12 +114,15 @@ def _check_used(
 
     Where Redis cannot be asked, nobody knows, and the files can be changed all the same.
     """
-    for ring in configuration.rings:
+    found = at_rings(configuration, configuration.rings, lambda operator, _: operator.look())
+    for name, seen in found.items():
         with suppress(InfrastructureError, RingMissing):
-            in_use = used(at_ring(configuration, ring.name, lambda operator: operator.look()))
+            if isinstance(seen, RingkeeperError):
+                raise seen
+            in_use = used(seen)
             if in_use and in_use not in kids:
                 raise SecretError(
-                    f"{path}: ring {ring.name!r} uses {in_use}, which is not in this file; put "
+                    f"{path}: ring {name!r} uses {in_use}, which is not in this file; put "
                     "that back first"
                 )
 
@@ -262,13 +272,13 @@ def look(configuration: Configuration, rings: Sequence[RingConfiguration]) -> tu
     """How each of `rings` is wrapped; changes nothing."""
     keks, roots = (holder.kids for holder in held(configuration))
 
-    async def at(operator: Operator) -> Wrapping:
+    async def at(operator: Operator, _: RingConfiguration) -> Wrapping:
         seen = await operator.look()
         sealed = await operator.sealed(seen.ring)
         by = {kid: kek_of(blob) for kid, blob in sealed.items()}
         return Wrapping(seen, by, keks, roots, operator.now())
 
-    return tuple(at_ring(configuration, ring.name, at) for ring in rings)
+    return tuple(good(at_rings(configuration, rings, at)).values())
 
 
 def rewrap(
@@ -290,12 +300,12 @@ def rewrap(
     _, root = held(configuration)
     command = Command.REWRAP_NOW if is_forced else Command.REWRAP
 
-    async def ask(operator: Operator) -> None:
+    async def ask(operator: Operator, _: RingConfiguration) -> None:
         await operator.ask(root, command, reason=reason, wait=wait)
 
-    for wrapping in look(configuration, rings):
-        if not wrapping.is_done:
-            at_ring(configuration, wrapping.ring.name, ask)
+    looked_at = zip(rings, look(configuration, rings), strict=True)
+    undone = [ring for ring, wrapping in looked_at if not wrapping.is_done]
+    good(at_rings(configuration, undone, ask, "asked"))
     clock = SystemClock()
     patience = clock.monotonic() + _CONFIRMED_WITHIN
     while True:

@@ -215,6 +215,7 @@ class Term:
             return self.ring.policy
         self._contradiction = ""
         return policy
+
     def _is_quiet(self, wait: WaitUntil) -> bool:
         """Whether another can take over from here, and be ready for what comes next."""
         begins = self.ring.policy.liveness_window + 2 * self.leader.ttl

@@ -41,17 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _flushed() -> bool:
-    """Whether somebody took all that was said; `head` goes when it has enough.
+    """Whether somebody took all that was answered; `head` goes when it has enough, disks are full.
 
-    Else Python says so at exit, with a traceback.
+    Else Python says so at exit, with a traceback and a status of its own.
     """
     is_heard = True
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            is_heard = False
+            is_heard = is_heard and stream is sys.stderr  # a lost line of the log fails no daemon
     return is_heard
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringkeeper.sealing import Kek
-from tests.plugins.daemons import Site, clean_environment, eventually
+from tests.plugins.daemons import Site, clean_environment, command, eventually
 from tests.plugins.servers import Server
 
 NAMES = ("root.jwk", "root.pub.jwk", "kek.jwk")
@@ -18,15 +18,7 @@ KEYRING = "ringkeeper:{access-token}:keyring"
 
 def made(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`ringkeeper init` where there is no configuration at all."""
-    return subprocess.run(
-        [sys.executable, "-m", "ringkeeperd", "init", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_environment(),
-    )
+    return command("init", *arguments, cwd=folder)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -15,15 +15,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create
 from ringkeeper.trust import TrustRoot
+from tests.plugins import warm
 from tests.plugins.servers import free_port
 
+MODULE = (sys.executable, "-m", "ringkeeperd")
 FAST: dict[str, Any] = {
     "access_token_dynamic_signing_key_update_interval": 1,
     "access_token_validity": 60,
@@ -46,6 +48,19 @@ def eventually(is_so: Callable[[], Any], within: float = 10.0) -> Any:
         now = time.monotonic()
         assert now < deadline, "it never came about"
         time.sleep(max(0.03, now - began))  # a command costs what the daemon waited for needs
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """One `ringkeeper` command in the folder `cwd`, to its end."""
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        with Here().start(*MODULE, *arguments, cwd=cwd, stdout=said, stderr=complained) as process:
+            try:
+                code = process.wait(60)
+            finally:
+                process.kill()
+        said.seek(0)
+        complained.seek(0)
+        return subprocess.CompletedProcess(arguments, code, said.read(), complained.read())
 
 
 class Site:
@@ -78,15 +93,7 @@ class Site:
 
     def run(self, *arguments: str, config: str = "config.yaml") -> subprocess.CompletedProcess[str]:
         """One `ringkeeper` command, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "ringkeeperd", *arguments, "--config", config],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env=clean_environment(),
-        )
+        return command(*arguments, "--config", config, cwd=self.folder)
 
     def done(self, *arguments: str, config: str = "config.yaml") -> str:
         """As `run`; it must succeed."""
@@ -152,10 +159,12 @@ class Here:
     address = "127.0.0.1"
 
     def start(self, *command: str, **streams: Any) -> subprocess.Popen[Any]:
-        """`command`, running in the background."""
-        return subprocess.Popen(
-            command, env=clean_environment(), **{"stdin": subprocess.DEVNULL, **streams}
-        )
+        """`command`, running in the background; the daemon's own is forked (warm.py)."""
+        given = {"stdin": subprocess.DEVNULL, "env": clean_environment(), **streams}
+        if command[: len(MODULE)] == MODULE and warm.is_possible(**given):
+            forked = warm.start(*command[len(MODULE) :], **given)
+            return cast("subprocess.Popen[Any]", forked)  # it does as much
+        return subprocess.Popen(command, **given)
 
 
 class Daemon:
@@ -172,9 +181,8 @@ class Daemon:
         self.log_path = config.with_suffix(".log")
         with self.log_path.open("ab") as log:
             self.process = self.place.start(
-                sys.executable, "-m", "ringkeeperd", "run", "--config", str(config),
-                cwd=site.folder, stdout=log, stderr=log,
-            )  # fmt: skip
+                *MODULE, "run", "--config", str(config), cwd=site.folder, stdout=log, stderr=log
+            )
 
     def again(self) -> Daemon:
         """The same daemon, started again after its end."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create
 from ringkeeper.trust import PinnedRoots
 from ringkeeper.wire import open_snapshot
-from tests.plugins.daemons import Here, Site, clean_environment, eventually
+from tests.plugins.daemons import MODULE, Here, Site, eventually
 from tests.plugins.servers import Server
 from tests.secrets.scanner import Finding, Scanner
 
@@ -296,12 +297,18 @@ class Fleet:
 
     def command(self, *words: str, config: str = "config.yaml", expect: int | None) -> None:
         """One command, and whatever it says kept; one that would not end by itself is ended."""
-        done = subprocess.run(
-            ["timeout", "5" if "run" in words else f"{3 * self._patience}", sys.executable, "-m", "ringkeeperd", *words, "--config", config],
-            cwd=self.folder, capture_output=True, check=False, env=clean_environment(),
-        )  # fmt: skip
-        self.keep("commands", " ".join(words).encode() + b"\n" + done.stdout + done.stderr)
-        assert expect is None or done.returncode == expect, done.stderr
+        given = (*MODULE, *words, "--config", config)
+        with tempfile.TemporaryFile() as output:
+            with Here().start(*given, cwd=self.folder, stdout=output, stderr=output) as process:
+                try:
+                    code = process.wait(5 if "run" in words else 3 * self._patience)
+                except subprocess.TimeoutExpired:
+                    process.terminate()
+                    code = process.wait()
+            output.seek(0)
+            said = output.read()
+        self.keep("commands", " ".join(words).encode() + b"\n" + said)
+        assert expect is None or code == expect, said
 
     def bad_requests(self) -> None:
         """What no browser would send, and what is answered."""

@@ -145,7 +145,7 @@ def test_the_key_is_withdrawn_in_an_outage_and_comes_back(
 def test_each_ring_has_its_own_files(site: Site, memory: Path) -> None:
     site.daemon(init=True, keyrings={"refresh": None}, files={"directory": str(memory / "ring")})
     other = memory / "ring/rings/refresh/jwks.json"
-    eventually(other.exists)
+    eventually(lambda: other.exists() and (memory / "ring/jwks.json").exists())
     kids = {key["kid"] for key in json.loads(other.read_text())["keys"]}
     assert kids
     assert not kids & {key["kid"] for key in App(memory / "ring").read("jwks.json")["keys"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,7 +11,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from contextlib import suppress
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,20 @@ VALKEY = get_binary_path()
 REDIS7 = Path("/usr/bin/redis-server")
 
 
+# Below those that the kernel gives to whoever connects; each worker takes others, in turn: what is
+# free now is still free when a server, or a daemon after its `init`, takes it.
+_PORTS = range(12_000, 32_000)
+_RUN = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).randrange(len(_PORTS))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_TRIED = count(_RUN + 1_500 * _WORKER)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = _PORTS[next(_TRIED) % len(_PORTS)]
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

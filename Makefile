@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 WORKERS ?= 5
+TESTS := -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy"
+# Else each process of the tests compiles them anew: 30 s of `make test`.
+unexport PYTHONDONTWRITEBYTECODE
 # The modules that hold the promises and do no I/O: every branch of theirs is tested.
 comma := ,
 empty :=
@@ -60,12 +63,12 @@ demo: .venv/run ## Watch keys turn under a thousand users; ARGS=--faults kills t
 	$(BIN)/ringkeeper demo $(ARGS)
 
 test: .venv/dev .venv/supply/made provision ## Run the tests, against real servers
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy" $(ARGS)
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 check: format lint types contracts audit coverage ## All that a change must pass
 
 coverage: .venv/dev .venv/supply/made provision ## Run the tests; the pure modules must be covered, branches too
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy" --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest $(TESTS) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(PURE)' --show-missing --fail-under=100
 
 format: .venv/dev ## Check the formatting (FIX=1 mends it)
@@ -115,8 +118,9 @@ controls: .venv/dev .venv/supply/made ## Take every control of the threat model 
 	$(BIN)/pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements/fuzz.txt
 	touch $@
 
-minutes: .venv/dev provision ## Run the tests that take minutes of real time
-	$(BIN)/python -m pytest -m minutes $(ARGS)
+minutes: .venv/dev provision ## Run the tests that take minutes, and those of Hypothesis on all their examples
+	RINGKEEPER_TESTS_THOROUGH=1 $(BIN)/python -m pytest \
+		-m "(minutes or hypothesis) and not attack and not deploy" $(ARGS)
 
 .venv/deploy: .venv/dev requirements/deploy.txt
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.test_fuzz import mutated
 from tests.plugins.daemons import Site, eventually
+from tests.plugins.examples import examples
 
 PATIENCE = 20.0
 SEEDS = TARGETS["http"].seeds()
@@ -34,7 +35,7 @@ def test_no_bytes_on_the_port_break_a_daemon_or_learn_what_runs_there(site: Site
     eventually(lambda: daemon.answers("/healthz"), within=60)
 
     @settings(
-        max_examples=150,
+        max_examples=examples(150),
         deadline=timedelta(seconds=PATIENCE),
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -32,6 +32,7 @@ from ringkeeper.redis_url import fleet_of, shown
 from ringkeeper.sealing import Kek
 from ringkeeper.secret import Secret
 from ringkeeper.topology import connection_for
+from tests.plugins.examples import examples
 from tests.wire.test_sealing import told_by
 
 ROOT = Path(__file__).parents[2]
@@ -1091,7 +1092,7 @@ ENVIRONMENTS = st.dictionaries(
 
 
 @given(document=st.dictionaries(KEYS | SCALARS, VALUES, max_size=8) | VALUES, environ=ENVIRONMENTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @example(document={"redis": {"url": None}}, environ={})
 @example(document={HOURS: 1 << 20000}, environ={})
 def test_any_document_is_a_configuration_or_refused(
@@ -1142,7 +1143,9 @@ YAMLISH = st.lists(
     | st.binary(max_size=40)
 )
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(400),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(text=b"!!int ''")
 @example(text=b"!!bool maybe")

@@ -24,6 +24,7 @@ from ringkeeperd.operations import add, retire, revocation_wants, revoke, rollba
 from ringkeeperd.rotation import Activate, Confirmations, Instance, WaitUntil, apply, next_step
 from ringkeeperd.transitions import FreshKey
 from tests.core.builders import HOUR, MINUTE, NOW, fresh, new_ring, policy, public_jwk
+from tests.plugins.examples import examples
 
 
 @dataclass
@@ -339,7 +340,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 Lifecycle.TestCase.settings = settings(
-    max_examples=250,
+    max_examples=examples(250),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -4,12 +4,14 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from ringkeeper.clock import SystemClock
 from ringkeeperd.leader_store import Acquired, Edition, Entry, HeldByAnother, RedisLeaderStore
+from tests.plugins.examples import examples
 from tests.plugins.servers import Server
 from tests.simulator.redis_model import SimRedis
 
@@ -277,12 +279,13 @@ class Agreement(RuleBasedStateMachine):
         assert real == live
 
 
+@pytest.mark.hypothesis
 def test_the_model_and_a_real_server_agree(any_server: Server) -> None:
     machine = type("Machine", (Agreement,), {"server": any_server})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=50,
+            max_examples=examples(50),
             stateful_step_count=50,
             deadline=None,
             derandomize=True,

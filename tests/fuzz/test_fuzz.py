@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from ringkeeper import tokens
 from tests.fuzz.__main__ import DOCUMENT, Outcome, conclude
 from tests.fuzz.targets import TARGETS, Accepted, world
+from tests.plugins.examples import examples
 
 PATIENT = settings(
-    max_examples=200,
+    max_examples=examples(200),
     deadline=timedelta(seconds=5),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-QUICK = settings(PATIENT, max_examples=40)
+QUICK = settings(PATIENT, max_examples=examples(40))
 SLOW = ("http", "configuration", "arguments")
 
 JSON = st.recursive(

@@ -36,6 +36,7 @@ from ringkeeper.wire import (
 )
 from ringkeeperd.operations import revoke
 from tests.core.builders import HOUR, NOW, new_ring, policy, settle
+from tests.plugins.examples import examples
 
 ROOT = TrustRoot.generate()
 VECTORS = sorted((Path(__file__).parent.parent / "vectors").glob("*.json"))
@@ -160,7 +161,7 @@ def test_ten_megabytes_are_refused_unread() -> None:
         open_snapshot("x" * 10_000_000, ROOT.public)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.text(max_size=300) | st.from_regex(r"[\w-]{1,40}\.[\w-]{1,40}\.[\w-]{1,40}", fullmatch=True)
 )

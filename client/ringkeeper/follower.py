@@ -44,6 +44,7 @@ from ringkeeper.replica import Replica
 from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
 from ringkeeper.tasks import first_of
 from ringkeeper.testimony import Testimony, open_testimony
+from ringkeeper.wire import policy_digest
 from ringkeeper.witness import Loses, Witness
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.meter import Meter
+    from ringkeeper.policy import Policy
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
@@ -158,7 +160,7 @@ class Follower:
         outlet: Outlet | None = None,
         use_dynamic: bool | None = None,
         verified: Meter | None = None,
-        may_lead: bool = False,
+        leads_by: Callable[[], Policy] | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -174,7 +176,7 @@ class Follower:
         `outlet` is where each version is handed on before it is confirmed.
         `use_dynamic` is what this process signs with, where it does not leave that to the policy.
         `verified` counts the tokens that this process verifies, to tell how many they are.
-        `may_lead`: whether this process would lead the ring, were its lease free.
+        `leads_by`: of a process that would lead the ring, were its lease free: by which policy.
         """
         self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._use_dynamic = use_dynamic
@@ -194,7 +196,7 @@ class Follower:
         self._source = source
         self._outlet = outlet
         self._verified = verified
-        self._may_lead = may_lead
+        self._leads_by = leads_by
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -639,8 +641,8 @@ class Follower:
             record["keks"] = self._kek.kids[:_TOLD_MOST]
         if self._verified:
             record["verifies"] = round(self._verified.rate(self._clock.monotonic()), 1)
-        if self._may_lead:
-            record["lead"] = True
+        if self._leads_by:
+            record |= {"lead": True, "policy": policy_digest(self._leads_by())}
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
         self._confirmed = edition
 

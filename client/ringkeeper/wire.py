@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -115,6 +116,12 @@ class Event:
 def digest_of(snapshot: str) -> str:
     """SHA-256 over the compact JWS of a snapshot, base64url: what a proof vouches for."""
     return base64.urlsafe_b64encode(hashlib.sha256(snapshot.encode()).digest())[:-1].decode()
+
+
+def policy_digest(policy: Policy) -> str:
+    """What tells one policy from another: 22 characters of SHA-256 over its members, base64url."""
+    members = json.dumps(_policy_members(policy), sort_keys=True, separators=(",", ":"))
+    return base64.urlsafe_b64encode(hashlib.sha256(members.encode()).digest())[:22].decode()
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ _UNANSWERED_WAIT: Final = 1.0
 _UNANSWERED_MOST: Final = 200
 """Requests handed out at a time: no operator has more, and all are read again each time."""
 _VERIFIES_MOST: Final = 1e6
+_DIGEST: Final = 22
+"""Characters of a policy's digest."""
 """A second, by one process: no machine does more."""
 _FIELDS_AT_ONCE: Final = 10_000
 """Fields that one script looks at: Redis does nothing else meanwhile."""
@@ -577,14 +579,16 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         edition = int(fields["epoch"]), int(fields["version"])
         role = str(fields["role"])[:20]
         keks, roots = (tuple(map(str, fields.get(name, ()))) for name in ("keks", "roots"))
-        may_lead = fields.get("lead") is True
+        may_lead, policy = fields.get("lead") is True, str(fields.get("policy", ""))[:_DIGEST]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         fields, edition, role = {}, (0, 0), "unknown"
         keks = roots = ()
-        may_lead = False
+        may_lead, policy = False, ""
     seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
     verifies = _rate(fields.get("verifies"))
-    return Instance(str(instance)[:80], role, *edition, seen_at, keks, roots, verifies, may_lead)
+    return Instance(
+        str(instance)[:80], role, *edition, seen_at, keks, roots, verifies, may_lead, policy
+    )
 
 
 def _count(value: object) -> int:

@@ -198,6 +198,11 @@ class _Rings(Collector):
                     "Live instances without the newest version (leader only).",
                     (),
                 ),
+                (
+                    "configuration_drift",
+                    "Live daemons whose files say something else than the leader's (leader only).",
+                    (),
+                ),
                 ("last_rotation_timestamp_seconds", "When the active key began (leader only).", ()),
                 ("next_rotation_timestamp_seconds", "When the next key signs (leader only).", ()),
                 (
@@ -263,6 +268,7 @@ def _fill(gauges: Mapping[str, GaugeMetricFamily], name: str, service: RingServi
     behind = sum((i.epoch, i.version) < edition for i in state.instances)
     gauges["instances"].add_metric([name], len(state.instances))
     gauges["instances_behind"].add_metric([name], behind)
+    gauges["configuration_drift"].add_metric([name], service.drift())
     active = ring.active()
     if active and active.activated_at:
         gauges["last_rotation_timestamp_seconds"].add_metric(

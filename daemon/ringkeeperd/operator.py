@@ -82,6 +82,13 @@ class Seen:
         return tuple(sorted(i.id for i in self.instances if (i.epoch, i.version) < edition))
 
     @property
+    def drifting(self) -> tuple[str, ...]:
+        """The daemons whose files say something else of the policy than the leader's."""
+        told = {i.id: i.policy for i in self.instances if i.may_lead and i.policy}
+        leader = told.get(self.leader)
+        return tuple(sorted(i for i in told if told[i] != leader)) if leader else ()
+
+    @property
     def awaited(self) -> tuple[str, ...]:
         """The live instances that have not confirmed the next key yet."""
         standby = self.ring.standby

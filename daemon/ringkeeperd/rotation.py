@@ -77,6 +77,8 @@ class Instance:
     """How many tokens it was asked to verify a second; 0 where it does not say."""
     may_lead: bool = False
     """Whether it is a daemon that would lead, were the lease free."""
+    policy: str = ""
+    """The digest of the policy in its files, of a daemon that may lead."""
 
     def named(self, now: datetime) -> str:
         """Its id, and for how long it has been silent: who has just ended counts as live, too."""

@@ -16,7 +16,7 @@ from ringkeeper.follower import HANDING_ON, Follower
 from ringkeeper.refreshes import RefreshCounts, RefreshTeller
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
-from ringkeeper.wire import Event
+from ringkeeper.wire import Event, policy_digest
 from ringkeeperd.audit import KEY_ACTIVATED, RING_HEALED, RING_REWRAPPED
 from ringkeeperd.handing_on import HandingOn
 from ringkeeperd.last_events import LastEvents
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ringkeeper.clock import Clock
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.errors import RingkeeperError
+    from ringkeeper.policy import Policy
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeperd.metrics import Metrics
@@ -91,6 +92,7 @@ class RingService:
     ) -> None:
         """Connect nothing yet; `run` does. `shared`: the connections of all rings."""
         self.name = ring.name
+        self.configured = ring.policy
         self.clock = clock
         self.state = LeadingState()
         self.store = (
@@ -138,7 +140,7 @@ class RingService:
             loses=lacks,
             able=own.able,
             outlet=self.handing_on.files,
-            may_lead=bool(own.root and own.kek),
+            leads_by=self._policy if own.root and own.kek else None,
         )
         if own.root and own.kek:
             self.leader = Leader(
@@ -193,6 +195,15 @@ class RingService:
 
     async def _mint(self, wanted: KeyWanted, kek: Kek) -> Minted:
         return await mint_aside(wanted, kek, self.leader.progress if self.leader else None)
+
+    def _policy(self) -> Policy:
+        """What the files of this daemon say."""
+        return self.leader.policy if self.leader else self.configured
+
+    def drift(self) -> int:
+        """How many live daemons have files that say something else of the policy."""
+        mine = policy_digest(self._policy())
+        return sum(i.may_lead and i.policy not in ("", mine) for i in self.state.instances)
 
     def _doubt(self) -> None:
         if self.leader:

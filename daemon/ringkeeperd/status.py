@@ -14,7 +14,7 @@ from ringkeeper.ring import KeyState
 from ringkeeperd.operator import some
 from ringkeeperd.rotation import activation_at
 from ringkeeperd.spike_events import begin_of, shown_spike
-from ringkeeperd.words import Outlook, age, next_change, ordered, since, spike_told, turn
+from ringkeeperd.words import Outlook, age, harmless, next_change, ordered, since, spike_told, turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,8 @@ def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, 
         "signer": ring.signer.kid if ring.signer else None,
         "next_activation_at": at.isoformat() if at else None,
         "awaiting": list(seen.awaited),
+        "settings": dict(ring.overrides),
+        "configuration_drift": list(seen.drifting),
         "spike": shown_spike(seen.spike) if seen.spike else None,
         "other_rings": list(others),
         "keys": [
@@ -119,6 +121,11 @@ def _heading(seen: Seen, now: datetime) -> Text:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
     if seen.awaited:
         text.append(f"\nawaits  {some(seen.awaited)}, to confirm the standby", "yellow")
+    if ring.overrides:
+        own = ", ".join(f"{key} {harmless(value)}" for key, value in ring.overrides)
+        text.append(f"\nset     {own}", "dim")
+    if seen.drifting:
+        text.append(f"\ndrift   {some(seen.drifting)}: other files than the leader's", "yellow")
     if seen.spike and now - begin_of(seen.spike.first) < _NEWS:
         colour = "dim" if seen.spike.is_over else "yellow"
         text.append(f"\nspike   {spike_told(seen.spike, now)}", colour)

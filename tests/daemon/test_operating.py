@@ -92,6 +92,24 @@ def test_a_static_key_signs_where_the_mode_says_so_and_tokens_of_both_stay_valid
         site.done("token", "verify", token)
 
 
+def test_daemons_that_disagree_are_shown(site: Site) -> None:
+    first = site.daemon(init=True)
+    second = site.daemon(access_token_validity=30, lead=True)
+    other = json.loads(site.done("status", "--json"))["leader"]
+    (drifting,) = eventually(lambda: site.status()["configuration_drift"])
+    assert drifting != other
+    assert f"drift   {drifting}" in site.done("status")
+    eventually(lambda: first.metric("configuration_drift") == 1)
+    second.config.write_text(
+        second.config.read_text().replace(
+            '"access_token_validity": 30', '"access_token_validity": 60'
+        )
+    )
+    eventually(lambda: site.status()["configuration_drift"] == [])
+    site.done("static", "create")  # the leader looks at its instances, as it does each minute
+    eventually(lambda: first.metric("configuration_drift") == 0)
+
+
 def test_a_bad_reload_keeps_the_running_configuration_and_says_so(site: Site) -> None:
     daemon = site.daemon(init=True)
     version = site.status()["version"]

@@ -357,6 +357,19 @@ CASES = (
         19,
     ),
     Case(
+        "RingkeeperConfigurationDrift",
+        "one of three daemons kept its former file",
+        gauges("configuration_drift", (2, 0), (20, 1)),
+        18,
+        ({"ring": "r"},),
+    ),
+    Case(
+        "RingkeeperConfigurationDrift",
+        "a new file reaches them one after the other",
+        gauges("configuration_drift", (2, 0), (4, 2), (4, 1), (9, 0)),
+        19,
+    ),
+    Case(
         "RingkeeperCertificateExpires",
         "within the week",
         gauges("certificate_expiry_timestamp_seconds", (60, 7 * A_DAY + 600), ring="", file="cert"),

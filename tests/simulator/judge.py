@@ -110,6 +110,8 @@ class Judge:
     )
     """The newest tokens of each key: they live longest."""
     revoked: dict[str, datetime] = field(default_factory=dict)
+    drained: set[str] = field(default_factory=set)
+    """Keys whose tokens may be refused: they are to be revoked."""
     public_since: dict[str, datetime] = field(default_factory=dict)
     hastened: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
@@ -141,6 +143,8 @@ class Judge:
             self.public_since.setdefault(key.kid, now)
             if key.state is KeyState.REVOKED:
                 self.revoked.setdefault(key.kid, now)
+            elif key.drained_until:
+                self.drained.add(key.kid)
             elif key.kid in self.revoked and world.is_whole:
                 self.note(Invariant.REMEMBERED, f"{key.kid} was revoked, and is {key.state}")
         if ring.version - 1 not in self.versions or (before and ring.version <= before.version):
@@ -326,7 +330,7 @@ class Judge:
         held, now = process.follower.replica.held, self.world.clock.now()
         if held is None or issued.expires_at <= now:
             return
-        is_revoked = issued.kid in self.revoked
+        is_revoked = issued.kid in self.revoked or issued.kid in self.drained
         try:
             tokens.verify(held, issued.token, process.clock.now())
         except RevokedKid:
@@ -340,7 +344,7 @@ class Judge:
                 self.note(Invariant.ACCEPTED, f"{process.name} at {held.ring.version}: {error}")
         else:
             self.verified += 1
-            if is_revoked:
+            if issued.kid in self.revoked:
                 self._look_at_lateness(process, issued.kid)
 
     def _look_at_lateness(self, process: Process, kid: str) -> None:

@@ -24,7 +24,7 @@ from ringkeeper import replica, testimony, tokens
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
-from ringkeeper.ring import KeyState, Ring
+from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.sealing import Kek
 from ringkeeper.tasks import first_of
 from ringkeeper.trust import PinnedRoots, TrustRoot
@@ -376,15 +376,23 @@ class World:
             await asyncio.sleep(self.random.uniform(40, 200))
             if self.time > self.minutes * 60 * TROUBLED:
                 continue
-            self.ask(self.random.choice([Command.ROTATE, Command.ROTATE_NOW, Command.REVOKE]))
+            wanted = [Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK, *2 * [Command.REVOKE]]
+            # One static key after the other: all that are made would fill the ring.
+            is_waiting = self.ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
+            wanted.append(Command.RETIRE if is_waiting else Command.STATIC_CREATE)
+            self.ask(self.random.choice(wanted))
 
     def ask(self, command: Command) -> None:
         """An operator asks for something."""
-        ring = self.ring
+        ring, now, given = self.ring, self.clock.now(), {}
         kid = self.random.choice(ring.keys).kid if command is Command.REVOKE else ""
+        if kid and self.random.random() < 0.5:
+            given["drain_ms"] = str(self.random.randint(2_000, 60_000))
+        if command is Command.RETIRE:
+            kid = next((key.kid for key in ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)), "")
         request = Request(
             f"q{self.redis.serial}", ring.id, ring.name, ring.version, command, kid,
-            "simulated", "operator", self.clock.now(), self.clock.now() + 60 * SECOND,
+            "simulated", "operator", now, now + 60 * SECOND, given,
         )  # fmt: skip
         self.redis.ask(sign_request(request, self.root))
 

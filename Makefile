@@ -14,7 +14,8 @@ empty :=
 PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeeper/replica \
 	ringkeeper/testimony ringkeeper/draining ringkeeperd/healing \
 	ringkeeper/tokens ringkeeperd/rotation ringkeeperd/merge ringkeeperd/rewrapping ringkeeperd/trail ringkeeperd/spikes \
-	ringkeeperd/spike_events ringkeeperd/refresh_series ringkeeperd/forecast ringkeeperd/spreading
+	ringkeeperd/spike_events ringkeeperd/refresh_series ringkeeperd/forecast ringkeeperd/spreading \
+	ringkeeperd/foresight ringkeeperd/planning
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help

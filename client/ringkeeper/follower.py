@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ringkeeper.algorithms import ALGORITHMS
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
     Defect,
@@ -637,6 +638,7 @@ class Follower:
         epoch, version = edition
         record: dict[str, object] = {"role": self._role, "epoch": epoch, "version": version}
         record["roots"] = list(self._able)[:_TOLD_MOST]
+        record["algorithms"] = list(ALGORITHMS)
         if self._kek:
             record["keks"] = self._kek.kids[:_TOLD_MOST]
         if self._verified:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LONGEST_KID = 64
 _MOST_EVENTS = 20_000
+_MOST_TURNS = 100
 _BAD_CONFIGURATION = 2
 
 
@@ -210,6 +211,7 @@ def _add_looking(command: Callable[..., argparse.ArgumentParser]) -> None:
     showing.add_argument(
         "--all", action="store_true", help="every ring whole; with --json, as one object"
     )
+    _add_plan(command)
     command("jwks", commands.jwks, "Print the ring's JWK Set.")
     examining = command(
         "doctor",
@@ -225,6 +227,67 @@ def _add_looking(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="print Redis users for daemons, sidecars, apps and operators, who may do what each of "
         "them has to and nothing else (docs/redis.md), and look at nothing",
     )
+
+
+def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
+    planning = command(
+        "plan",
+        commands.plan,
+        "Show the ring's future, keys by time: who signs when, and when each key goes. With a "
+        "change: what would differ, before it is made; what would break a promise is refused, with "
+        "the numbers that show why. It asks no leader, and changes nothing.",
+        as_json=True,
+    )
+    planning.epilog = (
+        "What would happen if keys turned daily: ringkeeper plan --interval 24. Whom a revocation "
+        "would hit: ringkeeper plan --revoke KID. What an edited file would bring: ringkeeper plan "
+        "--config edited.yaml. Keys that will be made are named next-1, next-2."
+    )
+    thought = planning.add_argument_group("what if, for the settings (ringkeeper set does it)")
+    thought.add_argument("--interval", metavar="HOURS", help="how long a key signs")
+    thought.add_argument("--validity", metavar="SECONDS", help="how long a token may live")
+    thought.add_argument("--algorithm", metavar="ALG", help="what fresh keys are made for")
+    mode = thought.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--static",
+        dest="use_dynamic",
+        action="store_const",
+        const="false",
+        help="the static key signs",
+    )
+    mode.add_argument(
+        "--dynamic",
+        dest="use_dynamic",
+        action="store_const",
+        const="true",
+        help="the dynamic key signs",
+    )
+    thought.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting of a ring, as in config.yaml; may be repeated",
+    )
+    asked = planning.add_argument_group("what if, for the keys")
+    deed = asked.add_mutually_exclusive_group()
+    deed.add_argument("--revoke", type=_kid, metavar="KID", help="that key is revoked")
+    deed.add_argument("--rotate", action="store_true", help="the next key signs as soon as it may")
+    deed.add_argument("--rollback", action="store_true", help="the former key signs again")
+    asked.add_argument(
+        "--drain",
+        type=_window,
+        metavar="DURATION",
+        help="with --revoke: little by little, within that long (30m)",
+    )
+    planning.add_argument(
+        "--turns",
+        type=_turns,
+        default=3,
+        metavar="N",
+        help="look until N keys have begun to sign (default: 3), and those of now have gone",
+    )
+    planning.add_argument("--svg", type=Path, metavar="FILE", help="write a picture, too")
 
 
 def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -514,6 +577,12 @@ def _window(text: str) -> timedelta:
 def _count(text: str) -> int:
     if not (text.isdecimal() and 0 < int(text) <= _MOST_EVENTS):
         raise argparse.ArgumentTypeError(f"is no number from 1 to {_MOST_EVENTS}")
+    return int(text)
+
+
+def _turns(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= _MOST_TURNS):
+        raise argparse.ArgumentTypeError(f"is no number from 1 to {_MOST_TURNS}")
     return int(text)
 
 

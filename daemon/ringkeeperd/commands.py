@@ -264,6 +264,22 @@ def status(parsed: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def plan(parsed: argparse.Namespace) -> int:
+    """Show a ring's future, and what a change would make of it."""
+    from ringkeeperd import plan as module  # noqa: PLC0415
+
+    planned = module.planned(parsed, _configuration(parsed))
+    if parsed.svg:
+        module.write_svg(planned, parsed.svg)
+    if parsed.json:
+        print(json.dumps(module.as_json(planned), indent=2))
+    else:
+        module.show(planned)
+        if parsed.svg:
+            print(f"\nwrote {parsed.svg}")
+    return 0
+
+
 def jwks(parsed: argparse.Namespace) -> int:
     """Print a JWK Set."""
     seen = _with_operator(parsed, lambda operator: operator.look())

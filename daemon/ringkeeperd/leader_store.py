@@ -64,6 +64,9 @@ _FIELDS_AT_ONCE: Final = 10_000
 _OWNER_MOST: Final = 200
 """Characters of an owner token to look at: anyone may have written more."""
 _REASONS: Final = tuple(reason.value for reason in RefreshReason)
+_NAMES_MOST: Final = 32
+_NAME_MOST: Final = 20
+"""Names of algorithms in a row of the table of instances, and characters of each."""
 _EVENT_MOST: Final = 16 * 1024
 """Bytes of an audit event, signed."""
 _LAST_ID: Final = f"{2**64 - 1}-{2**64 - 1}"
@@ -580,15 +583,17 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         role = str(fields["role"])[:20]
         keks, roots = (tuple(map(str, fields.get(name, ()))) for name in ("keks", "roots"))
         may_lead, policy = fields.get("lead") is True, str(fields.get("policy", ""))[:_DIGEST]
+        algorithms = _algorithms(fields.get("algorithms"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         fields, edition, role = {}, (0, 0), "unknown"
-        keks = roots = ()
+        keks = roots = algorithms = ()
         may_lead, policy = False, ""
     seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
     verifies = _rate(fields.get("verifies"))
     return Instance(
-        str(instance)[:80], role, *edition, seen_at, keks, roots, verifies, may_lead, policy
-    )
+        str(instance)[:80], role, *edition, seen_at, keks, roots,
+        verifies=verifies, may_lead=may_lead, policy=policy, algorithms=algorithms,
+    )  # fmt: skip
 
 
 def _count(value: object) -> int:
@@ -601,3 +606,9 @@ def _rate(told: Any) -> float:
     if type(told) not in (int, float) or not 0 <= told <= _VERIFIES_MOST:
         return 0.0
     return float(told)
+
+
+def _algorithms(told: object) -> tuple[str, ...]:
+    """The names of algorithms in a row of the table; none where it tells nothing of the kind."""
+    names = told if isinstance(told, list) else []
+    return tuple(name[:_NAME_MOST] for name in names[:_NAMES_MOST] if isinstance(name, str))

@@ -79,6 +79,12 @@ class Instance:
     """Whether it is a daemon that would lead, were the lease free."""
     policy: str = ""
     """The digest of the policy in its files, of a daemon that may lead."""
+    algorithms: tuple[str, ...] = ()
+    """Those that it can use keys of; empty where it did not tell."""
+
+    def knows(self, algorithm: str) -> bool | None:
+        """Whether it can use keys of `algorithm`; None where it did not tell."""
+        return algorithm in self.algorithms if self.algorithms else None
 
     def named(self, now: datetime) -> str:
         """Its id, and for how long it has been silent: who has just ended counts as live, too."""

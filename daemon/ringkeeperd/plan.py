@@ -1,0 +1,304 @@
+"""`ringkeeper plan`: what becomes of a ring, and what a change would make of it.
+
+It only looks, as `ringkeeper status` does: it asks no leader, needs no private root, and writes
+nothing to Redis.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+
+from ringkeeper.durations import format_duration
+from ringkeeper.errors import ConfigurationError, RequestRefused
+from ringkeeperd.operator import at_ring, some
+from ringkeeperd.overrides import Rules, value_of
+from ringkeeperd.planning import Plan, Wish, differences, foreseen, knowledge_of
+from ringkeeperd.timeline import drawn, plain, rows_of
+from ringkeeperd.timeline_svg import document
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from ringkeeper.configuration import Configuration, RingConfiguration
+    from ringkeeper.policy import Policy
+    from ringkeeper.ring import Ring
+    from ringkeeperd.foresight import Foresight, Life
+    from ringkeeperd.operator import Operator, Seen
+    from ringkeeperd.planning import Knowledge
+
+_UNBOUNDED: Final = 1000
+ASSUMED: Final = (
+    "assumed: somebody leads all the time, every live instance confirms at once, and nobody asks "
+    "for anything else"
+)
+
+
+def planned(parsed: argparse.Namespace, configuration: Configuration) -> Plan:
+    """The future of the ring that was asked for, and what the options would make of it.
+
+    Raises:
+        ConfigurationError: they would break a promise, and by how much.
+        RequestRefused: a leader would refuse them, and why.
+    """
+    chosen = configuration.ring(parsed.ring)
+    settings, wish = _settings(parsed), _wish(parsed)
+
+    async def look(operator: Operator) -> tuple[Seen, datetime]:
+        return await operator.look(), operator.now()
+
+    seen, now = at_ring(configuration, chosen.name, look)
+    policy, remarks = _policy(seen.ring, chosen, settings, has_wish=wish != Wish())
+    if problem := policy.lease_problem(configuration.lease_ttl, chosen.name):
+        raise ConfigurationError([problem])
+    return made(seen, now, policy, wish, settings, remarks=remarks, turns=parsed.turns)
+
+
+def made(  # noqa: PLR0913 - all but what is looked at by name
+    seen: Seen,
+    now: datetime,
+    policy: Policy,
+    wish: Wish,
+    settings: Mapping[str, str],
+    *,
+    remarks: tuple[str, ...] = (),
+    turns: int,
+    outstanding: Mapping[str, int] | None = None,
+) -> Plan:
+    """The plan for a ring as it was `seen`."""
+    before, after = foreseen(seen.ring, policy, wish, now, turns=turns)
+    is_other = policy.algorithm != seen.ring.policy.algorithm
+    knowledge = knowledge_of(seen.instances, policy.algorithm) if is_other else None
+    return Plan(
+        ring=seen.ring,
+        before=before,
+        after=after,
+        title=_title(settings, wish),
+        differences=differences(before, after, outstanding) if after else (),
+        commands=_commands(settings, wish),
+        remarks=(*_warnings(knowledge, policy), *remarks, *_remarks(seen, after or before)),
+        knowledge=knowledge,
+        outstanding=outstanding,
+    )
+
+
+# --- what is asked -------------------------------------------------------------------------------
+
+
+def _settings(parsed: argparse.Namespace) -> dict[str, str]:
+    """The settings that are thought of, as one would write them, by key.
+
+    Raises:
+        RequestRefused: they cannot be read.
+    """
+    settings = {}
+    for option in parsed.set:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise RequestRefused(f"--set {option}: write KEY=VALUE, as in config.yaml")
+        settings[key] = text
+    own = {
+        "access_token_dynamic_signing_key_update_interval": parsed.interval,
+        "access_token_validity": parsed.validity,
+        "algorithm": parsed.algorithm,
+        "use_dynamic_access_token_signing_key": parsed.use_dynamic,
+    }
+    settings |= {key: text for key, text in own.items() if text is not None}
+    try:
+        for key, text in settings.items():
+            value_of(key, text)
+    except ConfigurationError as error:
+        raise RequestRefused("; ".join(error.problems)) from None
+    return settings
+
+
+def _wish(parsed: argparse.Namespace) -> Wish:
+    if parsed.drain and not parsed.revoke:
+        raise RequestRefused("--drain belongs to --revoke KID: it says how fast")
+    return Wish(parsed.revoke or "", parsed.drain, rotate=parsed.rotate, rollback=parsed.rollback)
+
+
+def _policy(
+    ring: Ring, chosen: RingConfiguration, settings: Mapping[str, str], *, has_wish: bool
+) -> tuple[Policy, tuple[str, ...]]:
+    """What the ring would be led by, and what there is to remark on.
+
+    Raises:
+        ConfigurationError: it cannot be, and the numbers that say why.
+    """
+    if has_wish and not settings:
+        return ring.policy, ()
+    rules = Rules.of(chosen.policy, chosen.given)
+    stands: Policy | None = None
+    try:
+        stands = rules.under(ring.overrides)
+    except ConfigurationError as error:
+        if not settings:
+            return ring.policy, (f"settings of the ring contradict files: {error.problems[0]}",)
+    policy = rules.under({**dict(ring.overrides), **settings}.items())
+    if stands == ring.policy:
+        return policy, ()
+    remark = (
+        f"the configuration here says otherwise than ring {ring.name} is led by now: that is among "
+        "what differs, and comes with the next daemon that leads by it"
+    )
+    return policy, (remark,)
+
+
+def _title(settings: Mapping[str, str], wish: Wish) -> str:
+    parts = [f"{key} {text}" for key, text in settings.items()]
+    parts += ["rotated"] if wish.rotate else []
+    parts += ["rolled back"] if wish.rollback else []
+    if wish.revoke:
+        how = f"drained within {format_duration(wish.drain)}" if wish.drain else "revoked"
+        parts.append(f"{wish.revoke} {how}")
+    return f"with {', '.join(parts)}" if parts else "as the configuration here says"
+
+
+def _commands(settings: Mapping[str, str], wish: Wish) -> tuple[str, ...]:
+    lines = [f"ringkeeper set {key} {text}" for key, text in settings.items()]
+    if wish.revoke:
+        how = f" --drain {format_duration(wish.drain).replace(' ', '')}" if wish.drain else ""
+        lines.append(f"ringkeeper revoke {wish.revoke}{how} --reason WHY")
+    lines += ["ringkeeper rotate"] if wish.rotate else []
+    lines += ["ringkeeper rollback"] if wish.rollback else []
+    return tuple(lines)
+
+
+# --- what to bear in mind ------------------------------------------------------------------------
+
+
+def _warnings(knowledge: Knowledge | None, policy: Policy) -> tuple[str, ...]:
+    """Who could not confirm a key of another algorithm, before such a key is there."""
+    if knowledge is None:
+        return ()
+    lines, name = [], knowledge.algorithm
+    if knowledge.lacking:
+        lines.append(
+            f"warning: no {name} is known to {some(knowledge.lacking)}: these cannot confirm such "
+            f"a key, hold its turn up for {format_duration(policy.confirmation_timeout)}, and "
+            "refuse its tokens then; update them first"
+        )
+    if knowledge.untold:
+        lines.append(
+            f"warning: whether {some(knowledge.untold)} know {name} is not told (an older "
+            "ringkeeper); make sure of it first"
+        )
+    return tuple(lines)
+
+
+def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:
+    lines = [ASSUMED]
+    if not seen.leader:
+        lines.append("nobody leads now: nothing of this happens before a daemon does")
+    if seen.awaited:
+        patience = format_duration(seen.ring.policy.confirmation_timeout)
+        lines.append(f"not confirmed yet by {some(seen.awaited)}; waited for {patience} at most")
+    lines += [f"from {delay.at:%Y-%m-%d %H:%M:%S} on: {delay.why}" for delay in future.delays]
+    if future.is_cut:
+        lines.append("there is more to come than was looked at")
+    return tuple(lines)
+
+
+# --- telling it ----------------------------------------------------------------------------------
+
+
+def show(plan: Plan) -> None:
+    """Print `plan` on standard output, as wide as the terminal; without colour where it is none."""
+    columns = shutil.get_terminal_size().columns
+    console = Console(highlight=False, width=columns if sys.stdout.isatty() else _UNBOUNDED)
+    is_able = _can_draw(sys.stdout.encoding)
+    for line in drawn(plan, columns):
+        console.print(line if is_able else plain(line))
+
+
+def _can_draw(encoding: str | None) -> bool:
+    try:
+        "█→┄".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def write_svg(plan: Plan, path: Path) -> None:
+    """Write `plan` as a picture to `path`.
+
+    Raises:
+        RequestRefused: it cannot be written.
+    """
+    try:
+        path.write_bytes(document(plan))
+    except OSError as error:
+        why = (error.strerror or "not writable").lower()
+        raise RequestRefused(
+            f"--svg: {path} cannot be written ({why}); name another file"
+        ) from None
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """What `--json` prints (docs/plan.md)."""
+    ring = plan.ring
+    known = plan.knowledge
+    return {
+        "ring": ring.name,
+        "id": ring.id,
+        "version": ring.version,
+        "epoch": ring.epoch,
+        "now": plan.before.now.isoformat(),
+        "until": plan.before.until.isoformat(),
+        "before": _future(plan.before, plan),
+        "after": _future(plan.after, plan) if plan.after else None,
+        "differences": list(plan.differences),
+        "commands": list(plan.commands),
+        "remarks": list(plan.remarks),
+        "algorithm_known": {
+            "algorithm": known.algorithm,
+            "lacking": list(known.lacking),
+            "untold": list(known.untold),
+        }
+        if known
+        else None,
+    }
+
+
+def _future(future: Foresight, plan: Plan) -> dict[str, Any]:
+    turn = future.next_activation
+    return {
+        "next_activation_at": turn.at.isoformat() if turn else None,
+        "next_activation": turn.kid if turn else None,
+        "keys_kept": future.policy.keys_kept,
+        "retire_interval_seconds": future.policy.retire_interval.total_seconds(),
+        "moments": [
+            {"at": moment.at.isoformat(), "kid": moment.kid, "what": moment.what}
+            for moment in future.moments
+        ],
+        "keys": [_key(life, plan) for life in rows_of(future, plan.ring)],
+        "delays": [{"at": delay.at.isoformat(), "why": delay.why} for delay in future.delays],
+        "is_cut": future.is_cut,
+    }
+
+
+def _key(life: Life, plan: Plan) -> dict[str, Any]:
+    return {
+        "kid": life.kid,
+        "kind": life.kind.value,
+        "algorithm": life.algorithm,
+        "foreseen": life.is_foreseen,
+        "outstanding": plan.outstanding.get(life.kid) if plan.outstanding is not None else None,
+        "phases": [
+            {
+                "state": phase.state.value,
+                "signs": phase.signs,
+                "draining": phase.is_draining,
+                "from": phase.begin.isoformat(),
+                "to": phase.end.isoformat() if phase.end else None,
+            }
+            for phase in life.phases
+        ],
+    }

@@ -264,6 +264,6 @@ def _go_on(phases: list[Phase], newest: Phase) -> None:
 
 def _end(phases: list[Phase], at: datetime) -> None:
     """End the last of `phases`; what lasted for no time at all never was."""
-    last = phases[-1]
-    if last.end is None:
-        phases[-1:] = [last._replace(end=at)] if at > last.begin else []
+    if phases and phases[-1].end is None:
+        last = phases.pop()
+        phases += [last._replace(end=at)] if at > last.begin else []

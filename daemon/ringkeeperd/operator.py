@@ -127,7 +127,7 @@ class Operator:
             ring,
             self._proof_of(ring, stored),
             harmless(owner.partition("/")[0]),
-            tuple(replace(i, id=harmless(i.id), role=harmless(i.role)) for i in instances),
+            tuple(map(_shown, instances)),
             root_of(stored.snapshot),
         )
 
@@ -291,6 +291,16 @@ class Operator:
                         told = open_event(entry.document, self._roots)
                         if told.fields.get("request") == request:
                             return told
+
+
+def _shown(instance: Instance) -> Instance:
+    """`instance`, of which anyone may have written the row."""
+    return replace(
+        instance,
+        id=harmless(instance.id),
+        role=harmless(instance.role),
+        algorithms=tuple(map(harmless, instance.algorithms)),
+    )
 
 
 def at_ring(

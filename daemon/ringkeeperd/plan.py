@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -73,7 +74,8 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
 ) -> Plan:
     """The plan for a ring as it was `seen`."""
     before, after = foreseen(seen.ring, policy, wish, now, turns=turns)
-    is_other = policy.algorithm != seen.ring.policy.algorithm
+    active = seen.ring.active()
+    is_other = active is None or active.algorithm != policy.algorithm
     knowledge = knowledge_of(seen.instances, policy.algorithm) if is_other else None
     return Plan(
         ring=seen.ring,
@@ -82,7 +84,8 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
         title=_title(settings, wish),
         differences=differences(before, after, outstanding) if after else (),
         commands=_commands(settings, wish),
-        remarks=(*_warnings(knowledge, policy), *remarks, *_remarks(seen, after or before)),
+        warnings=_warnings(knowledge, policy),
+        remarks=(*remarks, *_remarks(seen, after or before)),
         knowledge=knowledge,
         outstanding=outstanding,
     )
@@ -152,13 +155,13 @@ def _policy(
 
 
 def _title(settings: Mapping[str, str], wish: Wish) -> str:
-    parts = [f"{key} {text}" for key, text in settings.items()]
-    parts += ["rotated"] if wish.rotate else []
-    parts += ["rolled back"] if wish.rollback else []
+    parts = [f"{key} is {text}" for key, text in settings.items()]
+    parts += ["the next key signs as soon as it may"] if wish.rotate else []
+    parts += ["the former key signs again"] if wish.rollback else []
     if wish.revoke:
         how = f"drained within {format_duration(wish.drain)}" if wish.drain else "revoked"
-        parts.append(f"{wish.revoke} {how}")
-    return f"with {', '.join(parts)}" if parts else "as the configuration here says"
+        parts.append(f"{wish.revoke} is {how}")
+    return f"if {' and '.join(parts)}" if parts else "as the configuration here says"
 
 
 def _commands(settings: Mapping[str, str], wish: Wish) -> tuple[str, ...]:
@@ -181,14 +184,15 @@ def _warnings(knowledge: Knowledge | None, policy: Policy) -> tuple[str, ...]:
     lines, name = [], knowledge.algorithm
     if knowledge.lacking:
         lines.append(
-            f"warning: no {name} is known to {some(knowledge.lacking)}: these cannot confirm such "
-            f"a key, hold its turn up for {format_duration(policy.confirmation_timeout)}, and "
-            "refuse its tokens then; update them first"
+            f"warning: {name} is not known to {some(knowledge.lacking)}: who does not know it "
+            "cannot confirm such a key, holds its turn up for "
+            f"{format_duration(policy.confirmation_timeout)}, and refuses its tokens then; update "
+            "first"
         )
     if knowledge.untold:
         lines.append(
-            f"warning: whether {some(knowledge.untold)} know {name} is not told (an older "
-            "ringkeeper); make sure of it first"
+            f"warning: not known whether {name} is known to {some(knowledge.untold)}, who do not "
+            "tell (an older ringkeeper); make sure of it first"
         )
     return tuple(lines)
 
@@ -244,7 +248,6 @@ def write_svg(plan: Plan, path: Path) -> None:
 def as_json(plan: Plan) -> dict[str, Any]:
     """What `--json` prints (docs/plan.md)."""
     ring = plan.ring
-    known = plan.knowledge
     return {
         "ring": ring.name,
         "id": ring.id,
@@ -256,14 +259,9 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "after": _future(plan.after, plan) if plan.after else None,
         "differences": list(plan.differences),
         "commands": list(plan.commands),
+        "warnings": list(plan.warnings),
         "remarks": list(plan.remarks),
-        "algorithm_known": {
-            "algorithm": known.algorithm,
-            "lacking": list(known.lacking),
-            "untold": list(known.untold),
-        }
-        if known
-        else None,
+        "algorithm_known": asdict(plan.knowledge) if plan.knowledge else None,
     }
 
 

@@ -32,6 +32,8 @@ Outstanding = Mapping[str, int]
 
 MOST_ROWS: Final = 40
 """Keys that one picture shows and that can still be read."""
+_MOST: Final = 8
+"""Keys of which it is said that they go at another time."""
 _SETTINGS: Final = {
     "cryptoperiod": "access_token_dynamic_signing_key_update_interval",
     "use_dynamic": "use_dynamic_access_token_signing_key",
@@ -98,6 +100,8 @@ class Plan:
     differences: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     """What would do it."""
+    warnings: tuple[str, ...] = ()
+    """What is to be seen to first."""
     remarks: tuple[str, ...] = ()
     """What it does not take into account, or what is wrong already."""
     knowledge: Knowledge | None = None
@@ -231,6 +235,11 @@ def _next_turns(before: Foresight, after: Foresight) -> Iterator[str]:
     was, is_now = before.next_activation, after.next_activation
     if was != is_now:
         yield f"next activation {_turn(was, before.now)} → {_turn(is_now, after.now)}"
+    elif before.policy.cryptoperiod != after.policy.cryptoperiod:
+        yield (
+            f"next activation stays {_turn(is_now, after.now)}: the key that signs keeps its time, "
+            "unless it is rotated"
+        )
     if before.policy.algorithm != after.policy.algorithm:
         yield _first_of(after, after.policy.algorithm)
 
@@ -255,10 +264,11 @@ def _first_of(after: Foresight, algorithm: str) -> str:
 
 def _lasting(before: Foresight, after: Foresight) -> Iterator[str]:
     """The keys that are there now and go sooner, or later."""
-    for key in before.ring.keys:
-        was, is_now = before.gone_at(key.kid), after.gone_at(key.kid)
-        if was != is_now:
-            yield f"{key.kid} goes {_gone(was)} → {_gone(is_now)}"
+    ends = [(k.kid, before.gone_at(k.kid), after.gone_at(k.kid)) for k in before.ring.keys]
+    others = [end for end in ends if end[1] != end[2]]
+    yield from (f"{kid} goes {_gone(was)} → {_gone(is_now)}" for kid, was, is_now in others[:_MOST])
+    if len(others) > _MOST:
+        yield f"and {len(others) - _MOST} more keys go at other times"
 
 
 def _gone(at: datetime | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from ringkeeper.ring import KeyState
 from ringkeeperd.operator import some
+from ringkeeperd.planning import knowledge_of
 from ringkeeperd.rotation import activation_at
 from ringkeeperd.spike_events import begin_of, shown_spike
 from ringkeeperd.words import Outlook, age, harmless, next_change, ordered, since, spike_told, turn
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ringkeeperd.operator import Seen
+    from ringkeeperd.planning import Knowledge
 
 _SHOWN: Final = 20
 _NEWS: Final = timedelta(days=1)
@@ -53,6 +56,7 @@ def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, 
         "awaiting": list(seen.awaited),
         "settings": dict(ring.overrides),
         "configuration_drift": list(seen.drifting),
+        "algorithms_lacking": [asdict(known) for known in lacked(seen)],
         "spike": shown_spike(seen.spike) if seen.spike else None,
         "other_rings": list(others),
         "keys": [
@@ -76,6 +80,7 @@ def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, 
             {
                 "id": instance.id,
                 "role": instance.role,
+                "algorithms": list(instance.algorithms) or None,
                 "version": instance.version,
                 "behind": (instance.epoch, instance.version) < edition,
             }
@@ -126,10 +131,32 @@ def _heading(seen: Seen, now: datetime) -> Text:
         text.append(f"\nset     {own}", "dim")
     if seen.drifting:
         text.append(f"\ndrift   {some(seen.drifting)}: other files than the leader's", "yellow")
+    for known in lacked(seen):
+        text.append(f"\nlacks   {_lacks(known)}, so cannot confirm such a key", "yellow")
     if seen.spike and now - begin_of(seen.spike.first) < _NEWS:
         colour = "dim" if seen.spike.is_over else "yellow"
         text.append(f"\nspike   {spike_told(seen.spike, now)}", colour)
     return text
+
+
+def lacked(seen: Seen) -> tuple[Knowledge, ...]:
+    """The algorithms of the ring's keys that live instances do not know, or may not know."""
+    active, found = seen.ring.active(), []
+    for name in sorted({key.algorithm for key in seen.ring.keys if key.may_verify}):
+        known = knowledge_of(seen.instances, name)
+        # Who has confirmed this version knows all of them, whether it tells or not.
+        is_usual = active is not None and active.algorithm == name
+        untold = () if is_usual else tuple(i for i in known.untold if i in seen.behind)
+        if known.lacking or untold:
+            found.append(replace(known, untold=untold))
+    return tuple(found)
+
+
+def _lacks(known: Knowledge) -> str:
+    parts = [f"{known.algorithm} is not known to {some(known.lacking)}"] if known.lacking else []
+    if known.untold:
+        parts.append(f"{some(known.untold)} may not know {known.algorithm} and do not tell")
+    return "; ".join(parts)
 
 
 def _keys(seen: Seen, now: datetime) -> Table:

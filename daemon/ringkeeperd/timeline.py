@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LEAST_LANE: Final = 24
 _WIDEST_NAME: Final = 26
-_NARROW: Final = 100
+_NARROW: Final = 88
 """Columns below which a kid is cut: the picture needs the room, and the table below has it."""
 _CUT: Final = 13
 _LEAST_MARGIN: Final = timedelta(seconds=1)
@@ -55,11 +55,11 @@ _HAPPENS: Final = {
     "activated": "becomes active",
     "retired": "retires",
     "returned": "is to sign again",
-    "drained": "is drained",
+    "drained": "begins to drain",
     "revoked": "is revoked",
     "removed": "goes",
 }
-_TOLD_FIRST: Final = ("revoked", "activated")
+_TOLD_FIRST: Final = ("revoked", "drained", "returned", "activated")
 _PLAIN: Final = str.maketrans(
     {**{look.character: look.plain for look in LOOKS}, "→": "->", "…": "~", "┬": "+", "│": "|"}
 )
@@ -119,9 +119,9 @@ def drawn(plan: Plan, columns: int) -> Iterator[Text]:
     if plan.commands:
         yield from (Text(), Text("to do it", "bold"))
         yield from (Text(f"  {line}") for line in plan.commands)
-    if plan.remarks:
-        yield Text()
-        yield from (Text(line, "dim") for line in plan.remarks)
+    yield Text()
+    yield from (Text(line, "yellow") for line in plan.warnings)
+    yield from (Text(line, "dim") for line in plan.remarks)
 
 
 def _heading(plan: Plan) -> Text:
@@ -195,9 +195,9 @@ def _rule(span: Span, lane: int) -> str:
 
 
 def _lane(life: Life, span: Span, lane: int) -> Text:
-    """One key's row. However short it signs, that takes a cell: it is drawn last."""
+    """One key's row. However short it signs, or drains, that takes a cell: it is drawn last."""
     cells: list[Look | None] = [None] * lane
-    for phase in sorted(life.phases, key=lambda phase: phase.state is KeyState.ACTIVE):
+    for phase in sorted(life.phases, key=_is_not_to_be_missed):
         end = span.end if phase.end is None else phase.end
         if end <= span.begin:
             continue
@@ -210,6 +210,10 @@ def _lane(life: Life, span: Span, lane: int) -> Text:
         text.append(*((look.character * count, look.style) if look else (" " * count,)))
     text.rstrip()
     return text
+
+
+def _is_not_to_be_missed(phase: Phase) -> bool:
+    return phase.state is KeyState.ACTIVE or phase.is_draining
 
 
 def _legend(looks: Iterable[Look]) -> Text:
@@ -244,5 +248,6 @@ def _table(future: Foresight) -> Iterator[Text]:
 
 def _sentence(told: Iterable[Moment]) -> str:
     """The most important first: who signs from now on."""
-    order = sorted(told, key=lambda moment: moment.what not in _TOLD_FIRST)
-    return ", ".join(f"{harmless(moment.kid)} {_HAPPENS[moment.what]}" for moment in order)
+    order = {what: place for place, what in enumerate(_TOLD_FIRST)}
+    sorted_ = sorted(told, key=lambda moment: order.get(moment.what, len(order)))
+    return ", ".join(f"{harmless(moment.kid)} {_HAPPENS[moment.what]}" for moment in sorted_)

@@ -6,6 +6,7 @@ states differ in height as well as in colour, and the description says in words 
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 from xml.etree.ElementTree import Element, tostring
 
@@ -42,6 +43,8 @@ _LANE: Final = 24
 _LABEL: Final = 52
 """What the label of a tick takes."""
 _NAMED_MOST: Final = 27
+_LINE: Final = 135
+"""Characters that fit into the width."""
 _SHAPES: Final = {
     # Name of the class, y and height within the lane.
     SIGNS: ("signs", 4, 16),
@@ -229,7 +232,8 @@ def _legend(top: int) -> tuple[list[Element], int]:
 def _differences(plan: Plan, top: int) -> tuple[list[Element], int]:
     if not plan.differences:
         return [], top
+    lines = [part for line in plan.differences for part in wrap(harmless(line, 400), _LINE)]
     parts = [el("text", "What differs", x=_MARGIN, y=top + 14, class_="head")]
-    for number, line in enumerate(plan.differences, 1):
-        parts.append(el("text", harmless(line, 200), x=_MARGIN, y=top + 14 + number * 20))
-    return parts, top + 14 + len(plan.differences) * 20 + 24
+    for number, line in enumerate(lines, 1):
+        parts.append(el("text", line, x=_MARGIN, y=top + 14 + number * 20))
+    return parts, top + 14 + len(lines) * 20 + 24

@@ -7,7 +7,8 @@ import json
 import os
 import pty
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,23 +16,23 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import redis
 from rich.console import Console
 
-from ringkeeper.errors import ConfigurationError, RequestRefused
+from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import Policy
 from ringkeeper.ring import KeyKind, KeyState, Ring
+from ringkeeperd.cli import main
 from ringkeeperd.operator import Seen
 from ringkeeperd.plan import ASSUMED, as_json, made, show, write_svg
 from ringkeeperd.planning import Plan, Wish
-from ringkeeperd.rotation import Instance
+from ringkeeperd.rotation import Adopt, Instance
 from ringkeeperd.status import as_json as status_json
 from ringkeeperd.status import render
 from ringkeeperd.timeline import LOOKS, drawn
 from tests.core.builders import HOUR, MINUTE, NOW, advance, do, new_ring, policy, settle
 from tests.plugins.daemons import Site, eventually
 from tests.plugins.servers import Server
-
-from ringkeeperd.rotation import Adopt  # isort: skip
 
 DUE = NOW + 168 * HOUR
 SHORT: dict[str, Any] = {
@@ -50,6 +51,7 @@ def app(name: str, *algorithms: str, version: int = 1) -> Instance:
 def plan_of(
     ring: Ring,
     now: datetime = NOW,
+    *,
     rules: Policy | None = None,
     wish: Wish | None = None,
     settings: Mapping[str, str] | None = None,
@@ -84,7 +86,7 @@ def lane(plan: Plan, kid: str, columns: int = 120) -> str:
 
 def stored(server: Server) -> dict[str, tuple[int, bytes]]:
     """Everything that Redis holds of the ring, byte for byte, and for how long."""
-    with server.client(decode_responses=False) as client:
+    with redis.Redis(unix_socket_path=str(server.socket)) as client:
         return {
             key.decode(): (client.pexpiretime(key), client.dump(key))
             for key in client.scan_iter("ringkeeper:*", count=1000)
@@ -101,26 +103,20 @@ def test_the_next_activation_is_when_it_was_foreseen(site: Site) -> None:
     assert timedelta(0) <= late < timedelta(seconds=1)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        (),
-        ("--interval", "2"),
-        ("--validity", "120"),
-        ("--algorithm", "EdDSA"),
-        ("--static",),
-        ("--dynamic",),
-        ("--set", "clock_skew=9s"),
-        ("--rotate",),
-        ("--revoke", "SIGNER"),
-        ("--revoke", "SIGNER", "--drain", "10s"),
-        ("--turns", "5", "--svg", "plan.svg"),
-    ],
-    ids=" ".join,
-)
-def test_it_changes_nothing_and_needs_no_leader_and_no_secret(
-    site: Site, valkey: Server, options: tuple[str, ...]
-) -> None:
+OPTIONS = [
+    ("--interval", "2"),
+    ("--validity", "120"),
+    ("--algorithm", "EdDSA"),
+    ("--static",),
+    ("--set", "clock_skew=9s"),
+    ("--rotate",),
+    ("--revoke", "SIGNER"),
+    ("--interval", "2", "--rotate"),
+]
+NO_CHANGE = [(), ("--dynamic",), ("--turns", "5", "--svg", "plan.svg")]
+
+
+def test_it_changes_nothing_and_needs_no_leader_and_no_secret(site: Site, valkey: Server) -> None:
     site.configure()
     site.done("init")
     for secret in ("root.jwk", "kek.jwk"):
@@ -128,12 +124,13 @@ def test_it_changes_nothing_and_needs_no_leader_and_no_secret(
     signer = site.status()["signer"]
     before = stored(valkey)
     assert len(before) >= 3
-    arguments = [signer if option == "SIGNER" else option for option in options]
-    told = json.loads(site.done("plan", "--json", *arguments))
-    assert stored(valkey) == before
-    is_change = not {"--dynamic", "--turns"} & set(options) and options
-    assert bool(told["after"]) is bool(is_change)
-    assert any("nobody leads now" in remark for remark in told["remarks"])
+    for options in (*OPTIONS, *NO_CHANGE):
+        arguments = [signer if option == "SIGNER" else option for option in options]
+        told = json.loads(site.done("plan", "--json", *arguments))
+        assert stored(valkey) == before, options
+        assert (told["after"] is not None) is (options in OPTIONS), options
+        assert any("nobody leads now" in remark for remark in told["remarks"])
+    assert (site.folder / "plan.svg").read_text().startswith("<svg ")
 
 
 def test_a_rollback_is_foreseen_and_then_done(site: Site, valkey: Server) -> None:
@@ -146,6 +143,9 @@ def test_a_rollback_is_foreseen_and_then_done(site: Site, valkey: Server) -> Non
     assert told["after"]["next_activation"] == first
     assert told["commands"] == ["ringkeeper rollback"]
     assert site.status()["version"] == version
+    told = json.loads(site.done("plan", "--revoke", first, "--drain", "10s", "--json"))
+    assert told["commands"] == [f"ringkeeper revoke {first} --drain 10s --reason WHY"]
+    assert {"drained", "revoked"} <= {m["what"] for m in told["after"]["moments"]}
     site.done("rollback", "--wait")
     assert site.status()["signer"] == first
 
@@ -153,8 +153,6 @@ def test_a_rollback_is_foreseen_and_then_done(site: Site, valkey: Server) -> Non
 def test_what_would_break_a_promise_is_refused_with_the_numbers(site: Site) -> None:
     site.configure()
     site.done("init")
-    said = site.refused("plan", "--interval", "0.05")
-    assert "3m with tokens that live 1m keeps" not in said
     said = site.refused("plan", "--validity", "1000000")
     assert "1h with tokens that live 11d 13h keeps 282 keys" in said
     assert "32 is the most" in said
@@ -171,13 +169,23 @@ def test_wrong_use_is_told_in_a_clear_line(site: Site) -> None:
     assert "write KEY=VALUE" in site.refused("plan", "--set", "clock_skew")
     assert "nonsense: no such setting" in site.refused("plan", "--set", "nonsense=1")
     assert "access_token_validity: 'soon'" in site.refused("plan", "--validity", "soon")
-    assert "'MD5' is not offered" in site.refused("plan", "--algorithm", "MD5") or True
+    assert "algorithm: 'MD5'" in site.refused("plan", "--algorithm", "MD5")
     assert "holds no ring" in site.refused("plan")
-    for wrong in (["--static", "--dynamic"], ["--rotate", "--rollback"], ["--turns", "0"]):
-        assert site.run("plan", *wrong).returncode == 2
     site.done("init")
     assert "unknown kid 'd-x'" in site.refused("plan", "--revoke", "d-x")
     assert "nowhere/plan.svg cannot be written" in site.refused("plan", "--svg", "nowhere/plan.svg")
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--static", "--dynamic"), ("--rotate", "--rollback"), ("--turns", "0"), ("--x",)]
+)
+def test_options_that_contradict_each_other_are_wrong_usage(
+    wrong: tuple[str, ...], capsys: Any
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *wrong])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: ringkeeper")
 
 
 def test_an_edited_file_is_compared_with_what_the_ring_is_led_by(site: Site) -> None:
@@ -245,14 +253,12 @@ def test_each_key_has_a_row_and_each_state_a_character() -> None:
     assert re.search(r" ·+█+─+$", lane(plan, "next-1"))
     assert len({look.character for look in LOOKS}) == len({look.plain for look in LOOKS}) == 6
     revoked = plan_of(ring, DUE + HOUR, wish=Wish(revoke=active.kid))
-    assert re.search(r"  ×+$", lane(revoked, active.kid))
+    assert re.search("  \N{MULTIPLICATION SIGN}+$", lane(revoked, active.kid))
     assert re.search(r"  █+─+$", lane(revoked, standby.kid))
-    drained = plan_of(ring, DUE + HOUR, wish=Wish(revoke=active.kid))
-    assert drained == revoked
     young, _ = settle(new_ring(), DUE)
     (former,) = young.in_state(KeyState.RETIRED)
     drained = plan_of(young, DUE, wish=Wish(former.kid, drain=30 * MINUTE))
-    assert re.search(r"  ┄×+$", lane(drained, former.kid))
+    assert re.search("  ┄\N{MULTIPLICATION SIGN}+$", lane(drained, former.kid))
 
 
 def test_where_a_key_turns_is_where_the_axis_says_it_is() -> None:
@@ -264,15 +270,17 @@ def test_where_a_key_turns_is_where_the_axis_says_it_is() -> None:
     cells = 226 - 24 - 2 - 1
     assert abs(bar.count("█") - cells / 3 / 1.02) <= 1
     heading = next(line for line in lines_of(plan_of(ring), 226) if line.startswith("key"))
-    at = heading.index("4 Jan")  # three days of the 21 that are shown
-    assert abs(at - 26 - cells * 3 / 21 / 1.02) <= 1
+    day = re.search(r"(\d+) Jan", heading)
+    assert day
+    share = (int(day[1]) - 1) / 21 / 1.02
+    assert abs(day.start() - 26 - cells * share) <= 1
 
 
 def test_a_key_that_signs_for_less_than_a_character_is_seen_to_sign() -> None:
     ring = new_ring()
     rules = policy(cryptoperiod=HOUR)
     fast = do(ring, Adopt(rules), NOW)
-    plan = plan_of(fast, DUE - 100 * HOUR, rules, turns=30)
+    plan = plan_of(fast, DUE - 100 * HOUR, rules=rules, turns=30)
     for number in range(1, 20):
         assert "█" in lane(plan, f"next-{number} ", 80), number
 
@@ -317,7 +325,7 @@ def test_tokens_that_depend_on_a_key_have_a_column_where_they_are_counted() -> N
     active = ring.active()
     assert active
     plan = plan_of(ring, wish=Wish(revoke=active.kid), outstanding={active.kid: 12_345})
-    assert re.search(r"^\S+  12,345  ×+$", lane(plan, active.kid))
+    assert re.search("^[^ ]+  12,345  \N{MULTIPLICATION SIGN}+$", lane(plan, active.kid))
     assert any("its 12,345 unexpired tokens" in line for line in lines_of(plan))
     (told,) = [k for k in as_json(plan)["before"]["keys"] if k["kid"] == active.kid]
     assert told["outstanding"] == 12_345
@@ -375,14 +383,12 @@ def test_on_a_terminal_it_is_as_wide_as_that_and_in_colour(site: Site) -> None:
 
 def on_a_terminal(site: Site, columns: int) -> str:
     """What `ringkeeper plan` shows there."""
-    import sys
-
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(site.folder)
         environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
         command = (sys.executable, "-m", "ringkeeperd", "plan")
-        os.execvpe(command[0], command, environment)
+        os.execvpe(command[0], command, environment)  # noqa: S606 - what a terminal shows
     said = b""
     while True:
         try:
@@ -511,4 +517,3 @@ def test_the_status_names_who_does_not_know_an_algorithm_of_the_ring() -> None:
 def test_what_leaders_refuse_is_refused_by_the_plan_too() -> None:
     with pytest.raises(RequestRefused, match="unknown kid"):
         plan_of(new_ring(), wish=Wish(revoke="d-nobody"))
-    assert issubclass(ConfigurationError, Exception)

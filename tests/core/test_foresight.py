@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 DUE = NOW + 168 * HOUR
+STEP = 5 * MINUTE
 
 
 def told(future: Foresight, what: str) -> list[tuple[str, datetime]]:
@@ -49,12 +50,12 @@ def told(future: Foresight, what: str) -> list[tuple[str, datetime]]:
 
 
 def led(ring: Ring, rules: Policy, now: datetime, until: datetime) -> list[tuple[datetime, Ring]]:
-    """Every version that a leader makes who looks at the ring once a minute."""
+    """Every version that a leader makes who looks at the ring every five minutes."""
     made = []
     while now <= until:
         step = next_step(ring, rules, nobody(NOW), now)
         if isinstance(step, WaitUntil):
-            now += MINUTE
+            now += STEP
         else:
             ring = do(ring, step, now)
             made.append((now, ring))
@@ -83,26 +84,27 @@ def changes(ring: Ring, made: Sequence[tuple[datetime, Ring]]) -> set[tuple[date
 
 @st.composite
 def rings(draw: st.DrawFn) -> tuple[Ring, Policy, datetime]:
-    """A ring that has seen something, what it is led by, and when; all in whole minutes."""
+    """A ring that has seen something, what it is led by, and when; all in whole steps."""
     algorithms = st.sampled_from(("ES256", "EdDSA"))
 
     def rules() -> Policy:
         return policy(
             cryptoperiod=20 * MINUTE * draw(st.integers(3, 20)),
-            access_token_validity=MINUTE * draw(st.integers(1, 90)),
+            access_token_validity=STEP * draw(st.integers(1, 18)),
+            clock_skew=STEP / 2,
             use_dynamic=draw(st.booleans()),
             algorithm=draw(algorithms),
         )
 
     first = rules()
-    now = NOW + MINUTE * draw(st.integers(0, 2000))
+    now = NOW + STEP * draw(st.integers(0, 400))
     ring = advance(new_ring(first), NOW, now)
     for kid in draw(st.lists(st.integers(0, 9), max_size=3)):
         key = ring.keys[kid % len(ring.keys)]
         try:
             wanted = revocation_wants(ring, key.kid, now)
             new = fresh(wanted) if wanted else None
-            drain = draw(st.sampled_from((None, MINUTE, 7 * MINUTE)))
+            drain = draw(st.sampled_from((None, STEP, 3 * STEP)))
             ring = revoke(ring, key.kid, reason="x", now=now, epoch=1, fresh=new, drain=drain)
         except RequestRefused:
             continue

@@ -23,6 +23,7 @@ from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import Policy
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeperd.cli import main
+from ringkeeperd.leader_store import _instance
 from ringkeeperd.operator import Seen
 from ringkeeperd.plan import ASSUMED, as_json, made, show, write_svg
 from ringkeeperd.planning import Plan, Wish
@@ -517,3 +518,24 @@ def test_the_status_names_who_does_not_know_an_algorithm_of_the_ring() -> None:
 def test_what_leaders_refuse_is_refused_by_the_plan_too() -> None:
     with pytest.raises(RequestRefused, match="unknown kid"):
         plan_of(new_ring(), wish=Wish(revoke="d-nobody"))
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        (["RS256", "ES256"], ("RS256", "ES256")),
+        (["x" * 1000, 7, None, "RS256"], ("x" * 20, "RS256")),
+        ([f"A{n}" for n in range(1000)], tuple(f"A{n}" for n in range(32))),
+        ("RS256", ()),
+        ({"RS256": 1}, ()),
+        (None, ()),
+    ],
+)
+def test_what_anyone_wrote_as_algorithms_is_bounded_and_costs_no_confirmation(
+    told: object, read: tuple[str, ...]
+) -> None:
+    record = {"role": "sign", "epoch": 2, "version": 3, "algorithms": told}
+    instance = _instance("app-1", "0", json.dumps(record))
+    assert instance.algorithms == read
+    assert (instance.epoch, instance.version) == (2, 3)
+    assert instance.knows("RS256") is ("RS256" in read if read else None)

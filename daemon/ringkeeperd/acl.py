@@ -44,8 +44,10 @@ WHO: Final[Mapping[Role, str]] = MappingProxyType(
         Role.SIDECAR: "a daemon that only follows (lead: false)",
         Role.SIGNER: "an app that signs, and ringkeeper token sign",
         Role.VERIFIER: "an app that only verifies, and ringkeeper token verify",
-        Role.OPERATOR: "the command: check, status, plan, jwks, rotate, rollback, revoke, static, set, "
-        "rewrap, watch, doctor, backup, restore",
+        Role.OPERATOR: (
+            "the command: check, status, plan, jwks, rotate, rollback, revoke, static, set, rewrap, "
+            "watch, doctor, backup, restore"
+        ),
     }
 )
 SENTINEL_RULES: Final = ("+sentinel|masters",)

@@ -157,7 +157,7 @@ def _bands(rows: Sequence[Life], begin: int) -> Iterator[Element]:
 
 
 def _grid(span: Span, left: int, begin: int, end: int) -> Iterator[Element]:
-    free = left + 40.0  # there stands the word now
+    free = left + 56.0  # there stands the word now
     for at, label in ticks(span):
         x = _place(span, at, left)
         yield el("line", x1=x, x2=x, y1=begin, y2=end, class_="tick")

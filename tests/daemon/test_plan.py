@@ -23,6 +23,7 @@ from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import Policy
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeperd.cli import main
+from ringkeeperd.foresight import _WHAT
 from ringkeeperd.leader_store import _instance
 from ringkeeperd.operator import Seen
 from ringkeeperd.plan import ASSUMED, as_json, made, show, write_svg
@@ -426,6 +427,23 @@ def test_the_json_has_every_moment_and_every_phase() -> None:
     }
     assert told["before"]["keys_kept"] == 4
     assert told["commands"] == ["ringkeeper set algorithm ES256"]
+
+
+def test_the_page_names_every_member_of_the_json_and_every_option() -> None:
+    ring = new_ring()
+    page = (Path(__file__).parents[2] / "docs/plan.md").read_text()
+
+    def members(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return set().union(*map(members, value))
+        if isinstance(value, dict):
+            return set(value) | set().union(*map(members, value.values()))
+        return set()
+
+    told = as_json(plan_of(ring, rules=policy(algorithm="ES256"), seen=(app("app-1", "RS256"),)))
+    assert {"lacking", "phases", "draining"} <= members(told)
+    assert {name for name in members(told) if f"`{name}`" not in page} == set()
+    assert {what for what in _WHAT.values() if what not in page} == set()
 
 
 def elements(document: bytes) -> list[ET.Element]:

@@ -45,8 +45,8 @@ WHO: Final[Mapping[Role, str]] = MappingProxyType(
         Role.SIGNER: "an app that signs, and ringkeeper token sign",
         Role.VERIFIER: "an app that only verifies, and ringkeeper token verify",
         Role.OPERATOR: (
-            "the command: check, status, plan, jwks, rotate, rollback, revoke, static, set, rewrap, "
-            "watch, doctor, backup, restore"
+            "the command: check, status, plan, jwks, rotate, rollback, revoke, static, set, "
+            "rewrap, watch, doctor, backup, restore"
         ),
     }
 )

@@ -32,6 +32,7 @@ from ringkeeper.wire import (
     sign_request,
 )
 from ringkeeperd.audit import REQUEST_REFUSED
+from ringkeeperd.forecasting import longest_life, verifying
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.rotation import Confirmations, activation_at
 from ringkeeperd.spike_events import LOOK_BACK, last_spike
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from ringkeeper.store import Stored
     from ringkeeper.trust import PinnedRoots, TrustRoot
     from ringkeeper.wire import Event
+    from ringkeeperd.forecast import Outstanding
     from ringkeeperd.leader_store import Entry, EntryStream
     from ringkeeperd.rotation import Instance
     from ringkeeperd.spikes import Spike
@@ -165,6 +167,10 @@ class Operator:
     async def sealed(self, ring: Ring) -> dict[str, str]:
         """The sealed private keys of `ring` that Redis holds."""
         return await self._store.sealed([key.kid for key in ring.keys if key.may_verify])
+
+    async def outstanding(self, ring: Ring) -> Outstanding:
+        """The tokens of `ring` that have not expired, as far as apps counted them."""
+        return await self._store.outstanding(verifying(ring), longest_life(ring))
 
     async def inspect(self, kek: Kek | None) -> Seen:
         """The ring as it is now, with every private key that may sign opened; raises as `look`.

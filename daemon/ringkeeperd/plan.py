@@ -18,6 +18,8 @@ from ringkeeper.errors import ConfigurationError, RequestRefused
 from ringkeeperd.operator import at_ring, some
 from ringkeeperd.overrides import Rules, value_of
 from ringkeeperd.planning import Plan, Wish, differences, foreseen, knowledge_of
+from ringkeeperd.prospects import prospects
+from ringkeeperd.rotation import Confirmations
 from ringkeeperd.timeline import drawn, plain, rows_of
 from ringkeeperd.timeline_svg import document
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.policy import Policy
     from ringkeeper.ring import Ring
+    from ringkeeperd.forecast import Outstanding
     from ringkeeperd.foresight import Foresight, Life
     from ringkeeperd.operator import Operator, Seen
     from ringkeeperd.planning import Knowledge
@@ -51,14 +54,17 @@ def planned(parsed: argparse.Namespace, configuration: Configuration) -> Plan:
     chosen = configuration.ring(parsed.ring)
     settings, wish = _settings(parsed), _wish(parsed)
 
-    async def look(operator: Operator) -> tuple[Seen, datetime]:
-        return await operator.look(), operator.now()
+    async def look(operator: Operator) -> tuple[Seen, datetime, Outstanding]:
+        seen = await operator.look()
+        return seen, operator.now(), await operator.outstanding(seen.ring)
 
-    seen, now = at_ring(configuration, chosen.name, look)
+    seen, now, counted = at_ring(configuration, chosen.name, look)
     policy, remarks = _policy(seen.ring, chosen, settings, has_wish=wish != Wish())
     if problem := policy.lease_problem(configuration.lease_ttl, chosen.name):
         raise ConfigurationError([problem])
-    return made(seen, now, policy, wish, settings, remarks=remarks, turns=parsed.turns)
+    return made(
+        seen, now, policy, wish, settings, remarks=remarks, turns=parsed.turns, counted=counted
+    )
 
 
 def made(  # noqa: PLR0913 - all but what is looked at by name
@@ -70,10 +76,17 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
     *,
     remarks: tuple[str, ...] = (),
     turns: int,
-    outstanding: Mapping[str, int] | None = None,
+    counted: Outstanding | None = None,
 ) -> Plan:
-    """The plan for a ring as it was `seen`."""
-    before, after = foreseen(seen.ring, policy, wish, now, turns=turns)
+    """The plan for a ring as it was `seen`; `counted` are the tokens that apps signed."""
+    ring, confirmed = seen.ring, Confirmations(seen.instances, now)
+    before, after = foreseen(ring, policy, wish, now, turns=turns, confirmed=confirmed)
+    outstanding: dict[str, int] | None = None
+    told: tuple[str, ...] = ()
+    if counted and counted.total(counted.at):
+        outstanding = {key.kid: counted.tokens(key.kid, counted.at) for key in ring.keys}
+        verifies = sum(instance.verifies for instance in seen.instances)
+        told = prospects(ring, policy, wish, counted, verifies=verifies)
     active = seen.ring.active()
     is_other = active is None or active.algorithm != policy.algorithm
     knowledge = knowledge_of(seen.instances, policy.algorithm) if is_other else None
@@ -82,7 +95,7 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
         before=before,
         after=after,
         title=_title(settings, wish),
-        differences=differences(before, after, outstanding) if after else (),
+        differences=(*differences(before, after, outstanding), *told) if after else (),
         commands=_commands(settings, wish),
         warnings=_warnings(knowledge, policy),
         remarks=(*remarks, *_remarks(seen, after or before)),

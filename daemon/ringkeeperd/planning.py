@@ -17,7 +17,7 @@ from ringkeeper.policy import Policy
 from ringkeeper.ring import KeyState
 from ringkeeperd import operations
 from ringkeeperd.foresight import TURNS, Foresight, foresee, placeholder
-from ringkeeperd.rotation import adopted
+from ringkeeperd.rotation import Confirmations, adopted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,8 +51,10 @@ class Wish:
     rotate: bool = False
     rollback: bool = False
 
-    def applied(self, ring: Ring, now: datetime) -> Ring:
+    def applied(self, ring: Ring, now: datetime, confirmed: Confirmations | None = None) -> Ring:
         """`ring` after it.
+
+        `confirmed`: what a leader would know of the instances; None: they have confirmed all.
 
         Raises:
             RequestRefused: a leader would refuse it, and why.
@@ -74,6 +76,7 @@ class Wish:
             epoch=epoch,
             fresh=fresh,
             drain=self.drain,
+            confirmed=confirmed or Confirmations((), now),
         )
 
 
@@ -118,11 +121,18 @@ class Plan:
 
 
 def foreseen(
-    ring: Ring, policy: Policy, wish: Wish, now: datetime, *, turns: int = TURNS
+    ring: Ring,
+    policy: Policy,
+    wish: Wish,
+    now: datetime,
+    *,
+    turns: int = TURNS,
+    confirmed: Confirmations | None = None,
 ) -> tuple[Foresight, Foresight | None]:
     """The future of `ring` as it is, and under `policy` with `wish` fulfilled.
 
-    None for the latter where nothing would be different. Both until the same moment.
+    None for the latter where nothing would be different. Both until the same moment. `confirmed`:
+    who has to have confirmed what a drained key's successor is; nobody, where it is None.
 
     Raises:
         RequestRefused: as `Wish.applied`.
@@ -131,7 +141,7 @@ def foreseen(
     changed = ring
     if policy != ring.policy:
         changed = adopted(changed, policy, now=now, epoch=ring.epoch)
-    changed = wish.applied(changed, now)
+    changed = wish.applied(changed, now, confirmed)
     if changed == ring:
         return before, None
     after = foresee(changed, policy, now, turns=turns, former=ring)

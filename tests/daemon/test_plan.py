@@ -23,6 +23,7 @@ from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import Policy
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeperd.cli import main
+from ringkeeperd.forecast import Outstanding
 from ringkeeperd.foresight import _WHAT
 from ringkeeperd.leader_store import _instance
 from ringkeeperd.operator import Seen
@@ -69,7 +70,19 @@ def plan_of(
         wish or Wish(),
         settings or {},
         turns=turns,
-        outstanding=outstanding,
+        counted=counted_of(outstanding, now) if outstanding else None,
+    )
+
+
+def counted_of(tokens: Mapping[str, int], now: datetime) -> Outstanding:
+    """So many tokens of each key, which expire evenly over the next hour."""
+    begin = int(now.timestamp())
+    return Outstanding(
+        {
+            kid: {begin + 60 * (n + 1): count // 60 + (n < count % 60) for n in range(60)}
+            for kid, count in tokens.items()
+        },
+        now,
     )
 
 
@@ -332,6 +345,44 @@ def test_tokens_that_depend_on_a_key_have_a_column_where_they_are_counted() -> N
     (told,) = [k for k in as_json(plan)["before"]["keys"] if k["kid"] == active.kid]
     assert told["outstanding"] == 12_345
     assert "tokens" not in next(line for line in lines_of(plan_of(ring)) if line[:3] == "key")
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (
+            {},
+            r"about 3,5\d\d refreshes, 49\.\d a second at the peak, 49\.\d times the usual 1\.0",
+        ),
+        ({"verifies": 0.0}, "how fast is not known, for no app tells how much it verifies"),
+        (
+            {"drain": timedelta(minutes=30)},
+            r"\d\d\d refreshes, 2\.\d a second at the peak, 2\.\d times",
+        ),
+        ({"static": True}, "no refreshes where both kinds verify"),
+        ({"static": True}, r"SuperTokens' SDK .*: about 3,5\d\d refreshes"),
+    ],
+)
+def test_what_is_expected_of_a_change_is_said_before_it(options: Any, wanted: str) -> None:
+    ring, _ = settle(new_ring(), NOW + 4 * HOUR)
+    active = ring.active()
+    assert active
+    rate = options.pop("verifies", 50.0)
+    is_static = options.pop("static", False)
+    wish = Wish() if is_static else Wish(revoke=active.kid, **options)
+    plan = plan_of(
+        ring,
+        NOW + 4 * HOUR,
+        rules=replace(ring.policy, use_dynamic=False) if is_static else None,
+        wish=wish,
+        seen=(Instance("app", "sign", 9, 9, NOW, verifies=rate),),
+        outstanding={active.kid: 3_600},
+    )
+    assert any(re.search(f"expected.*{wanted}", line) for line in plan.differences), (
+        plan.differences
+    )
+    unseen = plan_of(ring, NOW + 4 * HOUR, wish=wish)
+    assert not any("expected" in line for line in unseen.differences)
 
 
 def test_a_ring_in_which_nothing_happens_says_so() -> None:

@@ -210,7 +210,7 @@ class SimRedis:
                 seen,
                 tuple(fields.get("keks", ())),
                 tuple(fields.get("roots", ())),
-                tuple(fields.get("algorithms", ())),
+                algorithms=tuple(fields.get("algorithms", ())),
             )
             for name, (record, seen) in self.data.instances.items()
             if now - seen <= window and (fields := json.loads(record))

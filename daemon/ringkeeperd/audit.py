@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ringkeeper.ring import KeyState, RotationReason
+from ringkeeper.ring import KeyKind, KeyState, RotationReason
 from ringkeeper.wire import Event
 
 if TYPE_CHECKING:
@@ -142,10 +142,16 @@ def _why(key: Key, before: Ring | None, after: Ring) -> str:
     if before is None:
         return "first"
     predecessor = before.active(key.kind)
+    if predecessor is None and key.kind is KeyKind.STATIC and not _has_signed(before, key.kind):
+        return "first"  # keys moved here and no static one, so that a fresh one had to wait
     left = after.key(predecessor.kid) if predecessor else None
     if predecessor is None or left is None or not left.may_verify or left.drained_until:
         return RotationReason.REVOCATION.value
     return predecessor.due_reason.value
+
+
+def _has_signed(ring: Ring, kind: KeyKind) -> bool:
+    return any(key.activated_at for key in ring.keys if key.kind is kind)
 
 
 def _changed_policy(before: Ring, after: Ring) -> Fields:

@@ -154,6 +154,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         action="store_true",
         help="with --new-root: the present root's private half is gone for good (docs/secrets.md)",
     )
+    _add_importing(making, another)
     _add_looking(command)
     _add_requests(command)
     _add_secrets_and_audit(command)
@@ -177,6 +178,35 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     subparsers = token.add_subparsers(metavar="ACTION", required=True)
     _add_tokens(command)
     return parser
+
+
+def _add_importing(
+    making: argparse.ArgumentParser, another: argparse._MutuallyExclusiveGroup
+) -> None:
+    another.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="make the ring with the keys that an issuer signs with now, so that its tokens stay "
+        "good (docs/import.md): SuperTokens' rows, PEM, DER, PKCS #12, JWK or JWK Set; may be "
+        "given several times. The newest dynamic key signs, others verify for as long as their "
+        "tokens may live; public keys verify only",
+    )
+    making.add_argument(
+        "--signing",
+        type=_kid,
+        action="append",
+        default=[],
+        metavar="KID",
+        help="the key that signs, where files do not say which is the newest",
+    )
+    making.add_argument(
+        "--ring", default="", metavar="NAME", help="which ring takes them (default: the top one)"
+    )
+    add_import_options(making)
 
 
 def _add_looking(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -364,6 +394,7 @@ def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
         "Import static keys that were made elsewhere: PEM, DER, JWK, JWK Set, PKCS #12, or rows "
         "of SuperTokens' tables.",
     )
+    importing.add_argument("file", type=Path, metavar="FILE", help="where the keys are")
     add_import_options(importing)
     importing.add_argument(
         "--verify-only",
@@ -401,7 +432,6 @@ def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def add_import_options(sub: argparse.ArgumentParser) -> None:
     """What says how a file of keys is to be read."""
-    sub.add_argument("file", type=Path, metavar="FILE", help="where the keys are")
     sub.add_argument(
         "--algorithm", default="", metavar="ALG", help="what they sign with, if FILE does not say"
     )

@@ -22,13 +22,14 @@ from ringkeeperd import probe
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeperd.operator import Operator
 
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
 _LOAD_WITHIN = 3.0
+_OF_IMPORTS = ("signing", "ring", "algorithm", "kid", "passphrase_file", "app")
 
 
 def complain(line: str) -> None:
@@ -84,18 +85,45 @@ def init(parsed: argparse.Namespace) -> int:
             "--directory belongs to --secrets-only; where else secrets are is told by the "
             "configuration (docs/configuration.md)"
         )
+    if not parsed.imports and any(getattr(parsed, name) for name in _OF_IMPORTS):
+        raise RequestRefused(
+            "--signing, --ring, --algorithm, --kid, --passphrase-file and --app say how files are "
+            "imported; name one: init --import FILE"
+        )
     configuration = _configuration(parsed)
     if parsed.new_root or parsed.new_kek or parsed.former_lost:
         return _add_secret(parsed, configuration)
+    making = make_all(configuration, if_missing=parsed.if_missing)
+    if parsed.imports:
+        making = _moved(parsed, configuration)
 
     async def make() -> None:
-        async for line in make_all(configuration, if_missing=parsed.if_missing):
+        async for line in making:
             print(line, flush=True)
 
     asyncio.run(make())
     print("next: start the daemon (ringkeeper run); copy the public root to every app, and the")
     print("KEK to those that sign; keep both secrets somewhere safe, too")
     return 0
+
+
+def _moved(parsed: argparse.Namespace, configuration: Configuration) -> AsyncIterator[str]:
+    """Makes one ring, with keys that were made elsewhere; they are read before anything is."""
+    from ringkeeperd.asking import passphrase_in  # noqa: PLC0415
+    from ringkeeperd.importing import read_move  # noqa: PLC0415
+    from ringkeeperd.making import make_moved  # noqa: PLC0415
+
+    ring = configuration.ring(parsed.ring)
+    move = read_move(
+        parsed.imports,
+        ring.policy,
+        signing=parsed.signing,
+        algorithm=parsed.algorithm,
+        kid=parsed.kid or "",
+        passphrase=passphrase_in(parsed.passphrase_file),
+        app=parsed.app,
+    )
+    return make_moved(configuration, ring, move)
 
 
 def _make_secrets_alone(parsed: argparse.Namespace) -> int:

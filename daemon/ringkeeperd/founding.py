@@ -23,19 +23,22 @@ from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.wire import sign_event, sign_proof, sign_snapshot
 from ringkeeperd.audit import events_between, numbered
 from ringkeeperd.leader_store import Acquired, Edition, RedisLeaderStore, Written
-from ringkeeperd.minting import mint_aside
+from ringkeeperd.minting import Minted, mint_aside
 from ringkeeperd.operator import Operator
 from ringkeeperd.own_secrets import read_secrets
 from ringkeeperd.rotation import first_keys_wanted, first_ring
 from ringkeeperd.shared_redis import SharedRedis
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ringkeeper.clock import Clock
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.policy import Policy
     from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots, TrustRoot
+    from ringkeeperd.importing import Brought, Move
     from ringkeeperd.leader import Mint
     from ringkeeperd.leader_store import LeaderStore
 
@@ -54,8 +57,11 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
     mint: Mint,
     clock: Clock,
     owner: str,
+    move: Move | None = None,
 ) -> Ring:
     """Make the ring `name` and its first keys, and publish it as version 1.
+
+    With `move`, the keys of an issuer that has signed before are among them.
 
     Raises:
         RequestRefused: there is one already.
@@ -77,17 +83,21 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
                 f"ring {name!r} is not made: this clock differs from Redis' by "
                 f"{format_duration(apart)}, more than clock_skew; set both right"
             )
-        minted = [await mint(wanted, kek) for wanted in first_keys_wanted(policy)]
+        first = await _first_keys(policy, kek, mint, move)
+        former = [_sealed(each, kek) for each in move.former] if move else []
         now = clock.now()
         ring = first_ring(
             ring_id=ring_id,
             name=name,
             policy=policy,
-            fresh=tuple(each.fresh for each in minted),
+            fresh=tuple(each.fresh for each in first),
             kek=kek.kid,
             now=now,
             epoch=taken.epoch,
+            former=tuple(each.fresh for each in former),
         )
+        put = {each.fresh.kid: each.sealed for each in (*first, *former) if each.sealed}
+        _check_opened(ring, put, kek)
         snapshot = sign_snapshot(ring, root)
         told = numbered(events_between(None, ring, now, {}), after=0)
         edition = Edition(
@@ -95,8 +105,8 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
             epoch=taken.epoch,
             snapshot=snapshot,
             proof=sign_proof(ring, snapshot, now, root, events=len(told)),
-            put={each.fresh.kid: each.sealed for each in minted},
-            kept=frozenset(each.fresh.kid for each in minted),
+            put=put,
+            kept=frozenset(put),
             events=tuple(sign_event(each, root) for each in told),
         )
         outcome = await store.publish(owner, "", edition)
@@ -105,6 +115,31 @@ async def found(  # noqa: PLR0913 - everything that is not pure is handed in
         return ring
     finally:
         await store.release(owner)
+
+
+async def _first_keys(policy: Policy, kek: Kek, mint: Mint, move: Move | None) -> list[Minted]:
+    """The key that signs, the standby and the static key: fresh ones where none comes along."""
+    brought = (move.active, None, move.static) if move else (None, None, None)
+    return [
+        _sealed(each, kek) if each else await mint(wanted, kek)
+        for wanted, each in zip(first_keys_wanted(policy), brought, strict=True)
+    ]
+
+
+def _sealed(brought: Brought, kek: Kek) -> Minted:
+    """A key that comes along; of a foreign one there is nothing to seal."""
+    return Minted(brought.fresh, kek.seal(brought.private) if brought.private else "")
+
+
+def _check_opened(ring: Ring, put: Mapping[str, str], kek: Kek) -> None:
+    """Whether apps can open what was sealed: nobody tried it on keys that were made elsewhere.
+
+    Raises:
+        SealBroken: they could not.
+    """
+    for key in ring.keys:
+        if key.kid in put:
+            kek.unseal(put[key.kid], key)
 
 
 async def _check_absent(store: LeaderStore, name: str) -> None:
@@ -118,9 +153,15 @@ async def _check_absent(store: LeaderStore, name: str) -> None:
 
 
 async def found_ring(
-    configuration: Configuration, ring: RingConfiguration, shared: SharedRedis | None = None
+    configuration: Configuration,
+    ring: RingConfiguration,
+    shared: SharedRedis | None = None,
+    *,
+    move: Move | None = None,
 ) -> Ring:
-    """Make `ring` in Redis, with the secrets that are there; by `shared` connections, or its own.
+    """Make `ring` in Redis, with the secrets that are there, and the keys that `move` brings.
+
+    By `shared` connections, or its own.
 
     Raises:
         RequestRefused: it exists.
@@ -142,6 +183,7 @@ async def found_ring(
             mint=mint_aside,
             clock=clock,
             owner=secrets.token_urlsafe(16),
+            move=move,
         )
     finally:
         await store.close()

@@ -25,6 +25,7 @@ from ringkeeper.algorithms import (
     thumbprint_of,
 )
 from ringkeeper.errors import KeyUnusable, MalformedDocument, SecretError
+from ringkeeper.ring import KeyKind
 from ringkeeper.secret_files import check_mode
 from ringkeeperd.key_formats import Candidate, from_der, from_jwks, from_pem
 from ringkeeperd.key_strength import fit_to_sign, type_of
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ringkeeper.algorithms import Algorithm, JoseKey, PublicJwk
-    from ringkeeper.ring import Key, KeyKind
+    from ringkeeper.ring import Key
     from ringkeeper.secret import Secret
     from ringkeeperd.key_strength import PublicNative
 
@@ -48,6 +49,8 @@ _DEFAULTS: Final = {
     ("EC", "P-384"): "ES384",
     ("OKP", "Ed25519"): "EdDSA",
 }
+_DYNAMIC: Final = KeyKind.DYNAMIC.prefix
+_FOREIGN: Final = KeyKind.FOREIGN.prefix
 _OTHER_NAMES: Final = {"Ed25519": "EdDSA"}  # RFC 9864
 _NO_KEY: Final = (
     "holds no key that is known here: PEM, DER, PKCS #12, JWK, JWK Set, or SuperTokens' rows as "
@@ -95,7 +98,8 @@ def read_keys(
         algorithm: what they sign with, where the file does not say.
         kid: of several keys the one to take, or the name of one that has none in the file.
         passphrase: what opens an encrypted file; for others it does not matter.
-        prefix: what the kid starts with, where the file has none.
+        prefix: what the kid starts with, where the file has none; if empty, that of a dynamic key
+            or, without a private half, of a foreign one.
         app: whose rows of SuperTokens' to take; the only app's, else `public`.
 
     Raises:
@@ -252,7 +256,7 @@ def _judged(candidate: Candidate, asked: _Asked) -> FoundKey:
         algorithm = _algorithm(candidate, public, asked.algorithm)
         private = _private(candidate, public, algorithm)
         jwk = _jwk(public, algorithm)
-        kid = _kid(candidate.kid, jwk, asked.prefix)
+        kid = _kid(candidate.kid, jwk, asked.prefix or (_FOREIGN if private is None else _DYNAMIC))
         _check_pair(private, jwk, algorithm.name)
     except KeyUnusable as error:
         raise KeyUnusable(f"{candidate.where}{error}") from None

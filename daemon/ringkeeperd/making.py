@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RequestRefused, RingkeeperError, RingLost
 from ringkeeper.kek_variable import KekVariable
+from ringkeeper.ring import KeyKind, KeyState
 from ringkeeper.secret_files import is_there, read_pair
 from ringkeeperd.embedded import EmbeddedServer
 from ringkeeperd.founding import any_ring, find_ring, found_ring, is_any_kept
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ringkeeper.configuration import Configuration, RingConfiguration
+    from ringkeeper.ring import Key, Ring
+    from ringkeeperd.importing import Move
 
 _FEW: Final = 5
 """Rings of which each is told by itself."""
@@ -43,16 +46,7 @@ async def make_all(configuration: Configuration, *, if_missing: bool) -> AsyncIt
         DocumentError, SealBroken: it exists, and these are not its secrets.
     """
     async with _server_of(configuration):
-        for path, what in (
-            (configuration.kek, "there is no KEK"),
-            (configuration.trust_root, "there is no trust root"),
-        ):
-            if not is_there(path) and await any_ring(configuration):
-                raise RequestRefused(
-                    f"{path}: {what} here, but a ring was made before; restore it from where "
-                    "that was: a fresh one is of no use to that ring (docs/secrets.md)"
-                )
-        for path in make_secrets(configuration):
+        for path in await _secrets_made(configuration):
             yield f"made {path}"
         async for line in _rings_made(configuration, if_missing=if_missing):
             yield line
@@ -93,6 +87,54 @@ def _of_many(errors: list[RingkeeperError]) -> RingkeeperError:
     return type(worst)(f"{worst} ({len(errors)} rings were not made)")
 
 
+async def make_moved(
+    configuration: Configuration, wanted: RingConfiguration, move: Move
+) -> AsyncIterator[str]:
+    """Make the ring `wanted` with the keys that `move` brings, and secrets where there are none.
+
+    Raises:
+        RequestRefused: as `make_all`.
+    """
+    async with _server_of(configuration):
+        for path in await _secrets_made(configuration):
+            yield f"made {path}"
+        made = await found_ring(configuration, wanted, move=move)
+    yield _told_of(made)
+    for brought in move.keys:
+        if key := made.key(brought.fresh.kid):
+            yield f"  {key.kid} ({key.algorithm}) {_told_of_key(made, key)}"
+
+
+async def _secrets_made(configuration: Configuration) -> tuple[Path, ...]:
+    """The secrets that were made, where there were none, and no ring that needs others."""
+    for path, what in (
+        (configuration.kek, "there is no KEK"),
+        (configuration.trust_root, "there is no trust root"),
+    ):
+        if not is_there(path) and await any_ring(configuration):
+            raise RequestRefused(
+                f"{path}: {what} here, but a ring was made before; restore it from where "
+                "that was: a fresh one is of no use to that ring (docs/secrets.md)"
+            )
+    return make_secrets(configuration)
+
+
+def _told_of(ring: Ring) -> str:
+    return f"made ring {ring.name}: {ring.signer.kid if ring.signer else ''} signs"
+
+
+def _told_of_key(ring: Ring, key: Key) -> str:
+    """What a key that came along does from now on."""
+    if key.remove_at:
+        return f"verifies what it signed, until {key.remove_at:%Y-%m-%d %H:%M:%S} UTC"
+    if key.kind is KeyKind.FOREIGN:
+        return "verifies only, until ringkeeper static retire"
+    if key.state is KeyState.PUBLISHED:
+        return "verifies, until ringkeeper static retire"
+    is_signer = key == ring.signer
+    return "signs" if is_signer else f"signs where {key.kind} keys are chosen"
+
+
 @asynccontextmanager
 async def _server_of(configuration: Configuration) -> AsyncIterator[None]:
     """The embedded server, running meanwhile, where it is the one configured."""
@@ -130,8 +172,7 @@ async def _made(
             raise
         line = f"ring {wanted.name} is known here, and Redis lost it: the daemon puts it back"
         return _Became(line, "known here, and lost by Redis, the daemon puts them back:")
-    line = f"made ring {made.name}: {made.signer.kid if made.signer else ''} signs"
-    return _Became(line, "made")
+    return _Became(_told_of(made), "made")
 
 
 def make_secrets_alone(configuration: Configuration) -> tuple[Path, ...]:

@@ -253,7 +253,7 @@ def key_wanted(policy: Policy, kind: KeyKind = KeyKind.DYNAMIC) -> KeyWanted:
 
 
 def _static_activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Activate | None:
-    """A static key takes its place (only after a revocation) as carefully as any other."""
+    """A static key takes its place as carefully as any other: after a revocation, or a move."""
     if ring.active(KeyKind.STATIC):
         return None
     for key in ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC):
@@ -373,8 +373,9 @@ def first_ring(  # noqa: PLR0913 - all by name
     """The ring that `init` makes: an active, a standby and a static key in one commit.
 
     `fresh` holds two dynamic keys and a static one. No cache can lack any of them yet, so none
-    of them has to wait. But where an issuer moves here that has signed before, its verifiers know
-    the active key, `former` ones and perhaps the static one, and have yet to hear of the standby.
+    of them has to wait. But where an issuer moves here that has signed before (see `importing`),
+    its verifiers know what came along from there, and have yet to hear of what was made here: the
+    standby waits, and so does a fresh static key. Of `former` ones the dynamic are retired.
     """
     empty = Ring(id=ring_id, name=name, version=0, epoch=epoch, policy=policy, keys=(), kek=kek)
     active, standby, static = (published(empty, key, now, epoch) for key in fresh)
@@ -382,10 +383,12 @@ def first_ring(  # noqa: PLR0913 - all by name
     keys: tuple[Key, ...] = (
         activated(replace(active, ready_at=now), empty, now),
         replace(standby, ready_at=now) if is_known else standby,
-        activated(replace(static, ready_at=now), empty, now),
+        activated(replace(static, ready_at=now), empty, now)
+        if is_known or fresh[2].own_kid
+        else static,
     )
     shown = (published(empty, key, now, epoch) for key in former)
-    keys += tuple(key if key.kind is KeyKind.FOREIGN else retired(key, now) for key in shown)
+    keys += tuple(retired(key, now) if key.kind is KeyKind.DYNAMIC else key for key in shown)
     return next_version(empty, epoch, keys)
 
 

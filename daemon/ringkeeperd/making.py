@@ -95,6 +95,8 @@ async def make_moved(
     Raises:
         RequestRefused: as `make_all`.
     """
+    if not configuration.lead:
+        raise RequestRefused("lead is false here; make the ring where the private root is")
     async with _server_of(configuration):
         for path in await _secrets_made(configuration):
             yield f"made {path}"

@@ -227,7 +227,7 @@ def static_import(parsed: argparse.Namespace, configuration: Configuration) -> i
 
     async def bring(asker: Asker) -> int:
         ring = (await asker.operator.look()).ring
-        _check_new(parsed.file, found, ring)
+        _check_new(parsed.file, found, ring, kind)
         for each in found:
             given = _imported(each, kind, ring, configuration)
             answer = await asker.ask(Command.IMPORT, kid=each.kid, given=given)
@@ -248,10 +248,10 @@ def _check_private(path: Path, found: tuple[FoundKey, ...]) -> None:
         )
 
 
-def _check_new(path: Path, found: tuple[FoundKey, ...], ring: Ring) -> None:
+def _check_new(path: Path, found: tuple[FoundKey, ...], ring: Ring, kind: KeyKind) -> None:
     """Refuse all where one cannot be imported: half an import helps nobody."""
     for each in found:
-        if each.kind is KeyKind.DYNAMIC and each.private:
+        if each.kind is KeyKind.DYNAMIC and kind is not KeyKind.FOREIGN:
             raise RequestRefused(
                 f"{path}: {each.kid} is a dynamic key; one moves here with ringkeeper init "
                 "--import, where no ring is yet (docs/import.md), or verifies with --verify-only"

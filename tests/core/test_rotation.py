@@ -9,6 +9,7 @@ from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import CAPACITY, MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd import transitions
+from ringkeeperd.audit import events_between
 from ringkeeperd.operations import revocation_wants, revoke, rotate
 from ringkeeperd.rotation import (
     Activate,
@@ -19,6 +20,8 @@ from ringkeeperd.rotation import (
     WaitUntil,
     activation_at,
     apply,
+    first_keys_wanted,
+    first_ring,
     next_step,
     put_off,
 )
@@ -68,6 +71,32 @@ def test_the_first_ring_signs_at_once_and_has_a_standby_and_a_static_key() -> No
     assert ring.active() and ring.standby and ring.active(KeyKind.STATIC)
     assert ring.standby.ready_at == NOW
     assert len(ring.jwks()["keys"]) == 3
+
+
+def test_a_ring_of_keys_that_signed_elsewhere_lets_what_is_fresh_wait() -> None:
+    """Their verifiers know what came along, and have yet to hear of the rest (promise 2)."""
+    rules = policy()
+    wanted = first_keys_wanted(rules)
+    active = replace(fresh(wanted[0]), own_kid="theirs")
+    kinds = (KeyKind.DYNAMIC, KeyKind.STATIC, KeyKind.FOREIGN)
+    former = [replace(fresh(wanted[0]), kind=kind, own_kid=f"their {kind}") for kind in kinds]
+    keys = (active, fresh(wanted[1]), fresh(wanted[2]))
+    ring = first_ring(
+        ring_id="r1", name="access-token", policy=rules, fresh=keys, kek="kek-1", now=NOW, epoch=1,
+        former=former,
+    )  # fmt: skip
+    assert kid_of(ring.active()) == "theirs"
+    assert ring.standby and ring.standby.ready_at == NOW + rules.publication_interval
+    assert ring.active(KeyKind.STATIC) is None
+    states = [key.state for key in map(ring.key, (each.kid for each in former)) if key]
+    assert states == [KeyState.RETIRED, KeyState.PUBLISHED, KeyState.PUBLISHED]
+    assert [key.remove_at for key in ring.in_state(KeyState.RETIRED)] == [
+        NOW + rules.retire_interval
+    ]
+    # Nobody signed with a static key before: it is the first one, and no revocation's.
+    later, _ = settle(ring, NOW + rules.publication_interval)
+    (told,) = [e for e in events_between(ring, later, NOW, {}) if e.event == "key activated"]
+    assert told.fields["rotation"] == "first"
 
 
 def test_before_its_cryptoperiod_is_over_a_key_goes_on_signing() -> None:

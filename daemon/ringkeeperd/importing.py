@@ -189,9 +189,9 @@ def _check_known(policy: Policy, active: _Found | None, static: _Found | None) -
     """
     if policy.use_dynamic and static and active is None:
         raise RequestRefused(
-            f"{static.path}: {static.key.kid} is a static key and the policy lets dynamic ones "
-            "sign: a fresh one would, which no verifier knows yet; import the dynamic ones, too, "
-            "or set use_dynamic_access_token_signing_key to false until the first rotation"
+            f"{static.path}: {static.key.kid} is a static key, and dynamic ones sign: a fresh one "
+            "would, which no verifier knows yet; import the dynamic ones, too, or set "
+            "use_dynamic_access_token_signing_key to false until verifiers read the JWKS here"
         )
 
 

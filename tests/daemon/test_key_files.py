@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +305,10 @@ def value() -> str:
     return halves(native())
 
 
+def in_form(form: str) -> bytes:
+    return {**PRIVATE_FORMS, **OLDER_FORMS}[form](native())
+
+
 def unlike() -> str:
     """The public half of one key, and the private half of another."""
     return "|".join((halves(other()).split("|")[0], value().split("|")[1]))
@@ -425,9 +429,7 @@ BAD: dict[str, Bad] = {
     ),
     # passphrases
     **{
-        f"{form} {how}": Bad(
-            lambda form=form: {**PRIVATE_FORMS, **OLDER_FORMS}[form](native()), why, asked
-        )
+        f"{form} {how}": Bad(partial(in_form, form), why, asked)
         for form in (
             "PKCS #8, encrypted",
             "DER, encrypted",
@@ -611,7 +613,22 @@ SNIPPETS = (
     b"-----BEGIN PRIVATE KEY-----",
     b"\0",
 )
-VALUES = (None, True, 0, -1, 1.5, "", "A", "A" * 44, "AQAB", "é", [], {}, ["sign"], 2**70)
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    "",
+    "A",
+    "A" * 44,
+    "AQAB",
+    "é",
+    [],
+    {},
+    ["sign"],
+    2**70,
+)
 
 
 def reshaped(draw: st.DrawFn, data: bytes) -> bytes:

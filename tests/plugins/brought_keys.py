@@ -18,18 +18,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 PASSPHRASE = "correct horse"
 _PLAIN = serialization.NoEncryption()
 _LOCKED = serialization.BestAvailableEncryption(PASSPHRASE.encode())
-_KEPT = {"kid": "k1", "use": "sig"}
+_KEPT: dict[str, Any] = {"kid": "k1", "use": "sig"}
 
 
 @cache
 def made(algorithm: str, number: int = 0) -> Any:
     """OpenSSL's private key for `algorithm`; the same one for the same `number`."""
-    assert number >= 0
+    del number  # it is only what tells one from another
     match algorithm:
         case "ES256":
             return ec.generate_private_key(ec.SECP256R1())
@@ -84,9 +85,7 @@ def in_json(value: Any) -> bytes:
 
 
 def pkcs12(key: Any, lock: Any = _PLAIN) -> bytes:
-    return serialization.pkcs12.serialize_key_and_certificates(
-        b"issuer", key, certificate(key), None, lock
-    )
+    return serialize_key_and_certificates(b"issuer", key, certificate(key), None, lock)
 
 
 PRIVATE_FORMS: dict[str, Callable[[Any], bytes]] = {

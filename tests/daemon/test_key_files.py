@@ -254,6 +254,10 @@ def test_the_rows_of_one_app_are_taken(file: Path) -> None:
 # --- refusals ------------------------------------------------------------------------------------
 
 
+ORDER_8 = 0x26E8958FC2B227B045C3F489F2EF98F0D5DFAC05D3C63339B13802886D53FC05
+"""A point of Ed25519 under which anybody can sign."""
+
+
 @dataclass
 class Bad:
     """A file that is refused, and a part of why."""
@@ -363,8 +367,11 @@ BAD: dict[str, Bad] = {
     "symmetric": Bad(
         lambda: in_json({"kty": "oct", "k": encoded(modulus())}), "is a symmetric key"
     ),
-    "Ed25519 of small order": Bad(
+    "Ed25519, zero": Bad(
         lambda: in_json({"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}), "no proper point"
+    ),
+    "Ed25519 of order 8": Bad(
+        lambda: in_json({"kty": "OKP", "crv": "Ed25519", "x": encoded(ORDER_8)}), "no proper point"
     ),
     "Ed25519, no point": Bad(
         lambda: in_json({"kty": "OKP", "crv": "Ed25519", "x": encoded(2 << 248)}), "no proper point"

@@ -204,7 +204,7 @@ def _add_importing(
         help="the key that signs, where files do not say which is the newest",
     )
     making.add_argument(
-        "--ring", default="", metavar="NAME", help="which ring takes them (default: the top one)"
+        "--into", default="", metavar="RING", help="which ring takes them (default: the top one)"
     )
     add_import_options(making)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/ringkeeper/config.yaml"))
 _LOAD_WITHIN = 3.0
-_OF_IMPORTS = ("signing", "ring", "algorithm", "kid", "passphrase_file", "app")
+_OF_IMPORTS = ("signing", "into", "algorithm", "kid", "passphrase_file", "app")
 
 
 def complain(line: str) -> None:
@@ -87,7 +87,7 @@ def init(parsed: argparse.Namespace) -> int:
         )
     if not parsed.imports and any(getattr(parsed, name) for name in _OF_IMPORTS):
         raise RequestRefused(
-            "--signing, --ring, --algorithm, --kid, --passphrase-file and --app say how files are "
+            "--signing, --into, --algorithm, --kid, --passphrase-file and --app say how files are "
             "imported; name one: init --import FILE"
         )
     configuration = _configuration(parsed)
@@ -113,7 +113,7 @@ def _moved(parsed: argparse.Namespace, configuration: Configuration) -> AsyncIte
     from ringkeeperd.importing import read_move  # noqa: PLC0415
     from ringkeeperd.making import make_moved  # noqa: PLC0415
 
-    ring = configuration.ring(parsed.ring)
+    ring = configuration.ring(parsed.into)
     move = read_move(
         parsed.imports,
         ring.policy,

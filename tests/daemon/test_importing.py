@@ -249,7 +249,7 @@ REFUSED = {
     ),
     "another app": Case("no row of the app 'shop'", lambda: {"a": dynamic(0)}, ("--app", "shop")),
     "options of no import": Case("name one: init --import FILE", dict, ("--signing", "k")),
-    "an unknown ring": Case("nosuch", lambda: {"a": dynamic(0)}, ("--ring", "nosuch")),
+    "an unknown ring": Case("nosuch", lambda: {"a": dynamic(0)}, ("--into", "nosuch")),
     "a host that does not lead": Case(
         "lead is false here", lambda: {"a": dynamic(0)}, (), {"lead": False}
     ),
@@ -322,7 +322,7 @@ def test_a_pem_signs_on_under_the_kid_that_its_tokens_name(site: Site) -> None:
 def test_one_of_several_rings_takes_the_keys(site: Site, valkey: Server) -> None:
     site.configure(keyrings={"shop": {}})
     put(site.folder / "rows.csv", dynamic(0))
-    said = site.done("init", "--import", "rows.csv", "--ring", "shop")
+    said = site.done("init", "--import", "rows.csv", "--into", "shop")
     assert "made ring shop: d-1790000000000 signs" in said
     with valkey.client() as client:
         assert not client.exists("ringkeeper:{access-token}:keyring")

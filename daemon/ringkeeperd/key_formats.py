@@ -237,11 +237,15 @@ def _sorted_out(parts: _Parts) -> list[Candidate]:
 
 def _leaves(certificates: Sequence[tuple[str, x509.Certificate]]) -> list[tuple[str, Any]]:
     """The certificates that issued no other one here: an authority's key signs no tokens."""
-    return [
-        (where, each)
-        for where, each in certificates
-        if not any(each.subject == o.issuer and each != o for _, o in certificates)
-    ]
+    try:
+        return [
+            (where, each)
+            for where, each in certificates
+            if not any(each.subject == o.issuer and each != o for _, o in certificates)
+            and each.public_key() is not None
+        ]
+    except (ValueError, UnsupportedAlgorithm):  # names and keys are parsed only when asked for
+        raise KeyUnusable(_DAMAGED) from None
 
 
 # --- JWK -----------------------------------------------------------------------------------------

@@ -309,6 +309,12 @@ def value() -> str:
     return halves(native())
 
 
+def misnamed() -> bytes:
+    whole = certificate(native()).public_bytes(Encoding.DER)
+    damaged = base64.encodebytes(whole.replace(b"\x0c\x06issuer", b"\x4c\x06issuer"))
+    return b"-----BEGIN CERTIFICATE-----\n" + damaged + b"-----END CERTIFICATE-----\n"
+
+
 def in_form(form: str) -> bytes:
     return {**PRIVATE_FORMS, **OLDER_FORMS}[form](native())
 
@@ -466,6 +472,7 @@ BAD: dict[str, Bad] = {
     "damaged PEM": Bad(
         lambda: pem(native()).replace(b"\nA", b"\nB").replace(b"M", b"N"), "be loaded"
     ),
+    "a certificate whose names are damaged": Bad(misnamed, "cannot be loaded"),
     "a request to an authority": Bad(
         lambda: b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
         "no key of a kind known here",

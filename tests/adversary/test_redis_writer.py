@@ -280,12 +280,14 @@ def test_a_key_of_another_type_harms_nobody_and_is_dropped_or_left_for_an_operat
     mallory = arena.attacker
     name = getattr(mallory.layout, key)
     for make in (
-        lambda: mallory.client.rpush(name, "x"),
-        lambda: mallory.client.sadd(name, "x"),
-        lambda: mallory.client.set(name, "x"),
+        ("RPUSH", name, "x"),
+        ("SADD", name, "x"),
+        ("SET", name, "x"),
     ):
-        mallory.client.delete(name)
-        make()
+        with mallory.client.pipeline() as at_once:  # else an instance may write in between
+            at_once.delete(name)
+            at_once.execute_command(*make)  # type: ignore[no-untyped-call]
+            at_once.execute()
         _meanwhile(arena)
     if key not in _MENDED:
         mallory.client.delete(name)  # the operator's part

@@ -439,7 +439,7 @@ def test_a_ring_that_names_no_kek_is_no_reason_to_refuse_one(
     site.configure()
     site.done("init")
     seen = SimpleNamespace(ring=SimpleNamespace(kek=""))
-    monkeypatch.setattr(secret_changes, "at_ring", lambda *_: seen)
+    monkeypatch.setattr(secret_changes, "at_rings", lambda *_: {"access-token": seen})
     monkeypatch.chdir(site.folder)
     (written,) = secret_changes.add_kek(load(Path("config.yaml"), {}))
     assert len(read_kek(written).kids) == 2

@@ -20,8 +20,10 @@ def test_many_rings_are_made_counted_and_shown_a_line_each(site: Site, valkey: S
     assert told[0] == f"exist, and these secrets open them: {RINGS} rings"
     daemon = site.daemon(**MANY)
     # The table of instances of each ring is written once it is followed.
-    eventually(lambda: f"{RINGS} rings, 0 to look at" in site.done("status"), within=30)
-    lines = site.done("status").splitlines()
+    is_quiet = f"{RINGS} rings, 0 to look at"
+    lines = eventually(
+        lambda: said if is_quiet in (said := site.done("status")) else "", within=30
+    ).splitlines()
     assert [line.split()[0] for line in lines[1 : RINGS + 1]] == NAMES
     assert max(map(len, lines)) < 160
     with valkey.client() as client:

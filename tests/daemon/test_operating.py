@@ -142,7 +142,11 @@ def test_every_change_of_state_is_told_once_in_log_and_audit(site: Site, valkey:
 def test_nobody_leads_and_the_command_says_so(site: Site) -> None:
     site.configure()
     site.done("init")
-    assert "no leader answered" in site.refused("rotate", "--answer-within", "1")
+    result = site.run("rotate", "--answer-within", "1")
+    assert result.returncode == 1
+    told, became = result.stderr.splitlines()
+    assert "nobody leads ring access-token now; waiting for a daemon that does, for 1 s" in told
+    assert "no leader answered within 1 s: the request was withdrawn" in became
     with pytest.raises(AssertionError):
         site.done("rotate", "--answer-within", "1")
 
@@ -243,7 +247,8 @@ def test_a_rotation_says_what_it_waits_for_and_until_when(site: Site) -> None:
     said = site.done("rotate", "--now").splitlines()
     assert "signs at" in said[0]
     assert "it has to be public for long enough" in said[0]
-    assert "signs now" in said[-1]
+    assert "signs now" in said[-2]
+    assert "confirmed by all 1 live instances" in said[-1]
     assert not any("listens" in line for line in said)
 
 

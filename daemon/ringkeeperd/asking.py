@@ -95,7 +95,8 @@ def _confirmed(seen: Seen, version: int) -> str:
     if not count:
         return f"{shown}: no live instance is there to confirm it"
     if not behind:
-        return f"{shown}: confirmed by all {count} live instances"
+        who = f"all {count} live instances" if count > 1 else "the only live instance"
+        return f"{shown}: confirmed by {who}"
     return f"{shown}: confirmed by {count - len(behind)} of {count}; not yet by {some(behind)}"
 
 

@@ -143,7 +143,13 @@ def _check_followed(
             f"{key.kid} signs, and the next key has not been public for long enough to follow "
             "it without a risk; ringkeeper rotate, then drain it; or revoke it without --drain"
         )
-    if confirmed is None or now < confirmed.trusted_from or confirmed.missing(chosen):
+    if confirmed and now < confirmed.trusted_from:
+        raise RequestRefused(
+            f"{key.kid} signs, and the leader has just begun: it first hears of every live "
+            f"instance; ask again after {confirmed.trusted_from:%H:%M:%S} UTC, or revoke it "
+            "without --drain"
+        )
+    if confirmed is None or confirmed.missing(chosen):
         raise RequestRefused(
             f"{key.kid} signs, and not every live instance has confirmed {chosen.kid} yet; "
             "ringkeeper rotate waits for them, then drain it; or revoke it without --drain"

@@ -138,8 +138,7 @@ def drained(ring: Ring, kid: str, drain: timedelta = 10 * MINUTE, **options: Any
         now=AFTER,
         epoch=1,
         drain=drain,
-        confirmed=nobody(),
-        **options,
+        **{"confirmed": nobody(), **options},
     )
 
 
@@ -206,6 +205,24 @@ def test_a_retired_key_is_drained_where_it_is() -> None:
 def test_a_drain_that_cannot_be_is_refused(make: Any, why: str) -> None:
     with pytest.raises(RequestRefused, match=why):
         make(turned())
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "why"),
+    [
+        (Confirmations((), AFTER + MINUTE), "has just begun: .* ask again after"),
+        (instances((1, 1)), "not every live instance has confirmed"),
+        (None, "not every live instance has confirmed"),
+    ],
+)
+def test_a_precaution_surprises_nobody_who_is_live(
+    confirmed: Confirmations | None, why: str
+) -> None:
+    ring = turned()
+    with pytest.raises(RequestRefused, match=why):
+        drained(ring, kid_of(ring.active()), confirmed=confirmed)
+    at_once = revoke(ring, kid_of(ring.active()), reason="x", now=AFTER, epoch=1)
+    assert at_once.active() != ring.active(), "an emergency waits for none of it"
 
 
 def test_a_standby_that_only_verifies_is_in_nobody_s_way() -> None:

@@ -248,7 +248,7 @@ def test_a_rotation_says_what_it_waits_for_and_until_when(site: Site) -> None:
     assert "signs at" in said[0]
     assert "it has to be public for long enough" in said[0]
     assert "signs now" in said[-2]
-    assert "confirmed by all 1 live instances" in said[-1]
+    assert "confirmed by the only live instance" in said[-1]
     assert not any("listens" in line for line in said)
 
 

@@ -380,7 +380,7 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
     creating = command(
         "create",
-        commands.asking("static_create"),
+        commands.static("create_key"),
         "Make a static key. Where there is one already, the new one only verifies until that one "
         "is retired.",
     )
@@ -390,7 +390,7 @@ def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     importing = command(
         "import",
-        commands.asking("static_import"),
+        commands.static("import_keys"),
         "Import static keys that were made elsewhere: PEM, DER, JWK, JWK Set, PKCS #12, or rows "
         "of SuperTokens' tables.",
     )
@@ -406,12 +406,12 @@ def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     command(
         "list",
-        commands.asking("static_list"),
+        commands.static("list_keys"),
         "Show the static keys, and those that only verify.",
         as_json=True,
     )
     showing = command(
-        "public", commands.asking("static_public"), "Print a public key, to hardcode it."
+        "public", commands.static("print_public"), "Print a public key, to hardcode it."
     )
     showing.add_argument(
         "kid", type=_kid, nargs="?", metavar="KID", help="default: the one that signs"
@@ -421,7 +421,7 @@ def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     retiring = command(
         "retire",
-        commands.asking("static_retire"),
+        commands.static("retire_key"),
         "Let a static key go: the next one signs, and it verifies what it signed until the last "
         "such token has expired.",
     )

@@ -7,6 +7,7 @@ in one line.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -109,9 +110,9 @@ def init(parsed: argparse.Namespace) -> int:
 
 def _moved(parsed: argparse.Namespace, configuration: Configuration) -> AsyncIterator[str]:
     """Makes one ring, with keys that were made elsewhere; they are read before anything is."""
-    from ringkeeperd.asking import passphrase_in  # noqa: PLC0415
     from ringkeeperd.importing import read_move  # noqa: PLC0415
     from ringkeeperd.making import make_moved  # noqa: PLC0415
+    from ringkeeperd.static_keys import passphrase_in  # noqa: PLC0415
 
     ring = configuration.ring(parsed.into)
     move = read_move(
@@ -317,14 +318,19 @@ def jwks(parsed: argparse.Namespace) -> int:
 
 def asking(do: str) -> Callable[[argparse.Namespace], int]:
     """The command `do` of those that ask a leader for a change."""
+    return lambda parsed: _of_module("asking", do, parsed)
 
-    def run(parsed: argparse.Namespace) -> int:
-        from ringkeeperd import asking as module  # noqa: PLC0415 - loads what --help does without
 
-        code: int = getattr(module, do)(parsed, _configuration(parsed))
-        return code
+def static(do: str) -> Callable[[argparse.Namespace], int]:
+    """The command `do` of those about static keys."""
+    return lambda parsed: _of_module("static_keys", do, parsed)
 
-    return run
+
+def _of_module(name: str, do: str, parsed: argparse.Namespace) -> int:
+    """Load what --help does without, and do it."""
+    module = importlib.import_module(f"ringkeeperd.{name}")
+    code: int = getattr(module, do)(parsed, _configuration(parsed))
+    return code
 
 
 # --- other secrets, and the audit ---------------------------------------------------------------

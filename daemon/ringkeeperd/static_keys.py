@@ -1,0 +1,212 @@
+"""`ringkeeper static`: keys that nobody turns, made here or elsewhere, and others' public keys.
+
+What they are is told in docs/lifecycle.md; a leader does it all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Final
+
+from ringkeeper.errors import RequestRefused
+from ringkeeper.kek_variable import kek_from
+from ringkeeper.ring import KeyKind, KeyState
+from ringkeeper.secret import Secret
+from ringkeeper.secret_files import is_there
+from ringkeeper.wire import Command
+from ringkeeperd.asking import ask, looked_at, say
+from ringkeeperd.key_files import read_keys, write_public
+from ringkeeperd.operator import some
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from ringkeeper.configuration import Configuration
+    from ringkeeper.ring import Key, Ring
+    from ringkeeperd.asking import Asker
+    from ringkeeperd.key_files import FoundKey
+
+_MOST_PASSPHRASE: Final = 1024
+
+
+def create_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    """Make a static key."""
+
+    async def create(asker: Asker) -> int:
+        before = (await asker.operator.look()).ring
+        given = {"algorithm": parsed.algorithm} if parsed.algorithm else {}
+        answer = await asker.ask(Command.STATIC_CREATE, given=given)
+        ring = await asker.tell_confirmed(answer.version)
+        for key in ring.keys:
+            if before.key(key.kid) is None and key.kind is KeyKind.STATIC:
+                _tell_of_new(ring, key)
+        return 0
+
+    return ask(parsed, configuration, create)
+
+
+def _tell_of_new(ring: Ring, key: Key) -> None:
+    say(f"{key.kid} ({key.algorithm}) verifies now")
+    signer = ring.active(KeyKind.STATIC)
+    if key.kind is KeyKind.STATIC and signer and signer != key:
+        say(
+            f"{signer.kid} goes on as the static key; {key.kid} may follow it from "
+            f"{key.ready_at:%Y-%m-%d %H:%M:%S} UTC on: ringkeeper static retire {signer.kid}"
+        )
+
+
+def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    """Bring keys along that were made elsewhere."""
+    found = read_keys(
+        parsed.file,
+        algorithm=parsed.algorithm,
+        kid=parsed.kid or "",
+        passphrase=passphrase_in(parsed.passphrase_file),
+        prefix=KeyKind.FOREIGN.prefix if parsed.verify_only else KeyKind.STATIC.prefix,
+        app=parsed.app,
+    )
+    kind = KeyKind.FOREIGN if parsed.verify_only else KeyKind.STATIC
+    if kind is KeyKind.STATIC:
+        _check_private(parsed.file, found)
+
+    async def bring(asker: Asker) -> int:
+        ring = (await asker.operator.look()).ring
+        _check_new(parsed.file, found, ring, kind)
+        for each in found:
+            given = _imported(each, kind, ring, configuration)
+            answer = await asker.ask(Command.IMPORT, kid=each.kid, given=given)
+            ring = await asker.tell_confirmed(answer.version)
+            if key := ring.key(each.kid):
+                _tell_of_new(ring, key)
+        return 0
+
+    return ask(parsed, configuration, bring)
+
+
+def _check_private(path: Path, found: tuple[FoundKey, ...]) -> None:
+    lacking = [key.kid for key in found if key.private is None]
+    if lacking:
+        raise RequestRefused(
+            f"{path}: {some(lacking)}: only a public key, and to sign takes the private one; "
+            "import that, or with --verify-only what is to verify here and to sign nothing"
+        )
+
+
+def _check_new(path: Path, found: tuple[FoundKey, ...], ring: Ring, kind: KeyKind) -> None:
+    """Refuse all where one cannot be imported: half an import helps nobody."""
+    for each in found:
+        if each.kind is KeyKind.DYNAMIC and kind is not KeyKind.FOREIGN:
+            raise RequestRefused(
+                f"{path}: {each.kid} is a dynamic key; one moves here with ringkeeper init "
+                "--import, where no ring is yet (docs/import.md), or verifies with --verify-only"
+            )
+        same = next((k for k in ring.keys if each.kid == k.kid or each.public == k.public), None)
+        if same:
+            raise RequestRefused(f"{path}: {each.kid} is in the ring already, as {same.kid}")
+
+
+def _imported(
+    found: FoundKey, kind: KeyKind, ring: Ring, configuration: Configuration
+) -> dict[str, str]:
+    given = {
+        "kind": kind.value,
+        "algorithm": found.algorithm,
+        "jwk": json.dumps(dict(found.public), separators=(",", ":")),
+    }
+    if kind is KeyKind.STATIC and found.private:
+        if not is_there(configuration.kek):
+            raise RequestRefused(
+                "a private key is sealed before it leaves this host, and the KEK is not here: "
+                f"{configuration.kek}; import it where that is"
+            )
+        given["sealed"] = kek_from(configuration.kek).using(ring.kek).seal(found.private)
+    return given
+
+
+def passphrase_in(path: Path | None) -> Secret | None:
+    """The passphrase in the file at `path`, or on standard input for `-`.
+
+    Raises:
+        RequestRefused: it cannot be read, or there is none.
+    """
+    if path is None:
+        return None
+    try:
+        if str(path) == "-":
+            text = sys.stdin.readline(_MOST_PASSPHRASE)
+        else:
+            with path.open(encoding="utf-8") as file:
+                text = file.readline(_MOST_PASSPHRASE)
+    except (OSError, ValueError) as error:
+        why = (getattr(error, "strerror", None) or "not UTF-8 text").lower()
+        raise RequestRefused(
+            f"--passphrase-file: {path} cannot be read ({why}); let this user read it"
+        ) from None
+    if not text.rstrip("\r\n"):
+        raise RequestRefused(f"--passphrase-file: {path} is empty; write the passphrase there")
+    return Secret(text.rstrip("\r\n"))
+
+
+def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    """Show static and foreign keys."""
+    ring = looked_at(parsed, configuration).ring
+    shown = [key for key in ring.keys if key.kind is not KeyKind.DYNAMIC]
+    if parsed.json:
+        members = [
+            {
+                "kid": key.kid,
+                "kind": key.kind.value,
+                "state": key.state.value,
+                "algorithm": key.algorithm,
+                "published_at": key.published_at.isoformat(),
+            }
+            for key in shown
+        ]
+        say(json.dumps({"ring": ring.name, "version": ring.version, "keys": members}, indent=2))
+        return 0
+    signs = "signs" if ring.signer and ring.signer.kind is KeyKind.STATIC else "signs for apps"
+    for key in shown:
+        does = signs if key.state is KeyState.ACTIVE else key.state.value
+        if key.kind is KeyKind.FOREIGN and key.state is KeyState.PUBLISHED:
+            does = "verifies only"
+        say(f"{key.kid:<26} {key.algorithm:<6} {key.kind.value:<8} {does}")
+    if not shown:
+        say(f"ring {ring.name} has no static key")
+    return 0
+
+
+def print_public(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    """Print a public key."""
+    ring = looked_at(parsed, configuration).ring
+    key = ring.key(parsed.kid) if parsed.kid else ring.active(KeyKind.STATIC)
+    if key is None:
+        raise RequestRefused(
+            f"unknown kid {parsed.kid!r}; ringkeeper static list has those there are"
+            if parsed.kid
+            else "no static key is active now; name one: ringkeeper static list"
+        )
+    if not key.may_verify:
+        raise RequestRefused(f"{key.kid} is revoked: nobody is to trust it any more")
+    if key.kind is KeyKind.DYNAMIC:
+        raise RequestRefused(
+            f"{key.kid} is a dynamic key, and gone before long: who hardcodes it refuses every "
+            "token then; read the JWKS, or hardcode a static key"
+        )
+    print(write_public(key, parsed.form), end="", flush=True)
+    return 0
+
+
+def retire_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    """Let a static or foreign key go."""
+
+    async def let_go(asker: Asker) -> int:
+        answer = await asker.ask(Command.RETIRE, kid=parsed.kid)
+        ring = await asker.tell_confirmed(answer.version)
+        key = ring.key(parsed.kid)
+        until = f" until {key.remove_at:%Y-%m-%d %H:%M:%S} UTC" if key and key.remove_at else ""
+        say(f"{parsed.kid} signs no more, and verifies what it signed{until}")
+        return 0
+
+    return ask(parsed, configuration, let_go)

@@ -37,7 +37,7 @@ MAX_TEXT: Final = 200
 """Characters of what an operator may write as a reason, or of who wrote it."""
 MAX_GIVEN: Final = 8 * 1024
 """Characters of a value that comes with a request: the sealed half of a 4096-bit RSA key fits."""
-_MAX_SETTING: Final = 200
+MAX_SETTING: Final = 200
 _MAX_TEXTS: Final = 32
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=StrEnum)
@@ -277,7 +277,7 @@ def open_snapshot(document: str, roots: PinnedRoots) -> Ring:
             keys=keys,
             caches_until=members.maybe("caches_until_ms", members.instant),
             kek=members.maybe("kek", members.text) or "",
-            overrides=tuple(sorted(members.texts("overrides", _MAX_SETTING).items())),
+            overrides=tuple(sorted(members.texts("overrides", MAX_SETTING).items())),
         )
     except ValueError as error:
         raise MalformedDocument(f"{SNAPSHOT.typ}: {error}") from None

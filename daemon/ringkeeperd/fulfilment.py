@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ringkeeper.algorithms import PublicJwk
+    from ringkeeper.policy import Policy
     from ringkeeper.ring import Key, Ring
     from ringkeeper.wire import Request
     from ringkeeperd.audit import Fields
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     Changed = tuple[Ring, Mapping[str, str]]
     """The next version of a ring, and the sealed private keys that come with it, by kid."""
 
+_LONGEST_DRAIN: Final = 13
+"""Digits of milliseconds: some centuries."""
 _IMPORTED: Final = (KeyKind.STATIC, KeyKind.FOREIGN)
 
 
@@ -103,9 +106,9 @@ def _drain_of(request: Request) -> timedelta | None:
     text = request.given.get("drain_ms", "")
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text[:15]) > 0):
+    if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_DRAIN and int(text)):
         raise RequestRefused("its drain is no number of milliseconds; ask for one with --drain 30m")
-    return timedelta(milliseconds=int(text[:15]))
+    return timedelta(milliseconds=int(text))
 
 
 # --- static and foreign keys ---------------------------------------------------------------------
@@ -176,7 +179,11 @@ def _check_opens(term: Term, key: Key, sealed: str) -> None:
 
 
 async def _retired(term: Term, request: Request) -> Changed:
-    return operations.retire(term.ring, request.kid, now=term.now(), epoch=term.epoch), {}
+    confirmed = Confirmations(await term.instances(), term.trusts_from())
+    after = operations.retire(
+        term.ring, request.kid, now=term.now(), epoch=term.epoch, confirmed=confirmed
+    )
+    return after, {}
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -187,12 +194,20 @@ async def _set(term: Term, request: Request) -> Changed:
     try:
         key = setting_named(request.given.get("setting", "")).key
         others = [(name, value) for name, value in ring.overrides if name != key]
-        policy = term.leader.rules.under([*others, (key, text)] if text is not None else others)
+        policy = _policy_with(term, others if text is None else [*others, (key, text)])
     except ConfigurationError as error:
-        raise RequestRefused("; ".join(error.problems)) from None
-    if problem := policy.lease_problem(term.leader.ttl, ring.name):
-        raise RequestRefused(problem)
+        if text is not None:
+            raise RequestRefused("; ".join(error.problems)) from None
+        policy = ring.policy  # what is left contradicts the files: one is taken away at a time
     return operations.override(ring, key, text, policy, now=term.now(), epoch=term.epoch), {}
+
+
+def _policy_with(term: Term, overrides: list[tuple[str, str]]) -> Policy:
+    """What comes of these; raises ConfigurationError where that cannot be led here."""
+    policy = term.leader.rules.under(overrides)
+    if problem := policy.lease_problem(term.leader.ttl, term.ring.name):
+        raise ConfigurationError([problem])
+    return policy
 
 
 _CHANGES: Final[Mapping[Command, Callable[[Term, Request], Awaitable[Changed]]]] = {

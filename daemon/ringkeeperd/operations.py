@@ -125,11 +125,21 @@ def revoke(  # noqa: PLR0913 - all but two by name
     else:
         gone = revoked(key, reason, now)
     keys = tuple(gone if k is key else k for k in ring.keys)
+    if key.is_returning:
+        keys = tuple(_called_off(k, ring) if k is ring.active() else k for k in keys)
     if chosen:
         keys = tuple(activated(k, ring, now) if k is chosen else k for k in keys)
     if fresh:
         keys += (published(ring, fresh, now, epoch),)
     return next_version(ring, epoch, keys)
+
+
+def _called_off(active: Key, ring: Ring) -> Key:
+    """The active key, from which nobody is to roll back any more: it has its own time again."""
+    if active.due_reason is not RotationReason.ROLLBACK or not active.activated_at:
+        return active
+    due_at = active.activated_at + ring.policy.cryptoperiod
+    return replace(active, due_at=due_at, due_reason=RotationReason.SCHEDULED)
 
 
 def _check_followed(
@@ -143,16 +153,21 @@ def _check_followed(
             f"{key.kid} signs, and the next key has not been public for long enough to follow "
             "it without a risk; ringkeeper rotate, then drain it; or revoke it without --drain"
         )
+    _check_confirmed(key, chosen, now, confirmed)
+
+
+def _check_confirmed(
+    key: Key, follower: Key, now: datetime, confirmed: Confirmations | None
+) -> None:
     if confirmed and now < confirmed.trusted_from:
         raise RequestRefused(
             f"{key.kid} signs, and the leader has just begun: it first hears of every live "
-            f"instance; ask again after {confirmed.trusted_from:%H:%M:%S} UTC, or revoke it "
-            "without --drain"
+            f"instance; ask again after {confirmed.trusted_from:%H:%M:%S} UTC"
         )
-    if confirmed is None or confirmed.missing(chosen):
+    if confirmed is None or confirmed.missing(follower):
         raise RequestRefused(
-            f"{key.kid} signs, and not every live instance has confirmed {chosen.kid} yet; "
-            "ringkeeper rotate waits for them, then drain it; or revoke it without --drain"
+            f"{key.kid} signs, and not every live instance has confirmed {follower.kid} yet; "
+            "ringkeeper status says who has not; ask again then"
         )
 
 
@@ -163,11 +178,13 @@ def _drained(key: Key, reason: str, now: datetime, drain: timedelta) -> Key:
             f"{key.kid} is being drained already, until {key.drained_until:%H:%M:%S} UTC; without "
             "--drain it is revoked at once"
         )
+    if key.state is KeyState.PUBLISHED and (key.kind is KeyKind.FOREIGN or key.is_returning):
+        raise RequestRefused(f"{key.kid} is not retired: only then can it be drained")
     if key.state is KeyState.PUBLISHED:
         raise RequestRefused(f"{key.kid} has no tokens to drain; revoke it without --drain")
     gone = retired(key, now) if key.state is KeyState.ACTIVE else key
     last = last_expiry(gone, now)
-    if now + drain >= last:
+    if drain >= last - now:
         raise RequestRefused(
             f"its last token ends in {format_duration(max(last - now, ZERO))} by itself: a drain "
             "must be shorter than that"
@@ -211,6 +228,14 @@ def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
         RequestRefused: it is there already, or there is no room.
     """
     check_room(ring)
+    lasting = [k for k in ring.keys if k.kind is not KeyKind.DYNAMIC and k.state in _USABLE]
+    # These go by no schedule: they may not take the room that the dynamic keys turn in.
+    if len(lasting) + ring.policy.keys_kept > MAX_KEYS:
+        raise RequestRefused(
+            f"the ring has {len(lasting)} static and foreign keys, and keeps up to "
+            f"{ring.policy.keys_kept} keys as they turn; {MAX_KEYS} is the most: retire one first "
+            "(ringkeeper static retire)"
+        )
     for key in ring.keys:
         if key.kid == fresh.kid:
             raise RequestRefused(f"the ring has a key {key.kid} already; nothing was changed")
@@ -219,11 +244,13 @@ def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
     return next_version(ring, epoch, (*ring.keys, published(ring, fresh, now, epoch)))
 
 
-def retire(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
+def retire(
+    ring: Ring, kid: str, *, now: datetime, epoch: int, confirmed: Confirmations | None = None
+) -> Ring:
     """The ring in which the static or foreign `kid` verifies what was signed, and then goes.
 
     Where it signs, the static key that was made to follow it signs at once: it is public long
-    enough, and who has no private half of it yet signs with the dynamic key meanwhile.
+    enough, and all who are live have `confirmed` it.
 
     Raises:
         RequestRefused: no such key, of another kind, or none could follow it yet.
@@ -251,7 +278,16 @@ def retire(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
         and not (ring.active(KeyKind.STATIC) or others)
     ):
         raise RequestRefused(f"{kid} is the only static key, and about to sign; make another first")
-    return next_version(ring, epoch, tuple(retired(k, now) if k is key else k for k in ring.keys))
+    keys = tuple(_retired(k, now) if k is key else k for k in ring.keys)
+    if key.state is KeyState.ACTIVE and follower:
+        _check_confirmed(key, follower, now, confirmed)
+        keys = tuple(activated(k, ring, now) if k is follower else k for k in keys)
+    return next_version(ring, epoch, keys)
+
+
+def _retired(key: Key, now: datetime) -> Key:
+    """`key`, retired because an operator said so."""
+    return retired(replace(key, due_reason=RotationReason.MANUAL), now)
 
 
 # --- settings ------------------------------------------------------------------------------------

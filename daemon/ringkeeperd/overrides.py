@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.policy import Policy
 from ringkeeper.settings import BY_KEY, SETTINGS, label, quoted
+from ringkeeper.wire import MAX_SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,6 +74,8 @@ def value_of(key: str, text: str) -> Any:
         ConfigurationError: nothing.
     """
     kind = setting_named(key).kind
+    if len(text) > MAX_SETTING:
+        raise ConfigurationError([f"{key}: takes {MAX_SETTING} characters at the most; shorten it"])
     try:
         return kind.read(kind.of_text(text))
     except ValueError as error:

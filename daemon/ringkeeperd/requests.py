@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from ringkeeper.errors import DocumentError, RedisUnavailable, RequestRefused
+from ringkeeper.errors import DocumentError, RedisUnavailable, RequestRefused, SecretError
 from ringkeeper.wire import open_request
 from ringkeeperd.audit import REQUEST_REFUSED, event, numbered
 from ringkeeperd.fulfilment import fulfil
+from ringkeeperd.leader_store import LeaseLost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ringkeeperd.leader_store import Entry
     from ringkeeperd.term import Term
 
+_WHY: Final = 2000
+"""Characters of a refusal: an event has 8 KiB in all."""
 _ANSWERS_A_TURN: Final = 20
 """Requests answered between two steps: whoever floods the stream holds up nothing else."""
 
@@ -76,7 +79,13 @@ class Requests:
             while not await self._is_fulfilled(request, context):
                 pass
         except RequestRefused as error:
-            return event(term.ring, now, REQUEST_REFUSED, {**context, "why": str(error)})
+            return event(term.ring, now, REQUEST_REFUSED, {**context, "why": str(error)[:_WHY]})
+        except (LeaseLost, RedisUnavailable, SecretError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what a request breaks must not end a leadership
+            term.observer.broken(error)
+            why = f"it cannot be done ({type(error).__name__}); the leader's log has more"
+            return event(term.ring, now, REQUEST_REFUSED, {**context, "why": why})
         return None
 
     async def _is_fulfilled(self, request: Request, context: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.algorithms import kid_of
-from ringkeeper.ring import Key, KeyKind, KeyState, Ring
+from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -114,6 +114,7 @@ def activated(key: Key, ring: Ring, now: datetime) -> Key:
         activated_version=ring.version + 1,
         # Counted from the actual activation: a late turn does not shorten the next key's life.
         due_at=now + ring.policy.cryptoperiod if is_dynamic else None,
+        due_reason=RotationReason.SCHEDULED,
     )
 
 

@@ -254,7 +254,11 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 31))
     def an_operator_retires_a_key(self, pick: int) -> None:
         kid = self.ring.keys[pick % len(self.ring.keys)].kid
-        self.ask(lambda: retire(self.ring, kid, now=self.now, epoch=self.epoch))
+        self.ask(
+            lambda: retire(
+                self.ring, kid, now=self.now, epoch=self.epoch, confirmed=self.confirmations()
+            )
+        )
 
     def ask(self, change: Callable[[], Ring], then: Callable[[], None] = lambda: None) -> None:
         """What an operator asks for, done or refused."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,9 @@ BACKUP: Final = DocumentType("ringkeeper-backup+json", 16 * 1024)
 MAX_BACKUP: Final = 256 * 1024 * 1024
 """Bytes of a file; a thousand rings of six keys, RSA-2048, have 20 MiB."""
 
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MOST_KEKS: Final = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Saved:
@@ -50,7 +54,9 @@ class Saved:
     def keks(self) -> tuple[str, ...]:
         """The ids of the KEKs that open its private keys."""
         sealing = (kek_of(blob) for blob in self.testimony.sealed.values())
-        return tuple(sorted({*filter(None, sealing), *filter(None, [self.ring.kek])}))
+        # Who writes to Redis may have put anything there: names, and not too many of them.
+        named = sorted({kek for kek in sealing if kek and _NAME.fullmatch(kek)})
+        return tuple(sorted({*named[:_MOST_KEKS], *filter(None, [self.ring.kek])}))
 
 
 @dataclass(frozen=True, slots=True)

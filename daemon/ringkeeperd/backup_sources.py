@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.errors import DocumentError, RedisUnavailable, RingkeeperError, StateUnusable
+from ringkeeper.sealing import kek_of
 from ringkeeper.state_file import StateFile
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeperd.backup_file import Saved
@@ -137,10 +138,13 @@ def _rank(saved: Saved) -> tuple[int, int]:
 
 
 def _joined(saved: Saved, other: Saved | None) -> Saved:
-    """`saved`, with those private keys of it that only the other place has."""
+    """`saved`, with those private keys of it that only the other place has, or has whole."""
     if other is None:
         return saved
     held = {key.kid for key in saved.ring.keys if key.may_verify}
     lent = {kid: blob for kid, blob in other.testimony.sealed.items() if kid in held}
-    sealed = MappingProxyType({**lent, **saved.testimony.sealed})
+    kek, mine = saved.ring.kek, saved.testimony.sealed
+    # What the ring's KEK did not seal is damaged, or was put there.
+    good = {k: b for k, b in mine.items() if k not in lent or kek_of(b) == kek}
+    sealed = MappingProxyType({**lent, **good})
     return replace(saved, testimony=replace(saved.testimony, sealed=sealed))

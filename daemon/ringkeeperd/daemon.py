@@ -11,7 +11,7 @@ import signal
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import ringkeeperd.lean  # noqa: F401  # isort: skip - before what it loads
 from ringkeeper.clock import SystemClock
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from ringkeeper.configuration import Configuration, RingConfiguration
     from ringkeeper.secret import Secret
 
+_AT_REST: Final = 0.5
+"""Seconds without a change, after which nobody is writing a file any more."""
 _LOOK_AT_REDIS_EVERY = 600.0
 _LOOK_EVERY = 5.0
 """Seconds between two looks at the configuration file."""
@@ -231,6 +233,11 @@ class Daemon:
             if self._token:
                 await asyncio.to_thread(self._token.renewed)
             found = signature(self.configuration.path)
+            if found != self._file_seen and not self._reload_asked.is_set():
+                # Half a file may be a good one, with fewer rings: it is read once it is at rest.
+                await asyncio.sleep(_AT_REST)
+                if signature(self.configuration.path) != found:
+                    continue
             if self._reload_asked.is_set() or found != self._file_seen:
                 self._reload_asked.clear()
                 self._file_seen = found

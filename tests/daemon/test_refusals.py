@@ -3,7 +3,7 @@
 import secrets
 import subprocess
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ from tests.plugins.servers import Server
 
 LAYOUT = Layout(DEFAULT_NAME)
 CLOCK = SystemClock()
+FOREIGN = {
+    "kind": "foreign",
+    "algorithm": "EdDSA",
+    "jwk": '{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}',
+}
+"""The public key of RFC 8037, appendix A."""
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +146,29 @@ def why_of(site: Site, valkey: Server, request: str) -> str:
     [
         ({"version": 7}, "decided on version 7"),
         ({"ring_id": "another"}, "for another ring"),
-        ({"until": CLOCK.now() - timedelta(hours=1)}, "it came too late"),
+        ({"until": datetime(2026, 1, 1, tzinfo=UTC)}, "it came too late"),
         ({"command": Command.REVOKE, "given": {"drain_ms": "soon"}}, "no number of milliseconds"),
-        ({"command": Command.REVOKE, "given": {"drain_ms": "9" * 400}}, "unknown kid"),
+        (
+            {"command": Command.REVOKE, "given": {"drain_ms": "9" * 400}},
+            "no number of milliseconds",
+        ),
+        ({"command": Command.REVOKE, "given": {"drain_ms": "9" * 13}}, "unknown kid"),
+        (
+            {
+                "command": Command.SET,
+                "given": {"setting": "poll_interval", "value": "20s" + 300 * " "},
+            },
+            "200 characters at the most",
+        ),
+        (
+            {
+                "command": Command.IMPORT,
+                "given": {"kind": "foreign", "algorithm": "ES256", "jwk": 4000 * "["},
+            },
+            "",
+        ),
+        ({"command": Command.IMPORT, "kid": 65 * "k", "given": FOREIGN}, ""),
+        ({"command": Command.STATIC_CREATE, "given": {"algorithm": 6000 * "x"}}, ""),
         ({"command": Command.IMPORT}, "only static and foreign keys"),
         ({"command": Command.IMPORT, "given": {"kind": "dynamic"}}, "only static and foreign"),
         ({"command": Command.IMPORT, "given": {"kind": "static"}}, ""),
@@ -165,7 +191,7 @@ def why_of(site: Site, valkey: Server, request: str) -> str:
         ({"command": Command.SET, "given": {"setting": "lead", "value": "x"}}, "whole daemon"),
         ({"command": Command.RETIRE, "kid": "\x00"}, "unknown kid"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_an_operator_s_root_signed_is_judged_all_the_same(
     led: Site, valkey: Server, changes: dict[str, Any], told: str

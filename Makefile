@@ -15,7 +15,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 	ringkeeper/testimony ringkeeper/draining ringkeeperd/healing \
 	ringkeeper/tokens ringkeeperd/rotation ringkeeperd/merge ringkeeperd/rewrapping ringkeeperd/trail ringkeeperd/spikes \
 	ringkeeperd/spike_events ringkeeperd/refresh_series ringkeeperd/forecast ringkeeperd/spreading \
-	ringkeeperd/foresight ringkeeperd/planning ringkeeperd/prospects
+	ringkeeperd/foresight ringkeeperd/planning ringkeeperd/prospects ringkeeperd/transitions ringkeeperd/operations
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help

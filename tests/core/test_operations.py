@@ -1,5 +1,6 @@
 """What operators may change, and what is refused: the ring stays as it was then."""
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from ringkeeper.errors import ConfigurationError, RequestRefused
-from ringkeeper.policy import Policy
+from ringkeeper.policy import MAX_KEYS, Policy
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd.operations import add, override, retire, revoke, rollback, rotate
 from ringkeeperd.overrides import Rules, setting_named, value_of
@@ -127,6 +128,21 @@ def test_without_a_signer_there_is_nothing_to_roll_back() -> None:
         rollback(bare, now=AFTER, epoch=1)
 
 
+@pytest.mark.parametrize("is_due", [False, True])
+def test_a_rollback_that_is_called_off_leaves_the_schedule_as_it_was(is_due: bool) -> None:
+    before = turned()
+    former, active = kid_of(before.former), before.active()
+    asked = rollback(before, now=AFTER, epoch=1)
+    if is_due:  # somebody wanted the next one in between
+        keys = (replace(k, due_reason=RotationReason.MANUAL) if k.due_at else k for k in asked.keys)
+        asked = replace(asked, keys=tuple(keys))
+    off = revoke(asked, former, reason="leaked, too", now=AFTER, epoch=1)
+    still = off.active()
+    assert still and active and still.kid == active.kid
+    assert (still.due_at == active.due_at) is not is_due
+    assert not any(key.is_returning for key in off.keys)
+
+
 # --- draining ------------------------------------------------------------------------------------
 
 
@@ -163,6 +179,15 @@ def test_a_drained_signer_signs_no_more_and_is_revoked_when_its_window_ends() ->
     assert gone.remove_at and key.remove_at and gone.remove_at >= key.remove_at
 
 
+def test_a_signer_without_any_successor_is_never_taken_away() -> None:
+    """Nor is one revoked whose key pair could not be made in time, if none could follow it."""
+    ring = new_ring()
+    alone = replace(ring, keys=tuple(k for k in ring.keys if k != ring.standby))
+    for drain in (None, MINUTE):
+        with pytest.raises(RequestRefused, match="last key that can sign"):
+            revoke(alone, kid_of(ring.active()), reason="x", now=NOW, epoch=1, drain=drain)
+
+
 def test_a_retired_key_is_drained_where_it_is() -> None:
     before = turned()
     kid = kid_of(before.former)
@@ -178,6 +203,11 @@ def test_a_retired_key_is_drained_where_it_is() -> None:
     ("make", "why"),
     [
         (lambda r: drained(r, kid_of(r.standby)), "has no tokens to drain"),
+        (
+            lambda r: drained(add(r, foreign(), now=AFTER, epoch=1), "their-key"),
+            "only then can it be drained",
+        ),
+        (lambda r: drained(r, kid_of(r.active()), confirmed=None), "not every live instance"),
         (lambda r: drained(r, kid_of(r.active()), 2 * HOUR), "must be shorter than that"),
         (lambda r: drained(r, kid_of(r.former)), "must be shorter than that"),
         (
@@ -200,7 +230,15 @@ def test_a_retired_key_is_drained_where_it_is() -> None:
             "drained already",
         ),
     ],
-    ids=["standby", "longer than its tokens", "none alive", "no successor ready", "twice"],
+    ids=[
+        "standby",
+        "foreign",
+        "unconfirmed",
+        "longer than its tokens",
+        "none alive",
+        "no successor ready",
+        "twice",
+    ],
 )
 def test_a_drain_that_cannot_be_is_refused(make: Any, why: str) -> None:
     with pytest.raises(RequestRefused, match=why):
@@ -322,6 +360,20 @@ def test_a_foreign_key_verifies_until_it_is_retired_and_then_as_long_as_its_toke
 def test_what_cannot_be_added_or_retired_is_refused(make: Any, why: str) -> None:
     with pytest.raises(RequestRefused, match=why):
         make()
+
+
+def test_what_goes_by_no_schedule_leaves_the_schedule_its_room() -> None:
+    ring, count = new_ring(), 0
+    with suppress(RequestRefused):
+        while count < MAX_KEYS:
+            ring = add(ring, foreign(f"key-{count}"), now=NOW, epoch=1)
+            count += 1
+    assert 20 < count < MAX_KEYS
+    with pytest.raises(RequestRefused, match="retire one first"):
+        add(ring, foreign("one more"), now=NOW, epoch=1)
+    after, wait = settle(ring, NOW + 3 * 168 * HOUR)
+    assert after.active() != ring.active(), "keys turn on"
+    assert "full" not in wait.why
 
 
 def test_what_is_retired_already_is_not_retired_again() -> None:

@@ -381,6 +381,16 @@ def test_what_is_expected_of_a_change_is_said_before_it(options: Any, wanted: st
     assert any(re.search(f"expected.*{wanted}", line) for line in plan.differences), (
         plan.differences
     )
+    standby = ring.standby
+    assert standby  # of whose tokens there are none
+    of_none = plan_of(
+        ring,
+        NOW + 4 * HOUR,
+        rules=replace(ring.policy, use_dynamic=False),
+        wish=Wish(revoke=standby.kid),
+        outstanding={"s-gone": 5},
+    )
+    assert not any("expected" in line for line in of_none.differences)
     unseen = plan_of(ring, NOW + 4 * HOUR, wish=wish)
     assert not any("expected" in line for line in unseen.differences)
 

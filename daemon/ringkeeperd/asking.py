@@ -84,7 +84,9 @@ class Asker:
 
 def _confirmed(seen: Seen, version: int) -> str:
     count, behind = len(seen.instances), seen.behind
-    shown = f"version {max(version, seen.ring.version)}"
+    shown = f"version {version}"
+    if seen.ring.version > version:
+        shown += f" (and now {seen.ring.version})"
     if not count:
         return f"{shown}: no live instance is there to confirm it"
     if not behind:

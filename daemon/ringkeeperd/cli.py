@@ -188,8 +188,8 @@ def _add_importing(
         dest="imports",
         action="append",
         default=[],
-        type=Path,
-        metavar="FILE",
+        type=_import,
+        metavar="[KID=]FILE",
         help="make the ring with the keys that an issuer signs with now, so that its tokens stay "
         "good (docs/import.md): SuperTokens' rows, PEM, DER, PKCS #12, JWK or JWK Set; may be "
         "given several times. The newest dynamic key signs, others verify for as long as their "
@@ -592,6 +592,14 @@ def _lifetime(text: str) -> float:
         return positive(str(parse_duration(text).total_seconds()))
     except ValueError:
         raise argparse.ArgumentTypeError("is no number of seconds, nor 30s, 15m, 1h") from None
+
+
+def _import(text: str) -> tuple[str, Path]:
+    """A file, and the kid of its key, where that is said."""
+    kid, equals, path = text.partition("=")
+    if not equals or Path(text).exists():
+        return "", Path(text)
+    return _kid(kid), Path(path)
 
 
 def _window(text: str) -> timedelta:

@@ -116,11 +116,12 @@ def _moved(parsed: argparse.Namespace, configuration: Configuration) -> AsyncIte
 
     ring = configuration.ring(parsed.into)
     move = read_move(
-        parsed.imports,
+        [path for _, path in parsed.imports],
         ring.policy,
         signing=parsed.signing,
         algorithm=parsed.algorithm,
         kid=parsed.kid or "",
+        kids={path: kid for kid, path in parsed.imports if kid},
         passphrase=passphrase_in(parsed.passphrase_file),
         app=parsed.app,
     )

@@ -7,6 +7,7 @@ of its may live. Nothing here touches Redis or a disk but to read the files. Pro
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.algorithms import thumbprint_of
@@ -17,7 +18,7 @@ from ringkeeperd.key_files import read_keys
 from ringkeeperd.transitions import FreshKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ringkeeper.algorithms import PrivateKey
@@ -59,13 +60,14 @@ class _Found(NamedTuple):
     kind: KeyKind
 
 
-def read_move(
+def read_move(  # noqa: PLR0913 - all but two by name
     paths: Sequence[Path],
     policy: Policy,
     *,
     signing: Sequence[str] = (),
     algorithm: str = "",
     kid: str = "",
+    kids: Mapping[Path, str] | None = None,
     passphrase: Secret | None = None,
     app: str = "",
 ) -> Move:
@@ -77,6 +79,7 @@ def read_move(
         signing: the kid that signs, of each kind, where files do not tell which is the newest.
         algorithm: as for `read_keys`.
         kid: as for `read_keys`; of one file only.
+        kids: the same for each of several files.
         passphrase: as for `read_keys`.
         app: as for `read_keys`.
 
@@ -87,15 +90,15 @@ def read_move(
     """
     if kid and len(paths) > 1:
         raise RequestRefused(
-            "--kid names the key of one file, and here are several; put them into one JWK Set, "
-            "which has a kid for each"
+            "--kid names the key of one file, and here are several; name each of them: "
+            "--import KID=FILE"
         )
+    named = kids or {}
+    read = partial(read_keys, algorithm=algorithm, passphrase=passphrase, prefix="", app=app)
     found = [
         _Found(path, key, _kind(key))
         for path in paths
-        for key in read_keys(
-            path, algorithm=algorithm, kid=kid, passphrase=passphrase, prefix="", app=app
-        )
+        for key in read(path, kid=named.get(path, kid))
     ]
     _check_apart(found)
     _check_signing(found, signing)
@@ -106,7 +109,18 @@ def read_move(
     others = tuple(_brought(each) for each in found if each not in (active, static))
     move = Move(_brought(active) if active else None, _brought(static) if static else None, others)
     _check_fits(move)
+    _check_named(found)
     return move
+
+
+def _check_named(found: Sequence[_Found]) -> None:
+    """Refuse a key whose kid was made up here: no token out there names it so."""
+    for each in found:
+        if not each.key.is_named:
+            raise RequestRefused(
+                f"{each.path}: has no kid, and by that tokens name their key; say which one they "
+                "have: --import KID=FILE"
+            )
 
 
 def _kind(key: FoundKey) -> KeyKind:

@@ -70,6 +70,8 @@ class FoundKey(NamedTuple):
     """None: there is only the public half."""
     made_at: datetime | None
     """Where the source says so."""
+    is_named: bool = True
+    """Whether the source or the operator says its kid; else no token names that one yet."""
 
 
 class _Asked(NamedTuple):
@@ -154,7 +156,10 @@ def _bytes(path: Path) -> tuple[bytes, int]:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_LIMIT + 1)
     except OSError as error:
-        raise KeyUnusable(f"cannot be read ({error.strerror}); let this user read it") from None
+        why = (error.strerror or type(error).__name__).lower()
+        raise KeyUnusable(
+            f"cannot be read ({why}); name the right file, and let this user read it"
+        ) from None
     if len(data) > _LIMIT:
         raise KeyUnusable(f"is larger than {_LIMIT // 1024} KiB; is this the right file?")
     if not data.strip():
@@ -238,7 +243,11 @@ def _chosen(candidates: list[Candidate], kid: str) -> Sequence[Candidate]:
     if named:
         return named
     if len(candidates) > 1:
-        raise KeyUnusable(f"has no key of the kid {kid!r} among {len(candidates)}; see what it has")
+        there = ", ".join(repr(each.kid) for each in candidates[:5] if each.kid)
+        raise KeyUnusable(
+            f"has no key of the kid {kid!r} among {len(candidates)}; there are "
+            f"{there or 'none with a kid'}"
+        )
     only = candidates[0]
     if only.kid is not None:
         raise KeyUnusable("holds a key of another kid, by which tokens name it; leave --kid out")
@@ -260,7 +269,8 @@ def _judged(candidate: Candidate, asked: _Asked) -> FoundKey:
         _check_pair(private, jwk, algorithm.name)
     except KeyUnusable as error:
         raise KeyUnusable(f"{candidate.where}{error}") from None
-    return FoundKey(kid, candidate.kind, algorithm.name, jwk, private, candidate.made_at)
+    named = candidate.kid is not None
+    return FoundKey(kid, candidate.kind, algorithm.name, jwk, private, candidate.made_at, named)
 
 
 def _algorithm(candidate: Candidate, public: PublicNative, asked: str) -> Algorithm:

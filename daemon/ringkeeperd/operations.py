@@ -329,6 +329,7 @@ def _known(ring: Ring, kid: str) -> Key:
     key = ring.key(kid)
     if key is None:
         raise RequestRefused(
-            f"unknown kid {kid!r}; ringkeeper status lists the keys of ring {ring.name}"
+            f"unknown kid {kid!r}; ringkeeper status lists the keys of ring {ring.name} (another "
+            "one is named with --ring)"
         )
     return key

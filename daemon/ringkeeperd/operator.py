@@ -121,7 +121,10 @@ class Operator:
         stored = await self._store.read()
         name = self._store.layout.name
         if not stored.snapshot:
-            raise RingMissing(f"redis holds no ring {name!r}; ringkeeper init makes one")
+            raise RingMissing(
+                f"redis holds no ring {name!r}; a new one is made by ringkeeper init; one that was "
+                "there before is put back by a daemon that knows it, or ringkeeper restore"
+            )
         ring = open_snapshot(stored.snapshot, self._roots)
         owner = await self._store.owner()
         instances = await self._store.instances(ring.policy.liveness_window)
@@ -235,7 +238,8 @@ class Operator:
                 return answer
             if ring.version == (await self.look()).ring.version:
                 break
-            await self._check_alone(ring)
+            if command is not Command.REVOKE:  # an emergency holds whatever others did meanwhile
+                await self._check_alone(ring)
         # Signed, and yet it may quote what anyone wrote into the table of instances.
         raise RequestRefused(harmless(str(answer.fields.get("why", "refused")), most=2000))
 
@@ -350,7 +354,7 @@ def outlook(seen: Seen, now: datetime) -> tuple[str, ...]:
     lines = [
         f"{standby.kid} signs once every live instance has confirmed it"
         if seen.awaited
-        else f"{standby.kid} signs at once; a leader that has just begun listens for {heard} first"
+        else f"{standby.kid} signs next; a leader that has just begun listens for {heard} first"
     ]
     if at > now:
         earliest = f"{at:%Y-%m-%d %H:%M:%S} UTC at the earliest"

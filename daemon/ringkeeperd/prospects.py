@@ -68,7 +68,8 @@ def _of_switch(ring: Ring, policy: Policy, counted: Outstanding, verifies: float
 
 
 def _told(forecast: Forecast) -> str:
-    refreshes = f"about {forecast.refreshes:,} refreshes"
+    count = forecast.refreshes
+    refreshes = "about one refresh" if count == 1 else f"about {count:,} refreshes"
     usual, peak = forecast.baseline_per_second, forecast.peak_per_second
     if peak is None or usual is None:
         return f"{refreshes}; how fast is not known, for no app tells how much it verifies"

@@ -68,6 +68,11 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
         app=parsed.app,
     )
     kind = KeyKind.FOREIGN if parsed.verify_only else KeyKind.STATIC
+    if kind is KeyKind.FOREIGN and not all(key.is_named for key in found):
+        raise RequestRefused(
+            f"{parsed.file}: has no kid, and by that its issuer's tokens name it; say which one "
+            "they have: --kid KID"
+        )
     if kind is KeyKind.STATIC:
         _check_private(parsed.file, found)
 
@@ -104,7 +109,10 @@ def _check_new(path: Path, found: tuple[FoundKey, ...], ring: Ring, kind: KeyKin
             )
         same = next((k for k in ring.keys if each.kid == k.kid or each.public == k.public), None)
         if same:
-            raise RequestRefused(f"{path}: {each.kid} is in the ring already, as {same.kid}")
+            what = "it" if same.kid == each.kid else f"the same key, as {same.kid},"
+            raise RequestRefused(
+                f"{path}: {each.kid}: {what} is in the ring already; nothing was changed"
+            )
 
 
 def _imported(
@@ -142,7 +150,8 @@ def passphrase_in(path: Path | None) -> Secret | None:
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or "not UTF-8 text").lower()
         raise RequestRefused(
-            f"--passphrase-file: {path} cannot be read ({why}); let this user read it"
+            f"--passphrase-file: {path} cannot be read ({why}); name the right file, and let this "
+            "user read it"
         ) from None
     if not text.rstrip("\r\n"):
         raise RequestRefused(f"--passphrase-file: {path} is empty; write the passphrase there")

@@ -175,5 +175,5 @@ async def test_an_operator_sees_whether_the_private_keys_open(
         with pytest.raises(SealBroken, match=led.standby.kid):
             await operator.inspect(led.kek)
         client.delete(led.layout.keyring)
-    with pytest.raises(RingMissing, match="ringkeeper init makes one"):
+    with pytest.raises(RingMissing, match="is made by ringkeeper init"):
         await operator.look()

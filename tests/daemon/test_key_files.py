@@ -566,9 +566,9 @@ def test_a_key_that_others_may_read_is_refused(file: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(KeyUnusable, match=r"cannot be read \(No such file"):
+    with pytest.raises(KeyUnusable, match=r"cannot be read \(no such file"):
         read_keys(tmp_path / "nowhere")
-    with pytest.raises(KeyUnusable, match=r"cannot be read \(Is a directory"):
+    with pytest.raises(KeyUnusable, match=r"cannot be read \(is a directory"):
         read_keys(tmp_path)
 
 

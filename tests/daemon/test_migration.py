@@ -193,7 +193,7 @@ def test_a_fresh_static_key_signs_once_verifiers_may_know_it(
     table(site, issuer)
     moved = move("--import", "rows.csv", use_dynamic_access_token_signing_key=False)
     eventually(lambda: kid_in(moved.app.sign({})).startswith("s-"), within=20)
-    (told,) = moved.daemon.events("key activated")
+    (told,) = eventually(lambda: moved.daemon.events("key activated"))
     assert told["rotation"] == "first"
     moved.check_good(moved.app.sign({"sub": "bob"}), issuer.sign())
 

@@ -105,7 +105,9 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
     before = dump(valkey)
     assert "in the ring already" in site.refused("static", "import", str(files / "good.pem"))
     verifying = ("static", "import", str(files / "public.pem"), "--verify-only")
-    assert "in the ring already" in site.refused(*verifying)
+    assert "say which one they have: --kid KID" in site.refused(*verifying)
+    named = (*verifying, "--kid", "theirs")
+    assert "in the ring already" in site.refused(*named)
     assert dump(valkey) == before
 
 

@@ -105,7 +105,7 @@ def test_a_rotation_says_the_earliest_time_while_there_is_one_and_what_it_waits_
         "signs at 2026-01-01 02:00:00 UTC at the earliest: it has to be public for long enough"
     )
     (told,) = outlook(seen(young, at(2, "app-1")), NOW + 3 * HOUR)
-    assert told.endswith("signs at once; a leader that has just begun listens for 1m 30s first")
+    assert told.endswith("signs next; a leader that has just begun listens for 1m 30s first")
     told, _ = outlook(seen(young, at(0, "app-1")), NOW + 3 * HOUR)
     assert told.endswith("signs once every live instance has confirmed it")
     _, told = outlook(seen(young, *(at(0, f"app-{n}") for n in range(7))), NOW)

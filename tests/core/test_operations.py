@@ -449,6 +449,11 @@ def test_a_setting_that_cannot_be_is_refused_in_words(key: str, text: str, why: 
         value_of(setting_named(key).key, text)
 
 
+def test_a_size_that_no_reader_lets_through_is_no_policy_either() -> None:
+    (problem,) = Policy.derive(rsa_key_size=1024).problems()
+    assert problem == "rsa_key_size: 1024 is not offered; use one of 2048, 3072, 4096"
+
+
 def test_an_interval_that_would_keep_too_many_keys_is_refused_with_the_numbers() -> None:
     with pytest.raises(ConfigurationError, match=r"keeps \d\d keys .* 32 is the most"):
         Rules.of(policy(), {"access_token_validity": 24 * HOUR}).under([(INTERVAL, "0.5")])

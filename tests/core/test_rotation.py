@@ -529,6 +529,7 @@ def test_revoking_the_signer_during_a_change_of_algorithm_makes_no_third_standby
         ({"state": KeyState.RETIRED}, "without the times"),
         ({"kid": "s-1"}, "kid starts"),
         ({"due_at": None}, "until a set time"),
+        ({"drained_from": NOW}, "a drain has a begin and an end"),
     ],
 )
 def test_a_key_that_contradicts_itself_cannot_be_made(changes: dict, message: str) -> None:

@@ -126,6 +126,11 @@ class NoSigningKey(InfrastructureError):
 class RedisUnavailable(InfrastructureError):
     """Redis did not answer, refused us, or is not what it should be."""
 
+    def __init__(self, told: str, *, is_answer: bool = False) -> None:
+        """`is_answer`: whether Redis was there, and said so itself."""
+        super().__init__(told)
+        self.is_answer = is_answer
+
 
 class StateUnusable(InfrastructureError):
     """The file that keeps a ring for the next start cannot be read or written."""

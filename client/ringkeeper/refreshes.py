@@ -141,6 +141,7 @@ class RefreshTeller:
         is_signed = self._signed.is_due(now, is_last=is_last)
         if not (self._pending or is_signed):
             return
+        has_refreshes = bool(self._pending)
         try:
             there = await self._store.seconds()
             # From here on it may arrive: never twice, rather not at all.
@@ -149,7 +150,9 @@ class RefreshTeller:
             if is_signed:
                 await self._store.count_signed(self._signed.hand_over(now, there))
         except InfrastructureError as error:
-            self._tell_of(error)
+            # That Redis is away, whoever follows the ring says; of tokens there are more to come.
+            if has_refreshes or getattr(error, "is_answer", False):
+                self._tell_of(error)
         except Exception as error:  # noqa: BLE001 - whoever follows the ring goes on, whatever it is
             self._tell_of(Defect.of(error))
         else:

@@ -376,7 +376,9 @@ def speaking(where: str, doing: str) -> Iterator[None]:
             why = f"MOVED {why}"
         remedy = _remedy(error, why)
         _forget_frames(error)
-        raise RedisUnavailable(f"{where}: {doing}: {why}; {remedy}") from None
+        is_answer = isinstance(error, exceptions.ResponseError)
+        # No local of this frame: it would hold its own traceback, and that all the frames.
+        raise RedisUnavailable(f"{where}: {doing}: {why}; {remedy}", is_answer=is_answer) from None
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -18,7 +18,7 @@ from ringkeeper.errors import ExpiredToken, RedisUnavailable, RefreshReason, Rev
 from ringkeeper.layout import Layout
 from ringkeeper.refreshes import KEPT, MOST, RefreshCounts, RefreshTeller
 from ringkeeper.secret import Secret
-from ringkeeper.signed import Signed
+from ringkeeper.signed import Signed, SignedCounts
 from ringkeeper.store import RedisStore
 from ringkeeper.topology import connection_for
 from tests.plugins.rings import LedRing
@@ -134,6 +134,26 @@ async def test_what_was_counted_while_redis_was_away_is_told_where_it_belongs() 
     before = dict(told.counted)
     await teller.tell()
     assert told.counted == before
+
+
+@pytest.mark.parametrize("is_answer", [False, True])
+async def test_tokens_that_wait_to_be_counted_are_no_second_word_on_an_outage(
+    is_answer: bool,
+) -> None:
+    """Whoever follows the ring says that Redis is away; that it refuses counts, nobody else."""
+    _, teller, told, notices = telling()
+    signed = SignedCounts()
+    signed.record("d-1", 60.0, told.clock.at)
+    teller._signed = signed
+
+    async def fails() -> int:
+        raise RedisUnavailable("redis", is_answer=is_answer)
+
+    told.seconds = fails  # type: ignore[method-assign]
+    for _ in range(30):
+        told.clock.at += 5
+        await teller.tell()
+    assert notices == (["counting refreshes is troubled"] if is_answer else [])
 
 
 async def test_nothing_is_told_twice_where_an_answer_was_lost() -> None:

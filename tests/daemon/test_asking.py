@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -78,6 +79,38 @@ async def test_a_ring_that_moved_on_meanwhile_is_looked_at_and_asked_again(
     assert done.event == ROTATION_ASKED
     assert [request.version for request in asked] == [1, 2]
     assert len({request.id for request in asked}) == 2
+
+
+def moved_by(led: LedRing, who: str) -> str:
+    """Another operator's change, as the audit tells of it."""
+    fields = {"request": "another", "by": who}
+    made = replace(event(led.ring, SystemClock().now(), "setting changed", fields), number=7)
+    return sign_event(made, led.root)
+
+
+@pytest.mark.parametrize("command", [Command.ROTATE, Command.REVOKE])
+async def test_who_was_second_hears_of_the_first_but_an_emergency_goes_on(
+    led: LedRing, store: RedisLeaderStore, operator: Operator, command: Command
+) -> None:
+    async def answer(request: Request, entry: Entry) -> None:
+        if request.version == 1:
+            led.turn()
+            with led.server.client() as client:
+                client.xadd(led.layout.events, {"event": moved_by(led, "bob@host")})
+            await answered(store, entry, told(led, request.id, REQUEST_REFUSED, why="moved on"))
+        else:
+            await answered(store, entry, told(led, request.id, ROTATION_ASKED))
+
+    async with led_by(led, answer) as asked:
+        if command is Command.REVOKE:
+            await operator.ask(led.root, command, kid="x", reason="test", wait=WAIT)
+            assert [request.version for request in asked] == [1, 2]
+            return
+        with pytest.raises(
+            RequestRefused, match="bob@host was first: setting changed in version 2"
+        ):
+            await operator.ask(led.root, command, reason="test", wait=WAIT)
+        assert len(asked) == 1, "it has not seen what that brought"
 
 
 async def test_what_was_refused_for_good_is_asked_once(

@@ -241,6 +241,10 @@ REFUSED = {
         lambda: pair(dynamic(0), pem(made("ES256"))),
         ("--kid", "k"),
     ),
+    "a key that no token names": Case(
+        "a: has no kid, and by that tokens name their key; say which one they have: --import KID=",
+        lambda: {"a": pem(made("ES256"))},
+    ),
     "an algorithm of no use": Case(
         "does not sign with ES256", lambda: {"a": dynamic(0)}, ("--algorithm", "ES256")
     ),

@@ -189,18 +189,20 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
 
 def change_setting(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Set a setting for the ring itself, leave it to the files again, or show what is set."""
+    if parsed.value is not None and parsed.unset:
+        raise RequestRefused("set it to a value, or --unset it; not both at once")
+    if parsed.unset and parsed.setting is None:
+        raise RequestRefused("say which one: ringkeeper set KEY --unset")
     if parsed.setting is None:
         return _show_settings(parsed, configuration)
-    if (parsed.value is None) is not parsed.unset:
-        raise RequestRefused(
-            "say to what: ringkeeper set KEY VALUE, or leave it to the files: set KEY --unset"
-        )
     try:
         key = setting_named(parsed.setting).key
         if parsed.value is not None:
             value_of(key, parsed.value)
     except ConfigurationError as error:
         raise RequestRefused("; ".join(error.problems)) from None
+    if parsed.value is None and not parsed.unset:
+        return _show_settings(parsed, configuration, key)
     given = {"setting": key} | ({"value": parsed.value} if parsed.value is not None else {})
 
     async def change(asker: Asker) -> int:
@@ -213,10 +215,15 @@ def change_setting(parsed: argparse.Namespace, configuration: Configuration) -> 
     return ask(parsed, configuration, change)
 
 
-def _show_settings(parsed: argparse.Namespace, configuration: Configuration) -> int:
+def _show_settings(
+    parsed: argparse.Namespace, configuration: Configuration, wanted: str = ""
+) -> int:
     ring = looked_at(parsed, configuration).ring
-    for key, text in ring.overrides:
+    shown = [(key, text) for key, text in ring.overrides if wanted in ("", key)]
+    for key, text in shown:
         say(f"{key} {harmless(text)}")
-    if not ring.overrides:
+    if wanted and not shown:
+        say(f"{wanted} is not set for the ring {ring.name}: what files say counts")
+    elif not shown:
         say(f"ring {ring.name} has no settings of its own: what files say counts")
     return 0

@@ -205,7 +205,10 @@ def _text_of(file: str) -> str:
             with Path(file).open("rb") as stream:
                 raw = stream.read(MAX_BACKUP + 1)
     except OSError as error:
-        raise RequestRefused(f"{file}: cannot be read ({error.strerror})") from None
+        why = (error.strerror or type(error).__name__).lower()
+        raise RequestRefused(
+            f"{file}: cannot be read ({why}); name the right file, and let this user read it"
+        ) from None
     if len(raw) > MAX_BACKUP:
         raise MalformedDocument(f"{file}: larger than any backup, of {MAX_BACKUP} bytes at most")
     return raw.decode("ascii", "replace")

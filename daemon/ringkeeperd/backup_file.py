@@ -127,7 +127,9 @@ def open_backup(text: str, roots: PinnedRoots) -> Backup:
             "upgrade ringkeeper here"
         )
     if told.get("digest") != _digest(members) or told.get("rings") != len(members):
-        raise ForgedDocument("what it holds is not what was signed: it was changed since")
+        raise ForgedDocument(
+            "what it holds is not what was signed: it was changed since; take another copy"
+        )
     rings = tuple(_saved(testimony, roots) for testimony in map(_testimony, members))
     if len({saved.ring.name for saved in rings}) < len(rings):
         raise MalformedDocument(f"{BACKUP.typ}: two rings of one name")
@@ -143,7 +145,9 @@ def _parts(text: str) -> tuple[str, list[dict[str, Any]]]:
         document = json.loads(text)
         signed, members = document["backup"], document["rings"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise MalformedDocument("not a backup of ringkeeper, or cut short") from None
+        raise MalformedDocument(
+            "not a backup of ringkeeper, or cut short; name another file"
+        ) from None
     is_one = isinstance(signed, str) and isinstance(members, list)
     if not is_one or not all(map(_is_testimony, members)):
         raise MalformedDocument("not a backup of ringkeeper: a signed part, and rings")

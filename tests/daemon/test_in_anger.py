@@ -179,5 +179,7 @@ def test_static_keys_algorithms_and_settings_change(crowd: Crowd, tmp_path: Path
     crowd.check()
     site.done("set", interval, "--unset")
     assert site.done("set").splitlines() == ["algorithm ES384"]
+    assert site.done("set", "algorithm") == "algorithm ES384"
+    assert "what files say counts" in site.done("set", interval)
     crowd.check()
     assert crowd.total("revoked") == 0

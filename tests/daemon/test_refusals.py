@@ -96,7 +96,9 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
         (("set", interval, "0.0005"), "32 is the most"),
         (("set", "max_staleness", "2s"), "max_staleness"),
         (("set", interval, "-1"), "above 0"),
-        (("set", interval), "KEY VALUE"),
+        (("set", interval, "24", "--unset"), "not both at once"),
+        (("set", "--unset"), "say which one"),
+        (("set", "intervall"), "no such setting of a ring"),
         (("set", "algorithm", "--unset"), "files say it"),
     ):  # fmt: skip
         assert told in site.refused(*arguments), arguments

@@ -75,7 +75,9 @@ class Backup:
     @property
     def keks(self) -> tuple[str, ...]:
         """The ids of the KEKs without which nobody can use its private keys."""
-        return tuple(sorted({kek for saved in self.rings for kek in saved.keks}))
+        used = {saved.ring.kek for saved in self.rings if saved.ring.kek}
+        others = {kek for saved in self.rings for kek in saved.keks} - used
+        return tuple(sorted({*used, *sorted(others)[:_MOST_KEKS]}))
 
     @property
     def roots(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A backup comes back whole, or not at all: what anyone touched is refused."""
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
@@ -10,11 +11,13 @@ import pytest
 
 from ringkeeper.errors import DocumentError, ForgedDocument, MalformedDocument, WrongRing
 from ringkeeper.ring import Ring
+from ringkeeper.sealing import kek_of
 from ringkeeper.testimony import History, open_testimony
 from ringkeeper.testimony import Testimony as Shown  # pytest takes a Test… for a test
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 from ringkeeperd.backup_file import BACKUP, MAX_BACKUP, Saved, open_backup, sealed_backup
+from ringkeeperd.backup_sources import _joined
 from tests.core.builders import NOW, SECOND, new_ring
 
 ROOT = TrustRoot.generate()
@@ -60,6 +63,40 @@ def test_a_thousand_rings_fit() -> None:
     assert len(open_backup(text, ROOT.public).rings) == 1000
     assert len(text) < MAX_BACKUP / 10
     assert len(json.loads(text)["backup"]) < BACKUP.limit / 10
+
+
+def sealed_by(kid: str) -> str:
+    """What says that the KEK of that name sealed it."""
+    header = {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json", "kid": kid}
+    return urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=") + "...."
+
+
+def with_halves(each: Saved, **sealed: str) -> Saved:
+    blobs = MappingProxyType(sealed)
+    return replace(each, testimony=replace(each.testimony, sealed=blobs))
+
+
+def test_names_that_somebody_put_into_redis_spoil_no_backup_and_move_no_cursor() -> None:
+    assert kek_of(sealed_by("kek-2")) == "kek-2"
+    names = ["kek-2", "kek\x1b[2J", "k" * 3000, *(f"kek-{n}" for n in range(100, 200))]
+    rings = [
+        with_halves(saved(f"ring-{n}"), **{f"d-{i}": sealed_by(k) for i, k in enumerate(names)})
+        for n in range(200)
+    ]
+    backup = open_backup(file_of(*rings), ROOT.public)
+    assert "kek-1" in backup.keks, "the ring says so itself"
+    assert len(backup.keks) <= 5
+    assert all(kek.isprintable() and len(kek) <= 64 for kek in backup.keks)
+
+
+def test_the_half_that_the_ring_s_kek_sealed_is_taken_wherever_it_is() -> None:
+    there, kept = saved(), saved()
+    good, bad = sealed_by("kek-1"), sealed_by("kek-9")
+    first, second, third = (key.kid for key in there.ring.keys)
+    there = with_halves(there, **{first: bad, second: good})
+    kept = with_halves(replace(kept, history=there.history), **{first: good, third: bad, "x": good})
+    whole = dict(_joined(there, kept).testimony.sealed)
+    assert whole == {first: good, second: good, third: bad}
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {

@@ -129,6 +129,8 @@ def revoke(  # noqa: PLR0913 - all but two by name
         keys = tuple(_called_off(k, ring) if k is ring.active() else k for k in keys)
     if chosen:
         keys = tuple(activated(k, ring, now) if k is chosen else k for k in keys)
+        # Nobody is to roll back from it any more, and who would have come back goes again.
+        keys = tuple(retired(k, now) if k.is_returning else k for k in keys)
     if fresh:
         keys += (published(ring, fresh, now, epoch),)
     return next_version(ring, epoch, keys)

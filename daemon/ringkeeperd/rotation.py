@@ -325,7 +325,9 @@ def successor(ring: Ring, now: datetime) -> Key | None:
 
 def standby_wanted(ring: Ring, chosen: Key | None) -> KeyWanted | None:
     """The standby to publish when `chosen` signs, unless one waits already or none fits in."""
-    others = [k for k in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC) if k != chosen]
+    waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
+    # One that was to come back goes again, if another is chosen before it.
+    others = [key for key in waiting if key != chosen and not key.is_returning]
     if not ring.has_room or any(ring.policy.suits(key) for key in others):
         return None
     return key_wanted(ring.policy)
@@ -430,10 +432,12 @@ def apply(
 def adopted(ring: Ring, policy: Policy, *, now: datetime, epoch: int) -> Ring:
     """The next version of `ring`, under `policy`.
 
-    Apps sign under it from now on, so what signs now is kept for as long as it needs. And what is
-    cached by now may be cached for as long as the former policy said.
+    Apps sign under it from now on, so what signs now is kept for as long as it needs. And where
+    caches are to forget sooner, what is cached by now may stay as long as the former policy said.
     """
-    until = max(now + ring.policy.jwks_max_age, ring.caches_until or now)
+    until = ring.caches_until
+    if policy.jwks_max_age < ring.policy.jwks_max_age:
+        until = max(now + ring.policy.jwks_max_age, until or now)
     keys = tuple(k.under(policy) if k.state is KeyState.ACTIVE else k for k in ring.keys)
     return next_version(replace(ring, policy=policy, caches_until=until), epoch, keys)
 

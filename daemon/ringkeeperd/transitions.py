@@ -36,7 +36,11 @@ TRANSITIONS: Final = (
     Transition(None, KeyState.RETIRED, "first ring: what signed before it was moved here"),
     Transition(KeyState.PUBLISHED, KeyState.ACTIVE, "due, public long enough, confirmed"),
     Transition(KeyState.ACTIVE, KeyState.RETIRED, "its successor became active"),
-    Transition(KeyState.PUBLISHED, KeyState.RETIRED, "another algorithm's standby is ready"),
+    Transition(
+        KeyState.PUBLISHED,
+        KeyState.RETIRED,
+        "another algorithm's is ready, or a rollback called off",
+    ),
     Transition(KeyState.RETIRED, KeyState.PUBLISHED, "operator: rollback"),
     Transition(KeyState.RETIRED, None, "no unexpired token of its can exist"),
     Transition(KeyState.PUBLISHED, KeyState.REVOKED, "operator"),

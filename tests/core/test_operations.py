@@ -10,7 +10,15 @@ import pytest
 from ringkeeper.errors import ConfigurationError, RequestRefused
 from ringkeeper.policy import MAX_KEYS, Policy
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
-from ringkeeperd.operations import add, override, retire, revoke, rollback, rotate
+from ringkeeperd.operations import (
+    add,
+    override,
+    retire,
+    revocation_wants,
+    revoke,
+    rollback,
+    rotate,
+)
 from ringkeeperd.overrides import Rules, setting_named, value_of
 from ringkeeperd.rotation import (
     Activate,
@@ -126,6 +134,36 @@ def test_without_a_signer_there_is_nothing_to_roll_back() -> None:
     )
     with pytest.raises(RequestRefused, match="no dynamic key is active"):
         rollback(bare, now=AFTER, epoch=1)
+
+
+def test_once_the_key_that_was_rolled_back_from_is_revoked_another_rollback_can_be_asked_for() -> (
+    None
+):
+    """The standby signs at once, for all can use it; who was to come back goes again."""
+    before = turned()
+    former, active, standby = before.former, before.active(), before.standby
+    asked = rollback(before, now=AFTER, epoch=1)
+    wanted = revocation_wants(asked, kid_of(active), AFTER)
+    assert wanted, "no version is ever without the key that signs next"
+    after = revoke(asked, kid_of(active), reason="leaked", now=AFTER, epoch=1, fresh=fresh(wanted))
+    assert kid_of(after.active()) == kid_of(standby)
+    assert kid_of(after.former) == kid_of(former)
+    assert kid_of(after.standby) not in {kid_of(former), kid_of(standby)}
+    assert after.key(kid_of(former)).remove_at == AFTER + former.retain_for  # type: ignore[union-attr]
+    again, _ = settle(rollback(after, now=AFTER + HOUR, epoch=1), AFTER + HOUR)
+    assert kid_of(again.active()) == kid_of(former)
+
+
+def test_where_only_the_returning_key_can_follow_a_revoked_one_it_does() -> None:
+    before = turned()
+    assert before.standby
+    late = replace(before.standby, ready_at=AFTER + HOUR)
+    keys = tuple(late if k.kid == late.kid else k for k in before.keys)
+    asked = rollback(replace(before, keys=keys), now=AFTER, epoch=1)
+    assert revocation_wants(asked, kid_of(before.active()), AFTER) is None
+    after = revoke(asked, kid_of(before.active()), reason="leaked", now=AFTER, epoch=1)
+    assert kid_of(after.active()) == kid_of(before.former)
+    assert after.standby == late
 
 
 @pytest.mark.parametrize("is_due", [False, True])

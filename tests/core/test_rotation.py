@@ -518,6 +518,19 @@ def test_a_key_is_not_ready_before_caches_of_the_former_policy_have_run_out() ->
     assert ring.caches_until == NOW + 5 * HOUR
 
 
+@pytest.mark.parametrize("longer", [0 * MINUTE, MINUTE])
+def test_a_policy_that_shortens_nothing_in_caches_makes_nobody_wait_for_them(
+    longer: timedelta,
+) -> None:
+    ring = new_ring()
+    another = policy(jwks_max_age=ring.policy.jwks_max_age + longer, confirmation_timeout=HOUR)
+    after = do(ring, Adopt(another), NOW + HOUR)
+    assert after.policy == another
+    assert after.caches_until is None
+    hastened = rotate(after, now=NOW + HOUR, epoch=1, hasten=True)
+    assert activation_at(hastened) == NOW + HOUR
+
+
 def test_revoking_the_signer_during_a_change_of_algorithm_makes_no_third_standby() -> None:
     ring, _ = settle(new_ring(), NOW + HOUR, rules=policy(algorithm="ES256"))
     assert revocation_wants(ring, kid_of(ring.active()), NOW + HOUR) is None

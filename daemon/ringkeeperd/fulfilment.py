@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ringkeeper.algorithms import PublicJwk
-    from ringkeeper.policy import Policy
     from ringkeeper.ring import Key, Ring
     from ringkeeper.wire import Request
     from ringkeeperd.audit import Fields
@@ -217,20 +216,12 @@ async def _set(term: Term, request: Request) -> Changed:
         raise RequestRefused(str(error)) from None
     others = [(name, value) for name, value in ring.overrides if name != key]
     try:
-        policy = _policy_with(term, others if text is None else [*others, (key, text)])
+        policy = term.policy_under(others if text is None else [*others, (key, text)])
     except ConfigurationError as error:
         if text is not None:
             raise RequestRefused(str(error)) from None
         policy = ring.policy  # what is left contradicts the files: one is taken away at a time
     return operations.override(ring, key, text, policy, now=term.now(), epoch=term.epoch), {}
-
-
-def _policy_with(term: Term, overrides: list[tuple[str, str]]) -> Policy:
-    """What comes of these; raises ConfigurationError where that cannot be led here."""
-    policy = term.leader.rules.under(overrides)
-    if problem := policy.lease_problem(term.leader.ttl, term.ring.name):
-        raise ConfigurationError([problem])
-    return policy
 
 
 _CHANGES: Final[Mapping[Command, Callable[[Term, Request], Awaitable[Changed]]]] = {

@@ -33,7 +33,7 @@ from ringkeeperd.rotation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from ringkeeper.policy import Policy
@@ -92,6 +92,8 @@ class Term:
         """Why the files do not count, as it was told last."""
         self._published_at: float | None = None
         """When the newest version went out, while it is not confirmed by all."""
+        self._heard_wider: tuple[timedelta, float] = (ZERO, 0.0)
+        """The longer liveness window that was in force until lately, and how long it counts on."""
 
     async def take_up(self) -> None:
         """Hold the ring, healed where it has to be; raises as `Loading.load`."""
@@ -203,7 +205,7 @@ class Term:
     def _policy(self) -> Policy:
         """What to lead by: what the files say, but for the ring's own settings."""
         try:
-            policy = self.leader.rules.under(self.ring.overrides)
+            policy = self.policy_under(self.ring.overrides)
         except ConfigurationError as error:
             told = (
                 f"ring {self.ring.name} goes on as it is, for settings of its own contradict this "
@@ -216,6 +218,13 @@ class Term:
         self._contradiction = ""
         return policy
 
+    def policy_under(self, overrides: Iterable[tuple[str, str]]) -> Policy:
+        """What comes of these settings; raises ConfigurationError where it cannot be led here."""
+        policy = self.leader.rules.under(overrides)
+        if problem := policy.lease_problem(self.leader.ttl, self.ring.name):
+            raise ConfigurationError([problem])
+        return policy
+
     def _is_quiet(self, wait: WaitUntil) -> bool:
         """Whether another can take over from here, and be ready for what comes next."""
         begins = self.ring.policy.liveness_window + 2 * self.leader.ttl
@@ -225,6 +234,9 @@ class Term:
     async def instances(self) -> tuple[Instance, ...]:
         """Who is live, by the table; one that was lost is not trusted before `trusts_from`."""
         window = self.ring.policy.liveness_window
+        former, counts_until = self._heard_wider
+        if self.clock.monotonic() < counts_until:
+            window = max(window, former)  # who is asked to come oftener has yet to hear of it
         instances, is_whole = await self.store.roll_call(self.owner, window)
         if not is_whole:
             self._trusted_from = None
@@ -301,6 +313,9 @@ class Term:
         by: TrustRoot | None = None,
     ) -> bool:
         """As `commit`, telling `events`, and signed `by` another root from now on."""
+        former = self.ring.policy.liveness_window
+        if ring.policy.liveness_window < former:
+            self._heard_wider = (former, self.clock.monotonic() + former.total_seconds())
         if not await self.publish(ring, self.snapshot, put, events, began, by=by):
             await self._loading.load()
             return False

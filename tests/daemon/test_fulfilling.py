@@ -86,6 +86,41 @@ async def test_a_setting_that_leases_are_too_long_for_is_refused(
     assert held(candidate).overrides == ()
 
 
+async def test_a_lease_too_long_for_the_rings_own_settings_is_told(
+    led: LedRing, candidates: Any
+) -> None:
+    """The daemon's file was edited since: it may lead the ring, but not under what the ring says."""
+    candidate = await led_here(led, candidates)
+    await set_to(led, candidate, "max_staleness", "3m")
+    was = held(candidate).policy
+    candidate.leader.ttl = timedelta(minutes=9)
+    candidate.leader.wake.set()
+    await until(lambda: candidate.told.named("contradicted"))
+    assert "lease_ttl: 9m is longer than" in candidate.told.named("contradicted")[0]
+    assert held(candidate).policy == was
+
+
+def forget(candidate: Candidate) -> None:
+    """Who was live when it looked last."""
+    candidate.told.instances = ()
+
+
+async def test_who_is_asked_to_come_oftener_counts_as_live_until_it_can_know(
+    led: LedRing, candidates: Any
+) -> None:
+    """A shorter poll interval must not make those forgotten at once who have yet to hear of it."""
+    candidate = await led_here(led, candidates)
+    await set_to(led, candidate, "poll_interval", "20s")
+    with led.server.client() as client:
+        client.hset(led.layout.instances, "slow", "{}")
+        client.zadd(led.layout.seen, {"slow": client.time()[0] * 1000 - 5000})
+    await set_to(led, candidate, "poll_interval", "1s")
+    assert held(candidate).policy.liveness_window == timedelta(seconds=3)
+    forget(candidate)
+    candidate.leader.wake.set()
+    await until(lambda: "slow" in [i.id for i in candidate.told.instances])
+
+
 async def test_a_key_of_which_no_private_half_is_left_does_not_come_back(
     led: LedRing, candidates: Any
 ) -> None:

@@ -310,6 +310,9 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="DURATION",
         help="with --revoke: little by little, within that long (30m)",
     )
+    asked.add_argument(
+        "--now", action="store_true", help="with --rotate: as soon as obedient caches know it"
+    )
     planning.add_argument(
         "--turns",
         type=_turns,
@@ -317,7 +320,9 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="N",
         help="look until N keys have begun to sign (default: 3), and those of now have gone",
     )
-    planning.add_argument("--svg", type=Path, metavar="FILE", help="write a picture, too")
+    planning.add_argument(
+        "--svg", type=Path, metavar="FILE", help="write a picture, too (-: only that)"
+    )
 
 
 def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:

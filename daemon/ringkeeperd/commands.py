@@ -301,6 +301,8 @@ def plan(parsed: argparse.Namespace) -> int:
     planned = module.planned(parsed, _configuration(parsed))
     if parsed.svg:
         module.write_svg(planned, parsed.svg)
+        if parsed.svg == Path("-"):
+            return 0
     if parsed.json:
         print(json.dumps(module.as_json(planned), indent=2))
     else:

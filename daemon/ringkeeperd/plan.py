@@ -137,7 +137,15 @@ def _settings(parsed: argparse.Namespace) -> dict[str, str]:
 def _wish(parsed: argparse.Namespace) -> Wish:
     if parsed.drain and not parsed.revoke:
         raise RequestRefused("--drain belongs to --revoke KID: it says how fast")
-    return Wish(parsed.revoke or "", parsed.drain, rotate=parsed.rotate, rollback=parsed.rollback)
+    if parsed.now and not parsed.rotate:
+        raise RequestRefused("--now belongs to --rotate: it says how soon")
+    return Wish(
+        parsed.revoke or "",
+        parsed.drain,
+        rotate=parsed.rotate,
+        hasten=parsed.now,
+        rollback=parsed.rollback,
+    )
 
 
 def _policy(
@@ -169,7 +177,8 @@ def _policy(
 
 def _title(settings: Mapping[str, str], wish: Wish) -> str:
     parts = [f"{key} is {text}" for key, text in settings.items()]
-    parts += ["the next key signs as soon as it may"] if wish.rotate else []
+    soon = "as soon as obedient caches know it" if wish.hasten else "as soon as it may"
+    parts += [f"the next key signs {soon}"] if wish.rotate else []
     parts += ["the former key signs again"] if wish.rollback else []
     if wish.revoke:
         how = f"drained within {format_duration(wish.drain)}" if wish.drain else "revoked"
@@ -182,7 +191,7 @@ def _commands(settings: Mapping[str, str], wish: Wish) -> tuple[str, ...]:
     if wish.revoke:
         how = f" --drain {format_duration(wish.drain).replace(' ', '')}" if wish.drain else ""
         lines.append(f"ringkeeper revoke {wish.revoke}{how} --reason WHY")
-    lines += ["ringkeeper rotate"] if wish.rotate else []
+    lines += [f"ringkeeper rotate{' --now' if wish.hasten else ''}"] if wish.rotate else []
     lines += ["ringkeeper rollback"] if wish.rollback else []
     return tuple(lines)
 
@@ -244,11 +253,14 @@ def _can_draw(encoding: str | None) -> bool:
 
 
 def write_svg(plan: Plan, path: Path) -> None:
-    """Write `plan` as a picture to `path`.
+    """Write `plan` as a picture to `path`, or to standard output for `-`.
 
     Raises:
         RequestRefused: it cannot be written.
     """
+    if str(path) == "-":
+        sys.stdout.write(document(plan).decode())
+        return
     try:
         path.write_bytes(document(plan))
     except OSError as error:

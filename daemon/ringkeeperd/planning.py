@@ -49,6 +49,8 @@ class Wish:
     """The kid of the key."""
     drain: timedelta | None = None
     rotate: bool = False
+    hasten: bool = False
+    """With `rotate`: after `jwks_max_age`, as `rotate --now` does."""
     rollback: bool = False
 
     def applied(self, ring: Ring, now: datetime, confirmed: Confirmations | None = None) -> Ring:
@@ -61,7 +63,7 @@ class Wish:
         """
         epoch = ring.epoch
         if self.rotate:
-            return operations.rotate(ring, now=now, epoch=epoch)
+            return operations.rotate(ring, now=now, epoch=epoch, hasten=self.hasten)
         if self.rollback:
             return operations.rollback(ring, now=now, epoch=epoch)
         if not self.revoke:

@@ -125,6 +125,7 @@ OPTIONS = [
     ("--static",),
     ("--set", "clock_skew=9s"),
     ("--rotate",),
+    ("--rotate", "--now"),
     ("--revoke", "SIGNER"),
     ("--interval", "2", "--rotate"),
 ]
@@ -146,6 +147,8 @@ def test_it_changes_nothing_and_needs_no_leader_and_no_secret(site: Site, valkey
         assert (told["after"] is not None) is (options in OPTIONS), options
         assert any("nobody leads now" in remark for remark in told["remarks"])
     assert (site.folder / "plan.svg").read_text().startswith("<svg ")
+    assert site.done("plan", "--svg", "-").startswith("<svg ")
+    assert not (site.folder / "-").exists()
 
 
 def test_a_rollback_is_foreseen_and_then_done(site: Site, valkey: Server) -> None:
@@ -181,6 +184,7 @@ def test_what_would_break_a_promise_is_refused_with_the_numbers(site: Site) -> N
 def test_wrong_use_is_told_in_a_clear_line(site: Site) -> None:
     site.configure()
     assert "--drain belongs to --revoke KID" in site.refused("plan", "--drain", "30m")
+    assert "--now belongs to --rotate" in site.refused("plan", "--now")
     assert "write KEY=VALUE" in site.refused("plan", "--set", "clock_skew")
     assert "nonsense: no such setting" in site.refused("plan", "--set", "nonsense=1")
     assert "access_token_validity: 'soon'" in site.refused("plan", "--validity", "soon")
@@ -189,6 +193,19 @@ def test_wrong_use_is_told_in_a_clear_line(site: Site) -> None:
     site.done("init")
     assert "unknown kid 'd-x'" in site.refused("plan", "--revoke", "d-x")
     assert "nowhere/plan.svg cannot be written" in site.refused("plan", "--svg", "nowhere/plan.svg")
+
+
+@pytest.mark.parametrize(("hasten", "waits"), [(False, 4 * HOUR), (True, 5 * MINUTE)])
+def test_a_hastened_turn_is_foreseen_when_obedient_caches_know_the_key(
+    hasten: bool, waits: timedelta
+) -> None:
+    ring, _ = settle(new_ring(), NOW + 168 * HOUR)
+    published = NOW + 168 * HOUR
+    plan = plan_of(ring, published, wish=Wish(rotate=True, hasten=hasten))
+    assert plan.after and plan.after.next_activation
+    assert plan.after.next_activation.at == published + waits
+    assert plan.commands == ("ringkeeper rotate --now" if hasten else "ringkeeper rotate",)
+    assert ("obedient caches" in plan.title) is hasten
 
 
 @pytest.mark.parametrize(

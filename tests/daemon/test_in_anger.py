@@ -183,3 +183,38 @@ def test_static_keys_algorithms_and_settings_change(crowd: Crowd, tmp_path: Path
     assert "what files say counts" in site.done("set", interval)
     crowd.check()
     assert crowd.total("revoked") == 0
+
+
+@pytest.mark.timeout(240)
+def test_plans_backups_and_restores_disturb_nobody(crowd: Crowd, valkey: Server) -> None:
+    site = crowd.site
+    before = site.status()
+    (standby,) = keys(site, kind="dynamic", state="published")
+    signer, follower = before["signer"], standby["kid"]
+
+    planned = json.loads(site.done("plan", "--rotate", "--now", "--json"))
+    assert planned["after"]["next_activation"] == follower
+    assert "is revoked" in site.done("plan", "--revoke", signer)
+    assert "ES384" in site.done("plan", "--algorithm", "ES384", "--interval", "2")
+    (static,) = keys(site, kind="static")
+    assert static["kid"] in site.done("static", "list")
+    assert site.status()["version"] == before["version"]
+
+    site.done("backup", "--out", "old.json")
+    site.done("rotate", "--now", "--wait")
+    assert site.status()["signer"] == follower, "as it was planned"
+    crowd.check()
+    assert "lacks nothing that is in it" in site.done("restore", "old.json")
+    assert site.status()["signer"] == follower
+    crowd.check()
+
+    site.done("revoke", signer, "--reason", "leaked")
+    crowd.check()
+    site.done("backup", "--out", "new.json")
+    with valkey.client() as client:
+        client.flushall()
+    crowd.check()
+    eventually(lambda: site.run("restore", "new.json").returncode == 0, within=30)
+    assert keys(site, kid=signer, state="revoked")
+    assert site.status()["signer"] == follower
+    crowd.check()

@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
@@ -23,22 +24,27 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
+import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc import jws
+from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
-from ringkeeper import tokens
+from ringkeeper import by_joserfc, tokens
 from ringkeeper.algorithms import PrivateKey
 from ringkeeper.clock import from_ms, to_ms
+from ringkeeper.compact import MAX_HEADER, MAX_TOKEN
 from ringkeeper.configuration import load
 from ringkeeper.durations import format_duration, parse_duration
 from ringkeeper.errors import (
     ConfigurationError,
     DocumentError,
     InfrastructureError,
+    InvalidSignature,
+    MalformedToken,
     RefreshReason,
     SealBroken,
     SecretError,
@@ -254,11 +260,23 @@ def _token(data: bytes) -> None:
         try:
             tokens.verify(held, text, NOW)
         except TokenError as error:
+            if (theirs := _by_joserfc(held, text)) is not type(error):
+                raise Accepted(f"{type(error).__name__}, and joserfc says {theirs}") from None
             if text in good:
                 raise Accepted(f"a good token was refused: {error}") from None
             continue
         if text not in good:
             raise Accepted(f"a forged token of {held.ring.id}")
+
+
+def _by_joserfc(held: Held, token: str) -> type[TokenError] | None:
+    """What it is refused for where joserfc checks the signature."""
+    try:
+        checks = by_joserfc.verifies
+        tokens.judge(held, token, NOW_MS / 1000, None, None, False, None, checks, None)
+    except TokenError as error:
+        return type(error)
+    return None
 
 
 def _token_seeds() -> list[bytes]:
@@ -272,16 +290,68 @@ def _signed_token(data: bytes) -> None:
     own = world()
     key: Any = own.private[own.signer.kid]._key.private_key
     token = f"{signed}.{_b64(key.sign(signed.encode()))}"
+    theirs = _by_others(token, key.public_key())
     try:
         claims = tokens.verify(own.held, token, NOW)
-    except TokenError:
+    except TokenError as error:
+        if theirs is not None and not _is_explained(error, token):
+            raise Accepted(f"others take it, and here it is: {error}") from None
         return
+    if theirs != claims:
+        raise Accepted(f"others read {theirs!r}")
     header = json.loads(head)
     if (header["alg"], header["kid"]) != ("EdDSA", own.signer.kid) or "crit" in header:
         raise Accepted("a header of another kind")
     if claims != json.loads(body.decode("utf-8")) or not claims["exp"] > NOW_MS / 1000 - 60:
         raise Accepted("claims that are not these")
     json.dumps(claims, allow_nan=False)
+
+
+_UNCHECKED: Final[Any] = {
+    f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud", "sub", "jti")
+}
+
+
+def _by_others(token: str, public: Any) -> dict[str, Any] | None:
+    """The claims that both PyJWT and joserfc read, asked for the signature alone."""
+    try:
+        by_jwt = jwt.decode(token, public, algorithms=["EdDSA"], options=_UNCHECKED)
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the name EdDSA
+        try:
+            key = OKPKey.import_key(public)
+            registry = jws.JWSRegistry(algorithms=["EdDSA"], strict_check_header=False)
+            payload = jws.deserialize_compact(token, key, registry=registry).payload
+            by_joserfc_too = json.loads(payload)
+        except (JoseError, ValueError, RecursionError):
+            return None
+    return by_jwt if repr(by_jwt) == repr(by_joserfc_too) else None
+
+
+def _is_explained(error: TokenError, token: str) -> bool:
+    """Whether we are to refuse what others take, for a reason that can be seen here."""
+    if not isinstance(error, MalformedToken):
+        return not isinstance(error, InvalidSignature)  # it is well signed
+    if len(token) > MAX_TOKEN or token.index(".") > MAX_HEADER:
+        return True
+    texts = [base64.urlsafe_b64decode(part + "==") for part in token.split(".")[:2]]
+    try:
+        header, claims = (json.loads(text.decode(), object_pairs_hook=_twice) for text in texts)
+        json.dumps([header, claims], allow_nan=False)
+    except ValueError:
+        return True  # UTF-16, a member twice, no finite number
+    if not {"crit", "b64"}.isdisjoint(header) or not isinstance(header.get("kid"), str):
+        return True
+    times = [claims.get("exp"), *(claims[name] for name in ("iat", "nbf") if name in claims)]
+    return not all(type(time) in (int, float) and abs(time) <= 1e12 for time in times)
+
+
+def _twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a member twice")
+    return dict(pairs)
 
 
 def _b64(raw: bytes) -> str:

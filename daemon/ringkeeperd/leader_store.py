@@ -589,10 +589,10 @@ def _instance(instance: str, seen: str, record: str) -> Instance:
         keks = roots = algorithms = ()
         may_lead, policy = False, ""
     seen_at = from_ms(int(min(max(0.0, float(seen)), LATEST_MS)))
-    verifies = _rate(fields.get("verifies"))
+    verifies, known = _rate(fields.get("verifies")), _rate(fields.get("known"))
     return Instance(
         str(instance)[:80], role, *edition, seen_at, keks, roots,
-        verifies=verifies, may_lead=may_lead, policy=policy, algorithms=algorithms,
+        verifies=verifies, known=known, may_lead=may_lead, policy=policy, algorithms=algorithms,
     )  # fmt: skip
 
 

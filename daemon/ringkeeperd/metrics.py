@@ -199,6 +199,11 @@ class _Rings(Collector):
                     (),
                 ),
                 (
+                    "token_cache_hit_ratio",
+                    "Share of tokens whose signature the app had checked before (leader only).",
+                    (),
+                ),
+                (
                     "configuration_drift",
                     "Live daemons whose files say something else than the leader's (leader only).",
                     (),
@@ -268,6 +273,10 @@ def _fill(gauges: Mapping[str, GaugeMetricFamily], name: str, service: RingServi
     behind = sum((i.epoch, i.version) < edition for i in state.instances)
     gauges["instances"].add_metric([name], len(state.instances))
     gauges["instances_behind"].add_metric([name], behind)
+    verifies = sum(instance.verifies for instance in state.instances)
+    if verifies:
+        known = sum(instance.known for instance in state.instances)
+        gauges["token_cache_hit_ratio"].add_metric([name], min(1.0, known / verifies))
     gauges["configuration_drift"].add_metric([name], service.drift())
     active = ring.active()
     if active and active.activated_at:

@@ -75,6 +75,8 @@ class Instance:
     """The thumbprints of the roots that it pins, in the order of its file."""
     verifies: float = 0.0
     """How many tokens it was asked to verify a second; 0 where it does not say."""
+    known: float = 0.0
+    """Those of them whose signature it had checked before, a second."""
     may_lead: bool = False
     """Whether it is a daemon that would lead, were the lease free."""
     policy: str = ""

@@ -13,7 +13,8 @@ comma := ,
 empty :=
 PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeeper/replica \
 	ringkeeper/testimony ringkeeper/draining ringkeeperd/healing \
-	ringkeeper/tokens ringkeeperd/rotation ringkeeperd/merge ringkeeperd/rewrapping ringkeeperd/trail ringkeeperd/spikes \
+	ringkeeper/tokens ringkeeper/compact ringkeeper/signatures ringkeeper/signed_token ringkeeper/token_cache \
+	ringkeeperd/rotation ringkeeperd/merge ringkeeperd/rewrapping ringkeeperd/trail ringkeeperd/spikes \
 	ringkeeperd/spike_events ringkeeperd/refresh_series ringkeeperd/forecast ringkeeperd/spreading \
 	ringkeeperd/foresight ringkeeperd/planning ringkeeperd/prospects ringkeeperd/transitions ringkeeperd/operations
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))

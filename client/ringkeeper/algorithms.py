@@ -7,7 +7,6 @@ trusted ring, not from the token (RFC 8725 section 3.1).
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
 import json
 import re
@@ -15,13 +14,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, RSAPublicNumbers
-from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.util import base64_to_int
 
+from ringkeeper.compact import base64url, octets_in
 from ringkeeper.errors import MalformedDocument, SealBroken, UnsupportedAlgorithm
+from ringkeeper.signatures import checking, signing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,25 +79,6 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
 """What a ring may sign with. EdDSA here is Ed25519 alone, the curve that verifiers know."""
 
 
-class _Registry(jws.JWSRegistry):
-    """One of joserfc's algorithms, without its warning that RFC 9864 deprecates the name EdDSA.
-
-    Tokens carry that name because it is the one that every verifier reads.
-    """
-
-    def __init__(self, name: str) -> None:
-        # Headers may have more members than RFC 7515 names (SuperTokens writes `version`);
-        # `crit` is refused where tokens are read.
-        super().__init__(algorithms=[name], strict_check_header=False)
-        model = copy.copy(jws.JWSRegistry.algorithms[name])
-        model.security_warning = None
-        self.algorithms = {name: model}
-
-
-# One for each algorithm, so that no other is ever tried.
-_REGISTRIES: Final = {name: _Registry(name) for name in ALGORITHMS}
-
-
 def algorithm_named(name: str) -> Algorithm:
     """The algorithm of that name.
 
@@ -114,7 +96,7 @@ def algorithm_named(name: str) -> Algorithm:
 class PublicKey:
     """The half that verifies, loaded once and used for many tokens."""
 
-    __slots__ = ("_key", "_signature_length", "algorithm", "jwk")
+    __slots__ = ("_check", "_key", "_signature_length", "algorithm", "jwk")
 
     def __init__(self, jwk: PublicJwk, algorithm: str) -> None:
         """Load `jwk` for use with `algorithm` alone.
@@ -125,20 +107,35 @@ class PublicKey:
         self.algorithm = algorithm_named(algorithm)
         self.jwk = jwk
         self._key = _import(dict(jwk), self.algorithm, MalformedDocument)
+        self._check = checking(algorithm, self._key.public_key)
         self._signature_length = (4 * _signature_bytes(self._key) + 2) // 3
 
     def verifies(self, token: str) -> bool:
-        """Whether the compact JWS `token` was signed by this key with its own algorithm."""
-        # OpenSSL takes a PSS signature without its leading zeros, too (RFC 8017 section 8.1.2 does
-        # not): one in 256 could be shortened by whoever sees it, and would be as good.
-        if len(token) - token.rfind(".") - 1 != self._signature_length:
+        """Whether this key signed the compact JWS `token`, with its own algorithm.
+
+        What the token's header says is for the caller to read.
+        """
+        message, _, signature = token.rpartition(".")
+        if len(signature) != self._signature_length:  # see `fits`
             return False
         try:
-            jws.deserialize_compact(token, self._key, registry=_REGISTRIES[self.algorithm.name])
-        except (JoseError, ValueError, RecursionError):
-            # It reads the header again, some calls deeper: what was read before may not fit there.
+            self._check(octets_in(signature), message.encode())
+        except (InvalidSignature, ValueError):
             return False
         return True
+
+    def fits(self, token: str) -> bool:
+        """Whether its signature is as long as each of this key's.
+
+        OpenSSL takes a PSS signature without its leading zeros, too (RFC 8017 section 8.1.2 does
+        not): one in 256 could be shortened by whoever sees it, and would be as good.
+        """
+        return len(token) - token.rfind(".") - 1 == self._signature_length
+
+    @property
+    def jose(self) -> JoseKey:
+        """As joserfc has it."""
+        return self._key
 
     def __repr__(self) -> str:
         return f"<PublicKey {self.algorithm.name} {thumbprint(self)}>"
@@ -151,10 +148,11 @@ class PrivateKey:
     that an operator asked for, `secret_pem` too: names that are easy to search for.
     """
 
-    __slots__ = ("_key", "algorithm")
+    __slots__ = ("_key", "_sign", "algorithm")
 
     def __init__(self, key: JoseKey, algorithm: Algorithm) -> None:
         self._key = key
+        self._sign = signing(algorithm.name, key.private_key)
         self.algorithm = algorithm
 
     @classmethod
@@ -197,14 +195,9 @@ class PrivateKey:
         """The members of its public half, sorted."""
         return _public_members(self._key, self.algorithm)
 
-    def sign_compact(self, header: Mapping[str, Any], payload: bytes) -> str:
-        """A compact JWS of `payload`; `alg` is this key's, whatever `header` says."""
-        return jws.serialize_compact(
-            {**header, "alg": self.algorithm.name},
-            payload,
-            self._key,
-            registry=_REGISTRIES[self.algorithm.name],
-        )
+    def signed(self, message: str) -> str:
+        """The compact JWS of `message`: header and payload, which names this key's algorithm."""
+        return f"{message}.{base64url(self._sign(message.encode()))}"
 
     def secret_jwk(self) -> dict[str, Any]:
         """The whole private JWK, in the clear: for sealing, and for a file that was asked for."""

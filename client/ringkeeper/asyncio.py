@@ -15,6 +15,7 @@ from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
 from ringkeeper.signed import SignedCounts
 from ringkeeper.tasks import first_of
+from ringkeeper.token_cache import DEFAULT_ENTRIES, CacheStatistics, TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -38,12 +39,14 @@ class Keyring:
         """Prepare; `start` begins to follow."""
         self._connection = connection
         self._clock = connection.clock
-        self._how: dict[str, Any] = {
-            "strict_key_kind": connection.strict_key_kind,
-            "use_dynamic": connection.use_dynamic,
-        }
+        self._is_strict = connection.strict_key_kind
+        self._use_dynamic = connection.use_dynamic
+        self._verifies = connection.verifies
+        self._cache = TokenCache(connection.token_cache)
         self._verified = Meter()
-        self._follower, self._store = connection.follower(verified=self._verified)
+        self._follower, self._store = connection.follower(
+            verified=self._verified, known=self._cache.hits
+        )
         self._counts, self._signed = RefreshCounts(), SignedCounts()
         self._teller = connection.teller(self._counts, self._signed, self._store)
         self._task: asyncio.Task[None] | None = None
@@ -64,6 +67,8 @@ class Keyring:
         cache_dir: str | Path | None = None,
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
+        token_cache: int = DEFAULT_ENTRIES,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
@@ -77,6 +82,9 @@ class Keyring:
         SuperTokens does. A switch between dynamic and static then makes every user refresh.
         `use_dynamic_access_token_signing_key`: what this app signs with, whatever the ring's policy
         says: the rotated (dynamic) key, or the static one. Both verify in either case.
+        `verify`: who checks signatures: `"own"`, or `"joserfc"`, which takes longer.
+        `token_cache`: how many verified tokens are remembered, so that their signatures are not
+        checked again; 0 for none. Up to 4 KiB of memory each.
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.
@@ -95,6 +103,8 @@ class Keyring:
             cache_dir=cache_dir,
             strict_key_kind=strict_key_kind,
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+            verify=verify,
+            token_cache=token_cache,
         )
         return await cls(connection).start(timeout)
 
@@ -106,6 +116,7 @@ class Keyring:
         name: str = "",
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """As `connect`, told by a `config.yaml` (environment variables override it)."""
@@ -114,6 +125,7 @@ class Keyring:
             name=name,
             strict_key_kind=strict_key_kind,
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+            verify=verify,
         )
         return await cls(connection).start(timeout)
 
@@ -124,6 +136,7 @@ class Keyring:
         name: str = "",
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> Self:
         """As `connect`, told by environment variables alone."""
@@ -132,6 +145,7 @@ class Keyring:
             name=name,
             strict_key_kind=strict_key_kind,
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+            verify=verify,
         )
         return await cls(connection).start(timeout)
 
@@ -165,10 +179,10 @@ class Keyring:
         issued = tokens.issue(
             self._held(),
             claims,
-            self._clock.now(),
+            self._clock.timestamp(),
             lifetime=lifetime,
             header=header,
-            use_dynamic=self._how["use_dynamic"],
+            use_dynamic=self._use_dynamic,
         )
         self._signed.record(issued.kid, issued.lifetime, self._clock.monotonic())
         return issued.token
@@ -185,13 +199,14 @@ class Keyring:
         An unknown kid is looked for in Redis once, within a second.
         """
         self._verified.tick()
-        how, now = {"audience": audience, "issuer": issuer, **self._how}, self._clock.now()
+        asked = audience, issuer, self._is_strict, self._use_dynamic
+        how = *asked, self._verifies, self._cache
         try:
-            return tokens.verify(self._held(), token, now, **how)
+            return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
         except UnknownKid:
             if not await self._seek(tokens.kid_in(token)):
                 raise
-        return tokens.verify(self._held(), token, now, **how)
+        return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
 
     def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
         """As `ringkeeper.Keyring.record_refresh`; not awaited."""
@@ -214,6 +229,11 @@ class Keyring:
     def version(self) -> int:
         """The version of the ring that is held."""
         return self._held().ring.version
+
+    @property
+    def token_cache(self) -> CacheStatistics:
+        """What the cache of verified tokens holds, and how often it was of use."""
+        return self._cache.statistics
 
     @property
     def staleness(self) -> timedelta:

@@ -26,6 +26,10 @@ class Clock(Protocol):
         """The wall clock: aware, UTC, whole milliseconds. It may be stepped at any moment."""
         ...
 
+    def timestamp(self) -> float:
+        """As `now`, in seconds since 1970: for what is asked at each request."""
+        ...
+
     def monotonic(self) -> float:
         """Seconds that only ever grow and go on while the machine is suspended."""
         ...
@@ -42,6 +46,10 @@ class SystemClock:
         """The wall clock: aware, UTC, whole milliseconds."""
         return from_ms(time.time_ns() // 1_000_000)
 
+    def timestamp(self) -> float:
+        """The wall clock, in seconds since 1970."""
+        return time.time()
+
     def monotonic(self) -> float:
         """Seconds that only ever grow, suspend included."""
         return time.clock_gettime(self._clock_id)
@@ -57,3 +65,8 @@ def to_ms(value: datetime | timedelta) -> int:
 def from_ms(ms: int) -> datetime:
     """The instant that many milliseconds after 1970, aware and UTC."""
     return _EPOCH + timedelta(milliseconds=ms)
+
+
+def from_seconds(seconds: float) -> datetime:
+    """The instant that many seconds after 1970, in whole milliseconds, aware and UTC."""
+    return from_ms(int(seconds * 1000))

@@ -89,6 +89,8 @@ class Configuration:
     """Whether the configuration says where it is; else it may be missing from an app."""
     state_dir: Path = Path("/var/lib/ringkeeper")
     cache_dir: Path | None = None
+    token_cache: int = DEFAULTS["token_cache"]
+    """How many verified tokens an app remembers."""
     lead: bool = DEFAULTS["lead"]
     lease_ttl: timedelta = DEFAULTS["lease_ttl"]
     host: str = DEFAULTS["listen"][0]
@@ -264,6 +266,7 @@ def parse(
         is_kek_named="kek" in values,
         state_dir=_state_dir(values, base, url, environ),
         cache_dir=_below(base, values.get("cache_dir")),
+        token_cache=values["token_cache"],
         lead=values["lead"],
         lease_ttl=values["lease_ttl"],
         host=values["listen"][0],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ringkeeper import notices
+from ringkeeper.algorithms import PublicKey
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
@@ -23,12 +24,13 @@ from ringkeeper.secret import Secret
 from ringkeeper.secret_files import Holdings, read_pinned_roots
 from ringkeeper.state_file import StateFile
 from ringkeeper.store import RedisStore
+from ringkeeper.token_cache import DEFAULT_ENTRIES
 from ringkeeper.topology import connection_for
 from ringkeeper.trust import PinnedRoots
 from ringkeeper.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ringkeeper.clock import Clock
     from ringkeeper.meter import Meter
@@ -52,6 +54,10 @@ class Connection:
     strict_key_kind: bool = False
     use_dynamic: bool | None = None
     """What this app signs with; None leaves it to the ring's policy."""
+    verifies: Callable[[PublicKey, str], bool] = PublicKey.verifies
+    """Who checks a token's signature."""
+    token_cache: int = DEFAULT_ENTRIES
+    """How many verified tokens this app remembers."""
     clock: Clock = field(default_factory=SystemClock)
 
     @classmethod
@@ -67,6 +73,8 @@ class Connection:
         cache_dir: str | Path | None = None,
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
+        token_cache: int = DEFAULT_ENTRIES,
     ) -> Connection:
         """From what a program was written with: paths are read, at once.
 
@@ -92,6 +100,8 @@ class Connection:
             cache_dir=Path(cache_dir) if cache_dir else None,
             strict_key_kind=strict_key_kind,
             use_dynamic=use_dynamic_access_token_signing_key,
+            verifies=_verifier(verify),
+            token_cache=token_cache,
         )
 
     @classmethod
@@ -103,6 +113,7 @@ class Connection:
         name: str = "",
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
     ) -> Connection:
         """From a `config.yaml`, the same that the daemon reads, and the environment.
 
@@ -132,10 +143,16 @@ class Connection:
             cache_dir=configuration.cache_dir,
             strict_key_kind=strict_key_kind,
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+            verify=verify,
+            token_cache=configuration.token_cache,
         )
 
     def follower(
-        self, replica: Replica | None = None, *, verified: Meter | None = None
+        self,
+        replica: Replica | None = None,
+        *,
+        verified: Meter | None = None,
+        known: Meter | None = None,
     ) -> tuple[Follower, RedisStore]:
         """A follower of the ring over a fresh connection; whoever runs it closes the store."""
         client = connection_for(
@@ -162,6 +179,7 @@ class Connection:
             source=self.secrets,
             use_dynamic=self.use_dynamic,
             verified=verified,
+            known=known,
         )
         return follower, store
 
@@ -171,6 +189,18 @@ class Connection:
         """What tells Redis of the refreshes and of the tokens that are counted there."""
         jitter = random.Random()  # noqa: S311
         return RefreshTeller(counts, store, self.clock, jitter, notices.log, signed)
+
+
+def _verifier(name: str) -> Callable[[PublicKey, str], bool]:
+    match name:
+        case "own":
+            return PublicKey.verifies
+        case "joserfc":
+            from ringkeeper import by_joserfc  # noqa: PLC0415 - few apps use it
+
+            return by_joserfc.verifies
+        case _:
+            raise ConfigurationError([f'verify: {name[:60]!r} is not offered; "own" or "joserfc"'])
 
 
 def holdings_of(

@@ -161,6 +161,7 @@ class Follower:
         outlet: Outlet | None = None,
         use_dynamic: bool | None = None,
         verified: Meter | None = None,
+        known: Meter | None = None,
         leads_by: Callable[[], Policy] | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
@@ -176,7 +177,8 @@ class Follower:
         `source` is where `roots` and `kek` come from: it is looked at again and again.
         `outlet` is where each version is handed on before it is confirmed.
         `use_dynamic` is what this process signs with, where it does not leave that to the policy.
-        `verified` counts the tokens that this process verifies, to tell how many they are.
+        `verified` counts the tokens that this process verifies, to tell how many they are, and
+        `known` those of them whose signature it had checked before.
         `leads_by`: of a process that would lead the ring, were its lease free: by which policy.
         """
         self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
@@ -197,6 +199,7 @@ class Follower:
         self._source = source
         self._outlet = outlet
         self._verified = verified
+        self._known = known
         self._leads_by = leads_by
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
@@ -641,8 +644,9 @@ class Follower:
         record["algorithms"] = list(ALGORITHMS)
         if self._kek:
             record["keks"] = self._kek.kids[:_TOLD_MOST]
-        if self._verified:
-            record["verifies"] = round(self._verified.rate(self._clock.monotonic()), 1)
+        for name, meter in (("verifies", self._verified), ("known", self._known)):
+            if meter:
+                record[name] = round(meter.rate(self._clock.monotonic()), 1)
         if self._leads_by:
             record |= {"lead": True, "policy": policy_digest(self._leads_by())}
         await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))

@@ -31,6 +31,7 @@ from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
 from ringkeeper.signed import SignedCounts
 from ringkeeper.tasks import first_of
+from ringkeeper.token_cache import DEFAULT_ENTRIES, CacheStatistics, TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Mapping
@@ -57,10 +58,9 @@ class Keyring:
         """Prepare; `start` begins to follow."""
         self._connection = connection
         self._clock = connection.clock
-        self._how: dict[str, Any] = {
-            "strict_key_kind": connection.strict_key_kind,
-            "use_dynamic": connection.use_dynamic,
-        }
+        self._is_strict = connection.strict_key_kind
+        self._use_dynamic = connection.use_dynamic
+        self._verifies = connection.verifies
         self._count_anew()
         self._background = self._follow(None)
         self._lock = threading.Lock()
@@ -83,6 +83,8 @@ class Keyring:
         cache_dir: str | Path | None = None,
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
+        token_cache: int = DEFAULT_ENTRIES,
         timeout: float = 10.0,
     ) -> Self:
         """A keyring that holds the ring `name`; waits up to `timeout` seconds for it.
@@ -96,6 +98,9 @@ class Keyring:
         SuperTokens does. A switch between dynamic and static then makes every user refresh.
         `use_dynamic_access_token_signing_key`: what this app signs with, whatever the ring's policy
         says: the rotated (dynamic) key, or the static one. Both verify in either case.
+        `verify`: who checks signatures: `"own"`, or `"joserfc"`, which takes longer.
+        `token_cache`: how many verified tokens are remembered, so that their signatures are not
+        checked again; 0 for none. Up to 4 KiB of memory each.
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.
@@ -114,6 +119,8 @@ class Keyring:
             cache_dir=cache_dir,
             strict_key_kind=strict_key_kind,
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+            verify=verify,
+            token_cache=token_cache,
         )
         return cls(connection).start(timeout)
 
@@ -125,6 +132,7 @@ class Keyring:
         name: str = "",
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
         timeout: float = 10.0,
     ) -> Self:
         """As `connect`, told by a `config.yaml` (environment variables override it)."""
@@ -133,6 +141,7 @@ class Keyring:
             name=name,
             strict_key_kind=strict_key_kind,
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+            verify=verify,
         )
         return cls(connection).start(timeout)
 
@@ -143,6 +152,7 @@ class Keyring:
         name: str = "",
         strict_key_kind: bool = False,
         use_dynamic_access_token_signing_key: bool | None = None,
+        verify: str = "own",
         timeout: float = 10.0,
     ) -> Self:
         """As `connect`, told by environment variables alone."""
@@ -151,6 +161,7 @@ class Keyring:
             name=name,
             strict_key_kind=strict_key_kind,
             use_dynamic_access_token_signing_key=use_dynamic_access_token_signing_key,
+            verify=verify,
         )
         return cls(connection).start(timeout)
 
@@ -175,10 +186,10 @@ class Keyring:
         issued = tokens.issue(
             self._held(),
             claims,
-            self._clock.now(),
+            self._clock.timestamp(),
             lifetime=lifetime,
             header=header,
-            use_dynamic=self._how["use_dynamic"],
+            use_dynamic=self._use_dynamic,
         )
         self._signed.record(issued.kid, issued.lifetime, self._clock.monotonic())
         return issued.token
@@ -195,13 +206,14 @@ class Keyring:
         An unknown kid is looked for in Redis once, within a second.
         """
         self._verified.tick()
-        how, now = {"audience": audience, "issuer": issuer, **self._how}, self._clock.now()
+        asked = audience, issuer, self._is_strict, self._use_dynamic
+        how = *asked, self._verifies, self._cache
         try:
-            return tokens.verify(self._held(), token, now, **how)
+            return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
         except UnknownKid:
             if not self._seek(tokens.kid_in(token)):
                 raise
-        return tokens.verify(self._held(), token, now, **how)
+        return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
 
     def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
         """Count a session that has to be refreshed, for metrics; see `ringkeeper.refreshes`.
@@ -234,6 +246,11 @@ class Keyring:
     def version(self) -> int:
         """The version of the ring that is held."""
         return self._held().ring.version
+
+    @property
+    def token_cache(self) -> CacheStatistics:
+        """What the cache of verified tokens holds, and how often it was of use."""
+        return self._cache.statistics
 
     @property
     def staleness(self) -> timedelta:
@@ -304,9 +321,10 @@ class Keyring:
 
     def _count_anew(self) -> None:
         self._counts, self._signed, self._verified = RefreshCounts(), SignedCounts(), Meter()
+        self._cache = TokenCache(self._connection.token_cache)
 
     def _follow(self, replica: Replica | None) -> _Background:
-        counted = (self._counts, self._signed, self._verified)
+        counted = (self._counts, self._signed, self._verified, self._cache.hits)
         return _Background(self._connection, replica, *counted)
 
     def _forked(self) -> None:
@@ -329,11 +347,12 @@ class _Background:
         counts: RefreshCounts,
         signed: SignedCounts,
         verified: Meter,
+        known: Meter,
     ) -> None:
         self._connection = connection
         self._counts = counts
         self._signed = signed
-        self._verified = verified
+        self._meters = {"verified": verified, "known": known}
         self._follower: Follower | None = None
         self._known = replica
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -359,7 +378,7 @@ class _Background:
         with ExitStack() as failing:
             loop = _event_loop(self._connection.name)
             failing.callback(loop.close)
-            follower, store = self._connection.follower(self._known, verified=self._verified)
+            follower, store = self._connection.follower(self._known, **self._meters)
             teller = self._connection.teller(self._counts, self._signed, store)
             thread = threading.Thread(
                 target=_run,

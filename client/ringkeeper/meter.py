@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Final
 
 _LEAST: Final = 1.0
 """Seconds that a rate is the mean of, at least."""
 
 
-class Meter:
+class Tally:
     """Counts without a lock: a counter's next number is taken whole, whichever thread takes it."""
+
+    __slots__ = ("_looks", "_looking", "tick")
 
     def __init__(self) -> None:
         self.tick = itertools.count().__next__
         """It happened once more."""
-        self._read = -1
+        self._looks = 0
+        self._looking = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """How often it happened so far."""
+        with self._looking:
+            # There is no other way to see it: looking counts, too.
+            self._looks += 1
+            return self.tick() - self._looks + 1
+
+
+class Meter(Tally):
+    """A tally that knows how often a second it ticks."""
+
+    __slots__ = ("_rate", "_read", "_since")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read = 0
         self._since: float | None = None
         self._rate = 0.0
 
@@ -24,8 +46,8 @@ class Meter:
         since = self._since
         if since is not None and now - since < _LEAST:
             return self._rate
-        read = self.tick()  # there is no other way to see it: reading counts, too
+        count = self.count
         if since is not None:
-            self._rate = (read - self._read - 1) / (now - since)
-        self._read, self._since = read, now
+            self._rate = (count - self._read) / (now - since)
+        self._read, self._since = count, now
         return self._rate

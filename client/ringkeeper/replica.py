@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.clock import ZERO
@@ -37,9 +37,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
-    from ringkeeper.ring import Ring
+    from ringkeeper.ring import Key, Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.trust import PinnedRoots
+
+
+class Verifying(NamedTuple):
+    """A key of the ring, loaded."""
+
+    key: Key
+    public: PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +60,26 @@ class Held:
     proof: str
     proof_at: datetime
     """When the newest proof that vouches for this snapshot, or for one before it, was signed."""
-    verifying: Mapping[str, PublicKey]
+    verifying: Mapping[str, Verifying]
+    """The keys whose tokens count, by kid."""
+    signers: Mapping[bool | None, Key | None]
+    """The key to sign with for each choice that an app has (`Ring.signer_for`)."""
+    skew: float
+    """How far clocks may be apart, in seconds."""
+    longest: float
+    """The longest life of a token that is signed now, in seconds."""
+    is_verifying_limited: bool
+    """Whether the policy lets nobody verify by a ring that is too old."""
+    signs_until: float = field(init=False)
+    """Until when the proof is young enough to sign on, in seconds since 1970; see `may_sign`."""
     signing: Mapping[str, PrivateKey] = field(default_factory=lambda: MappingProxyType({}))
     sealed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The sealed private keys that this process has fetched, as they are in Redis."""
+
+    def __post_init__(self) -> None:
+        """Work out what each signature asks for."""
+        until = self.proof_at + self.ring.policy.max_staleness
+        object.__setattr__(self, "signs_until", until.timestamp())
 
     def staleness(self, now: datetime) -> timedelta:
         """How long ago the leader said that this is the newest version."""
@@ -258,10 +281,11 @@ class Replica:
         """`ring` with every public key ready for use; those held already are not loaded again."""
         known = self.held.verifying if self.held else {}
         verifying = {
-            key.kid: known.get(key.kid) or PublicKey(key.public, key.algorithm)
+            key.kid: Verifying(key, _loaded(key, known.get(key.kid)))
             for key in ring.keys
             if key.may_verify
         }
+        policy = ring.policy
         return Held(
             ring=ring,
             snapshot=snapshot,
@@ -269,4 +293,14 @@ class Replica:
             proof=proof,
             proof_at=proof_at,
             verifying=MappingProxyType(verifying),
+            signers=MappingProxyType({u: ring.signer_for(u) for u in (None, True, False)}),
+            skew=policy.clock_skew.total_seconds(),
+            longest=policy.access_token_validity.total_seconds(),
+            is_verifying_limited=policy.max_verify_staleness is not None,
         )
+
+
+def _loaded(key: Key, known: Verifying | None) -> PublicKey:
+    """The public half of `key`, loaded once for all versions that have it."""
+    is_known = known and (known.key.public, known.key.algorithm) == (key.public, key.algorithm)
+    return known.public if known and is_known else PublicKey(key.public, key.algorithm)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ringkeeper.asyncio
 import ringkeeper.keyring
-from ringkeeper.algorithms import PrivateKey, kid_of
+from ringkeeper.algorithms import PrivateKey, PublicKey, kid_of
 from ringkeeper.clock import SystemClock
 from ringkeeper.durations import parse_duration
 from ringkeeper.errors import ConfigurationError, RefreshReason, RequestRefused, RingClosed
@@ -37,6 +37,7 @@ from ringkeeper.replica import Replica
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring
 from ringkeeper.settings import BY_KEY, SETTINGS, quoted
 from ringkeeper.signed import SignedCounts
+from ringkeeper.token_cache import TokenCache
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_proof, sign_snapshot
 
@@ -54,6 +55,9 @@ class _VirtualClock(SystemClock):
 
     def now(self) -> datetime:
         return self.now_is
+
+    def timestamp(self) -> float:
+        return self.now_is.timestamp()
 
 
 class _InMemory:
@@ -74,7 +78,10 @@ class _InMemory:
         self._is_closed = False
         self._time = _VirtualClock()
         self._clock: Clock = self._time
-        self._how = {"strict_key_kind": strict_key_kind, "use_dynamic": None}
+        self._is_strict = strict_key_kind
+        self._verifies = PublicKey.verifies
+        self._use_dynamic: bool | None = None
+        self._cache = TokenCache()
         self._root = TrustRoot.generate()
         self._ring = Ring("testing", DEFAULT_NAME, version=0, epoch=1, policy=policy, keys=())
         self._replica = Replica(DEFAULT_NAME, self._root.public)

@@ -6,16 +6,17 @@ trusted ring, and that key says with which algorithm it verifies (RFC 8725 secti
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from joserfc.errors import JoseError
-from joserfc.util import urlsafe_b64decode
 
+from ringkeeper import compact
 from ringkeeper.algorithms import PublicKey
+from ringkeeper.clock import from_seconds
+from ringkeeper.compact import MAX_HEADER, MAX_TOKEN
 from ringkeeper.draining import is_drained, share_drained
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
@@ -34,19 +35,21 @@ from ringkeeper.errors import (
     WrongAlgorithm,
 )
 from ringkeeper.ring import KeyKind
+from ringkeeper.signed_token import SignedToken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from ringkeeper.errors import RingkeeperError, TokenError
-    from ringkeeper.replica import Held
+    from ringkeeper.replica import Held, Verifying
     from ringkeeper.ring import Key
+    from ringkeeper.signed_token import Memory
 
-MAX_TOKEN: Final = 16 * 1024
-"""Characters of a token: no HTTP server takes a longer header."""
-MAX_HEADER: Final = 512
-"""Characters of a token's first part: joserfc, which also verifies elsewhere, takes no more."""
+    Verifies = Callable[[PublicKey, str], bool]
+
+__all__ = ["MAX_HEADER", "MAX_TOKEN", "Issued", "issue", "judge", "kid_in", "sign", "verify"]
+
 _FAR_SECONDS: Final = 1e12
 
 
@@ -69,14 +72,15 @@ def sign(
     use_dynamic: bool | None = None,
 ) -> str:
     """A token with `claims`; see `issue`."""
-    issued = issue(held, claims, now, lifetime=lifetime, header=header, use_dynamic=use_dynamic)
+    seconds = now.timestamp()
+    issued = issue(held, claims, seconds, lifetime=lifetime, header=header, use_dynamic=use_dynamic)
     return issued.token
 
 
 def issue(
     held: Held,
     claims: Mapping[str, Any],
-    now: datetime,
+    now: float,
     *,
     lifetime: timedelta | None = None,
     header: Mapping[str, Any] | None = None,
@@ -84,6 +88,7 @@ def issue(
 ) -> Issued:
     """A token with `claims`, signed by the key that signs now; `iat` and `exp` are filled in.
 
+    `now`: seconds since 1970.
     `use_dynamic`: the kind of key, where the program does not leave that to the policy.
     Its lifetime is `lifetime`, or what an `exp` among the claims leaves, or the longest allowed.
 
@@ -94,14 +99,14 @@ def issue(
         Unsignable: nobody would accept what these claims, this header and lifetime make.
     """
     _check_kinds(claims, lifetime, header)
-    policy = held.ring.policy
-    if not held.may_sign(now):
+    if now > held.signs_until:
         raise StaleRing(
             f"ring {held.ring.name!r}: the newest proof of freshness is "
-            f"{format_duration(held.staleness(now))} old, more than max_staleness "
-            f"({format_duration(policy.max_staleness)}); is Redis reachable and a daemon leading?"
+            f"{format_duration(held.staleness(from_seconds(now)))} old, more than max_staleness "
+            f"({format_duration(held.ring.policy.max_staleness)}); is Redis reachable and a "
+            "daemon leading?"
         )
-    key = held.ring.signer_for(use_dynamic)
+    key = held.signers[use_dynamic]
     private = held.signing.get(key.kid) if key else None
     if key is None or private is None:
         raise NoSigningKey(
@@ -109,24 +114,16 @@ def issue(
             f"{key.kid if key else 'any key'}; give it the KEK, or see its log for why the sealed "
             "key did not open"
         )
-    issued = int(now.timestamp())
-    longest = policy.access_token_validity
-    whole = {"iat": issued, "exp": issued + int(longest.total_seconds()), **claims}
+    issued, longest = int(now), held.longest
+    whole = {"iat": issued, "exp": issued + int(longest), **claims}
     if lifetime is not None:
         whole["exp"] = issued + int(lifetime.total_seconds())
-    expires = _instant(whole, "exp", Unsignable)
-    if (lifetime is not None and lifetime > longest) or expires > issued + longest.total_seconds():
-        raise LifetimeTooLong(
-            f"a token of ring {held.ring.name!r} lives {format_duration(longest)} at most; "
-            "shorten its lifetime, or raise access_token_validity first"
-        )
-    if expires <= issued:
-        raise Unsignable("a token lives a second at least, for its times are whole seconds")
-    whole_header = {"typ": "JWT", **(header or {}), "kid": key.kid}
-    _check_extensions(whole_header, Unsignable)
+    lives = _lifetime(held, whole, issued, lifetime)
     try:
-        body = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
-        token = private.sign_compact(whole_header, body)
+        message, whole = compact.written(key.kid, key.algorithm, header, whole)
+        token = private.signed(message)
+    except MalformedToken as error:
+        raise Unsignable(f"claims or a header that make {error}") from None
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         # Not the error's own words: they may quote a claim.
         raise Unsignable(
@@ -135,17 +132,33 @@ def issue(
         ) from None
     if len(token) > MAX_TOKEN:
         raise Unsignable(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
-    if token.index(".") > MAX_HEADER:
-        raise Unsignable(f"a token's header of more than {MAX_HEADER} characters; shorten it")
-    _check_readable(token, now, policy.clock_skew.total_seconds())
-    return Issued(token, key.kid, expires - issued)
+    # What `verify` would say of them; only `nbf` may lie ahead.
+    if "nbf" in whole:
+        _instant(whole, "nbf", Unsignable)
+    if _instant(whole, "iat", Unsignable) > issued + held.skew:
+        raise Unsignable("a token's iat is when it was issued: not in the future")
+    return Issued(token, key.kid, lives)
+
+
+def _lifetime(held: Held, whole: Mapping[str, Any], issued: int, wanted: timedelta | None) -> float:
+    """The seconds that a token will live whose claims these are."""
+    policy, lives = held.ring.policy, _instant(whole, "exp", Unsignable) - issued
+    if lives > held.longest or (wanted is not None and wanted > policy.access_token_validity):
+        longest = format_duration(policy.access_token_validity)
+        raise LifetimeTooLong(
+            f"a token of ring {held.ring.name!r} lives {longest} at most; "
+            "shorten its lifetime, or raise access_token_validity first"
+        )
+    if lives <= 0:
+        raise Unsignable("a token lives a second at least, for its times are whole seconds")
+    return lives
 
 
 def _check_kinds(claims: object, lifetime: object, header: object) -> None:
     """What a program without type checks may have mistaken."""
-    if not isinstance(claims, Mapping) or not isinstance(header, Mapping | None):
+    if not isinstance(claims, Mapping) or not (header is None or isinstance(header, Mapping)):
         raise Unsignable("claims and header are mappings, as {'sub': 'alice'} is one")
-    if not isinstance(lifetime, timedelta | None):
+    if not (lifetime is None or isinstance(lifetime, timedelta)):
         raise Unsignable("a lifetime is a timedelta: timedelta(minutes=5)")
 
 
@@ -159,54 +172,83 @@ def verify(
     strict_key_kind: bool = False,
     use_dynamic: bool | None = None,
 ) -> dict[str, Any]:
-    """The claims of `token`, if it is good at `now`.
+    """The claims of `token`, if it is good at `now`; see `judge`."""
+    how = (audience, issuer, strict_key_kind, use_dynamic)
+    return judge(held, token, now.timestamp(), *how, PublicKey.verifies, None)
+
+
+def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, which is faster
+    held: Held,
+    token: str,
+    now: float,
+    audience: str | Collection[str] | None,
+    issuer: str | None,
+    strict_key_kind: bool,  # noqa: FBT001
+    use_dynamic: bool | None,  # noqa: FBT001
+    verifies: Verifies,
+    memory: Memory | None,
+) -> dict[str, Any]:
+    """The claims of `token`, if it is good at `now`, in seconds since 1970.
 
     `audience`: the token must name it, or one of several. `issuer`: must be `iss`. Not asked for,
     neither is checked. `strict_key_kind`: only keys of the kind that signs now verify, as
-    SuperTokens has it: whoever switches then makes every user refresh at once. `use_dynamic`: the
-    kind that this program signs with, where it does not leave that to the policy.
+    SuperTokens has it: whoever switches then makes every user refresh. `use_dynamic`: the kind
+    that this program signs with, where it does not leave that to the policy. `verifies`: who
+    checks a signature, `PublicKey.verifies` or `ringkeeper.by_joserfc`. `memory`: of tokens whose
+    signatures were checked before; everything else is asked anew.
 
     Raises:
         TokenError: one of its kinds; `reason` says why the user must refresh.
         StaleRing: only where `max_verify_staleness` is set and exceeded.
     """
-    if not held.may_verify(now):
+    if held.is_verifying_limited and not held.may_verify(from_seconds(now)):
         raise StaleRing(
             f"ring {held.ring.name!r}: the newest proof of freshness is older than "
             "max_verify_staleness; is Redis reachable and a daemon leading?"
         )
-    header, claims = _parse(token)
-    skew = held.ring.policy.clock_skew.total_seconds()
-    # The cheap refusals first. Nothing is believed before the signature was checked; an expired
-    # token would be refused either way, and must not look like one with an unknown key.
-    _check_times(claims, now.timestamp(), skew)
-    key, public = _key_for(held, header, token)
-    if header.get("alg") != key.algorithm:
-        raise WrongAlgorithm(f"{key.kid} verifies {key.algorithm} alone")
-    if not public.verifies(token):
-        raise _forged(key)
-    _check_drained(key, claims, token, now)
-    _check_parties(claims, audience, issuer)
-    # Last: who is told to refresh for that had a good token until the switch.
-    signer = held.ring.signer_for(use_dynamic)
-    if strict_key_kind and signer and key.kind not in (signer.kind, KeyKind.FOREIGN):
-        raise KindMismatch(
-            f"{key.kid} is a {key.kind} key, and {signer.kind} ones sign (strict_key_kind); "
-            "refresh the token"
-        )
+    signed = memory.recall(token) if memory else None
+    verifying = held.verifying.get(signed.kid) if signed else None
+    if memory and signed and verifying and verifying.public is signed.public:
+        memory.hit()
+        if not signed.since - held.skew <= now < signed.expires + held.skew:
+            _check_times(signed.expires, signed.since, now, held.skew)
+        claims = signed.claims()
+    else:
+        verifying, claims = _first_seen(held, token, now, verifies, memory)
+    if verifying.key.drained_from:
+        _check_drained(verifying.key, claims, token, from_seconds(now))
+    if audience is not None or issuer is not None:
+        _check_parties(claims, audience, issuer)
+    if strict_key_kind:
+        # Last: who is told to refresh for that had a good token until the switch.
+        _check_kind(held, verifying.key, use_dynamic)
     return claims
 
 
-def _check_readable(token: str, now: datetime, skew: float) -> None:
-    """What `verify` would say of these claims; only `nbf` may lie ahead."""
-    try:
-        _, claims = _parse(token)
-    except MalformedToken as error:
-        raise Unsignable(f"claims or a header that make {error}") from None
-    if "nbf" in claims:
-        _instant(claims, "nbf", Unsignable)
-    if _instant(claims, "iat", Unsignable) > now.timestamp() + skew:
-        raise Unsignable("a token's iat is when it was issued: not in the future")
+def _first_seen(
+    held: Held, token: str, now: float, verifies: Verifies, memory: Memory | None
+) -> tuple[Verifying, dict[str, Any]]:
+    """Whose `token` is, and its claims: read, its signature checked, its time not over."""
+    header, claims, text = compact.read(token)
+    # The cheap refusals first. Nothing is believed before the signature was checked; an expired
+    # token would be refused either way, and must not look like one with an unknown key.
+    expires, since = _instant(claims, "exp", MalformedToken), -math.inf
+    for name in ("iat", "nbf"):
+        if name in claims:
+            since = max(since, _instant(claims, name, MalformedToken))
+    _check_times(expires, since, now, held.skew)
+    verifying = held.verifying.get(header.kid)
+    key = verifying.key if verifying else _refused(held, header.kid)
+    if header.algorithm != key.algorithm:
+        raise WrongAlgorithm(f"{key.kid} verifies {key.algorithm} alone")
+    if verifying is None:
+        raise _refusal_of_revoked(key, token, verifies)
+    if not verifies(verifying.public, token):
+        raise _forged(key)
+    if memory:
+        memory.miss()
+        memory.remember(SignedToken(token, key.kid, verifying.public, text, since, expires))
+    return verifying, claims
 
 
 def kid_in(token: str) -> str:
@@ -215,78 +257,24 @@ def kid_in(token: str) -> str:
     Raises:
         MalformedToken: it names none.
     """
-    return str(_parse(token)[0]["kid"])
+    header, _, _ = compact.read(token)
+    return header.kid
 
 
-def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims of a compact JWS, nothing verified yet."""
-    if not isinstance(token, str):
-        raise MalformedToken("a token is a str")
-    if len(token) > MAX_TOKEN:
-        raise MalformedToken(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
-    parts = token.split(".")
-    if len(parts) != 3 or not token.isascii():  # noqa: PLR2004 - header.payload.signature
-        raise MalformedToken("not a compact JWS: three base64url parts with dots between")
-    if len(parts[0]) > MAX_HEADER:
-        raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters")
-    header, claims = (_json_object(part) for part in parts[:2])
-    if not isinstance(header.get("kid"), str):
-        raise MalformedToken("a token without a kid")
-    _check_extensions(header, MalformedToken)
-    return header, claims
-
-
-def _check_extensions(header: Mapping[str, Any], error: type[RingkeeperError]) -> None:
-    if "crit" in header or "b64" in header:
-        raise error("a token with extensions (crit, b64) that are not understood here")
-
-
-def _json_object(part: str) -> dict[str, Any]:
-    try:
-        # Decoded here: json takes bytes in UTF-16 and UTF-32, too, and other verifiers do not.
-        text = urlsafe_b64decode(part.encode()).decode("utf-8")
-        value = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
-        )
-    except (ValueError, RecursionError):
-        raise MalformedToken("a token whose parts are not base64url JSON") from None
-    if not isinstance(value, dict):
-        raise MalformedToken("a token whose parts are not JSON objects")
-    return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object that names each member once (RFC 8725 section 2.4 warns of the others)."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member twice")
-    return members
-
-
-def _finite(text: str) -> float:
-    """A number, and not NaN, Infinity or 1e400, which verifiers read in ways of their own."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("no number that JSON can be relied on for (RFC 8259 section 6)")
-    return number
-
-
-def _key_for(held: Held, header: Mapping[str, Any], token: str) -> tuple[Key, PublicKey]:
-    kid = header["kid"]
+def _refused(held: Held, kid: str) -> Key:
+    """The revoked key of that kid; whoever made a token of its."""
     key = held.ring.key(kid)
     if key is None:
         raise UnknownKid(
             f"unknown kid {kid[:64]!r}; ring {held.ring.name!r} is at version {held.ring.version}; "
             "refresh the token, unless it belongs to another ring"
         )
-    if not key.may_verify:
-        raise _refusal_of_revoked(key, token)
-    return key, held.verifying[kid]
+    return key
 
 
-def _refusal_of_revoked(key: Key, token: str) -> TokenError:
+def _refusal_of_revoked(key: Key, token: str, verifies: Verifies) -> TokenError:
     """Refused it is, whoever made it; but no stranger makes it look as if a user had to refresh."""
-    if PublicKey(key.public, key.algorithm).verifies(token):
+    if verifies(PublicKey(key.public, key.algorithm), token):
         return RevokedKid(f"{key.kid} was revoked; refresh the token, or log in")
     return _forged(key)
 
@@ -312,12 +300,11 @@ def _forged(key: Key) -> InvalidSignature:
     )
 
 
-def _check_times(claims: Mapping[str, Any], now: float, skew: float) -> None:
-    if now >= _instant(claims, "exp", MalformedToken) + skew:
+def _check_times(expires: float, since: float, now: float, skew: float) -> None:
+    if now >= expires + skew:
         raise ExpiredToken("the token has expired; refresh it, or log in")
-    for name in ("iat", "nbf"):
-        if name in claims and _instant(claims, name, MalformedToken) > now + skew:
-            raise ImmatureToken(f"the token's {name} lies in the future; are the clocks right?")
+    if since > now + skew:
+        raise ImmatureToken("the token's iat or nbf lies in the future; are the clocks right?")
 
 
 def _instant(claims: Mapping[str, Any], name: str, error: type[RingkeeperError]) -> float:
@@ -341,3 +328,12 @@ def _check_parties(
     named = [named] if isinstance(named, str) else named
     if not isinstance(named, list) or not any(isinstance(a, str) and a in wanted for a in named):
         raise ClaimMismatch(f"the token is not for {', '.join(sorted(wanted))}")
+
+
+def _check_kind(held: Held, key: Key, use_dynamic: bool | None) -> None:  # noqa: FBT001
+    signer = held.signers[use_dynamic]
+    if signer and key.kind not in (signer.kind, KeyKind.FOREIGN):
+        raise KindMismatch(
+            f"{key.kid} is a {key.kind} key, and {signer.kind} ones sign (strict_key_kind); "
+            "refresh the token"
+        )

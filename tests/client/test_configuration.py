@@ -166,6 +166,7 @@ EVERYTHING: dict[str, tuple[object, str, str, object]] = {
     "kek": ("k/k.jwk", "k/k.jwk", "kek", BASE / "k/k.jwk"),
     "state_dir": ("state", "state", "state_dir", BASE / "state"),
     "cache_dir": ("/c", "/c", "cache_dir", Path("/c")),
+    "token_cache": (5, "5", "token_cache", 5),
     "listen": ("[::]:0", "[::]:0", "listen", ("::", 0)),
     "issuer": ("https://x.org/a", "https://x.org/a", "issuer", "https://x.org/a"),
     "files.directory": ("f", "f", "files_directory", BASE / "f"),

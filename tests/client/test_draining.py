@@ -125,6 +125,9 @@ class At(SystemClock):
     def now(self) -> datetime:
         return self._now
 
+    def timestamp(self) -> float:
+        return self.now().timestamp()
+
 
 async def test_every_instance_refuses_the_same_ones(
     led: LedRing, monkeypatch: pytest.MonkeyPatch

@@ -19,11 +19,12 @@ from ringkeeper.errors import (
     WrongRing,
 )
 from ringkeeper.replica import Held, Replica
-from ringkeeper.ring import KeyState, Ring
+from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import digest_of, sign_proof, sign_snapshot
-from ringkeeperd.operations import revoke
+from ringkeeperd.operations import add, revoke
+from ringkeeperd.transitions import FreshKey
 from tests.core.builders import HOUR, MINUTE, NOW, SECOND, new_ring, policy, settle
 
 ROOT = TrustRoot.generate()
@@ -206,9 +207,25 @@ def test_what_was_held_is_not_touched_by_what_succeeds_it() -> None:
 def test_keys_that_are_held_already_are_not_loaded_again() -> None:
     replica = holding()
     succeeded = replica.offer(*signed(NEXT), NOW)
-    assert dict(succeeded.loaded().verifying) == dict(replica.loaded().verifying)
-    for kid, public in succeeded.loaded().verifying.items():
-        assert public is replica.loaded().verifying[kid]
+    assert succeeded.loaded().verifying.keys() == replica.loaded().verifying.keys()
+    for kid, verifying in succeeded.loaded().verifying.items():
+        assert verifying.public is replica.loaded().verifying[kid].public
+
+
+def test_a_kid_that_another_key_has_now_is_loaded_anew() -> None:
+    """It cannot happen to keys that are named after themselves; others have what name they like."""
+
+    def with_foreign(version: int) -> Ring:
+        private = PrivateKey.generate("ES256")
+        fresh = FreshKey(KeyKind.FOREIGN, "ES256", private.public_jwk, "theirs")
+        ring = add(RING, fresh, now=NOW, epoch=1)
+        return replace(ring, version=version)
+
+    first, second = with_foreign(5), with_foreign(6)
+    replica = holding(first)
+    held = replica.offer(*signed(second), NOW).loaded()
+    assert dict(held.verifying["theirs"].public.jwk) == dict(second.key("theirs").public)  # type: ignore[union-attr]
+    assert held.verifying["theirs"].public is not replica.loaded().verifying["theirs"].public
 
 
 def test_a_revoked_key_verifies_no_more_and_a_new_one_does() -> None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from ringkeeper import tokens
+from ringkeeper import compact, tokens
 from ringkeeper.algorithms import ALGORITHMS, PrivateKey
 from ringkeeper.errors import (
     ClaimMismatch,
@@ -174,8 +174,8 @@ def test_a_foreign_key_s_tokens_are_good_and_it_signs_nothing() -> None:
     )
     ring = replace(RING, keys=(*RING.keys, foreign))
     held = holding(ring)
-    body = json.dumps({"sub": "alice", "exp": NOW.timestamp() + 60}).encode()
-    token = private.sign_compact({"typ": "JWT", "kid": "their-key-1"}, body)
+    claims = {"sub": "alice", "exp": NOW.timestamp() + 60}
+    token = private.signed(compact.written("their-key-1", "ES256", None, claims)[0])
     assert verify(held, token, NOW)["sub"] == "alice"
     assert verify(held, token, NOW, strict_key_kind=True), "it is of no kind that ever signs here"
     assert foreign not in ring.may_sign_next

@@ -35,6 +35,7 @@ def _without(name: str, *edits: tuple[str, str, str]) -> Control:
 
 
 _CLIENT: Final = "client/ringkeeper"
+_COMPACT: Final = f"{_CLIENT}/compact.py"
 _DAEMON: Final = "daemon/ringkeeperd"
 _ALGORITHMS: Final = f"{_CLIENT}/algorithms.py"
 _FILES: Final = f"{_CLIENT}/secret_files.py"
@@ -42,6 +43,7 @@ _FOLLOWER: Final = f"{_CLIENT}/follower.py"
 _REPLICA: Final = f"{_CLIENT}/replica.py"
 _SEALING: Final = f"{_CLIENT}/sealing.py"
 _TOKENS: Final = f"{_CLIENT}/tokens.py"
+_TOKEN_CACHE: Final = f"{_CLIENT}/token_cache.py"
 _TRUST: Final = f"{_CLIENT}/trust.py"
 _REQUESTS: Final = f"{_DAEMON}/requests.py"
 _RESEALING: Final = f"{_DAEMON}/resealing.py"
@@ -199,17 +201,35 @@ CONTROLS: Final = (
     ),
     # --- who holds a token -----------------------------------------------------------------------
     _without(
-        "the key's own algorithm", (_TOKENS, 'if header.get("alg") != key.algorithm:', "if 0:")
+        "the key's own algorithm", (_TOKENS, "if header.algorithm != key.algorithm:", "if 0:")
     ),
-    _without("signature of a token", (_TOKENS, "if not public.verifies(token):", "if False:")),
+    _without(
+        "signature of a token", (_TOKENS, "if not verifies(verifying.public, token):", "if False:")
+    ),
     _without(
         "times of a token",
-        (_TOKENS, "_check_times(claims, now.timestamp(), skew)\n    key,", "pass\n    key,"),
+        (_TOKENS, "    _check_times(expires, since, now, held.skew)\n", "    pass\n"),
+    ),
+    _without(
+        "times of a token that is known",
+        (
+            _TOKENS,
+            "            _check_times(signed.expires, signed.since, now,",
+            "            print(now,",
+        ),
+    ),
+    _without(
+        "the key of a token that is known",
+        (_TOKENS, "and verifying and verifying.public is signed.public:", "and verifying:"),
+    ),
+    _without(
+        "room for tokens that are known",
+        (_TOKEN_CACHE, "if is_crowded or not self._staying:", "if not self._staying:"),
     ),
     _without(
         "size of a token",
         (
-            _TOKENS,
+            _COMPACT,
             "if len(token) > MAX_TOKEN:\n        raise MalformedToken",
             "if 0:\n        raise MalformedToken",
         ),
@@ -390,7 +410,7 @@ CONTROLS: Final = (
     ),
     _without(
         "revoked tokens are genuine",
-        (_TOKENS, "if PublicKey(key.public, key.algorithm).verifies(token):", "if True:"),
+        (_TOKENS, "if verifies(PublicKey(key.public, key.algorithm), token):", "if True:"),
     ),
     _without("a token for other hosts", (_INTAKE, "Secret(given.strip()) == token", "True")),
     _without("numbers that can be", (_INTAKE, "if not 0 <= whole <= MOST_TOLD:", "if False:")),

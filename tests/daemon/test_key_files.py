@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
+from ringkeeper import compact
 from ringkeeper.algorithms import ALGORITHMS, PublicKey, kid_of
 from ringkeeper.errors import KeyUnusable, UnsupportedAlgorithm
 from ringkeeper.ring import KeyKind
@@ -92,9 +93,13 @@ def check_is(found: FoundKey, native: Any, algorithm: str) -> None:
     assert jwt.decode(signed, theirs, algorithms=[algorithm]) == {"sub": "a"}
     if found.private is None:
         return
-    token = found.private.sign_compact({"kid": found.kid}, b'{"sub":"b"}')
+    token = found.private.signed(compact.written(found.kid, algorithm, None, {"sub": "b"})[0])
     assert jwt.decode(token, public, algorithms=[algorithm]) == {"sub": "b"}
-    assert jwt.get_unverified_header(token) == {"kid": found.kid, "alg": algorithm}
+    assert jwt.get_unverified_header(token) == {
+        "typ": "JWT",
+        "kid": found.kid,
+        "alg": algorithm,
+    }
     kind: Any = {"RSA": RSAKey, "EC": ECKey}.get(ALGORITHMS[algorithm].kty, OKPKey)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RFC 9864 deprecates the name EdDSA, which all read
@@ -683,4 +688,4 @@ def test_whatever_is_wrong_with_a_file_it_is_read_or_refused(
             return
     for key in found:
         public = PublicKey(key.public, key.algorithm)
-        assert key.private is None or public.verifies(key.private.sign_compact({}, b"{}"))
+        assert key.private is None or public.verifies(key.private.signed("."))

@@ -34,6 +34,9 @@ class ManualClock:
     def now(self) -> datetime:
         return self.time
 
+    def timestamp(self) -> float:
+        return self.now().timestamp()
+
 
 class Agreement(RuleBasedStateMachine):
     """Whatever is done, in whatever order: both sides answer alike, and hold the same."""

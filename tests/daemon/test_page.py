@@ -35,6 +35,9 @@ class Stopped(SystemClock):
     def now(self) -> Any:
         return self.at
 
+    def timestamp(self) -> float:
+        return float(self.now().timestamp())
+
     def monotonic(self) -> float:
         return self.seconds
 

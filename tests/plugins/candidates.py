@@ -34,6 +34,9 @@ class ShiftedClock(SystemClock):
     def now(self) -> datetime:
         return super().now() + self.by
 
+    def timestamp(self) -> float:
+        return self.now().timestamp()
+
     def monotonic(self) -> float:
         return super().monotonic() + self.uptime.total_seconds()
 

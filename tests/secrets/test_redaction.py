@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from joserfc import jwe, jws
 
-from ringkeeper import Keyring
+from ringkeeper import Keyring, algorithms, compact
 from ringkeeper.algorithms import ALGORITHMS, PrivateKey
 from ringkeeper.connection import Connection, holdings_of
 from ringkeeper.replica import Replica
@@ -86,7 +86,7 @@ class Everything:
             "Replica": self.replica,
             "Held.signing": self.replica.held.signing,
             "PinnedRoots": self.root.public,
-            "method": self.private.sign_compact,
+            "method": self.private.signed,
         }
 
     def leaks(self, source: str, hay: bytes) -> list[str]:
@@ -183,7 +183,7 @@ class Failures:
             "a private JWK of another algorithm": self._other_algorithm,
             "a private JWK with a number that is none": self._bad_number,
             "a public JWK where a private one should be": self._public_only,
-            "a header that is not JSON": lambda: of.private.sign_compact({"x": {1}}, b"{}"),
+            "a header that is not JSON": lambda: compact.written("k", "ES256", {"x": {1}}, {}),
             "a payload that is not JSON": lambda: of.root.sign(PROOF, {"x": {1}}),
             "a payload too large": lambda: of.root.sign(PROOF, {"x": "y" * 10_000}),
             "signing fails": self._signing_fails,
@@ -237,8 +237,8 @@ class Failures:
         )
 
     def _signing_fails(self) -> object:
-        with broken(self._patch, jws, "serialize_compact"):
-            return self._of.private.sign_compact({"kid": "a"}, b"{}")
+        with broken(self._patch, algorithms, "base64url"):
+            return self._of.private.signed("a.b")
 
     def _root_fails(self) -> object:
         with broken(self._patch, jws, "serialize_compact"):

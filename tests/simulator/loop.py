@@ -56,5 +56,8 @@ class VirtualClock:
         passed = timedelta(milliseconds=int(self._loop.time() * 1000))
         return BEGINNING + passed + self.offset
 
+    def timestamp(self) -> float:
+        return self.now().timestamp()
+
     def monotonic(self) -> float:
         return self._loop.time()

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ringkeeper import replica, testimony, tokens
+from ringkeeper import compact, replica, testimony
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
@@ -447,7 +447,7 @@ def _each_thing_computed_once() -> Iterator[Callable[[str, PinnedRoots], Ring]]:
         patch.object(PinnedRoots, "open", lambda *given: documents(*given)),  # noqa: PLW0108
         patch.object(replica, "open_snapshot", snapshots),
         patch.object(testimony, "open_snapshot", snapshots),
-        patch.object(tokens, "_parse", lru_cache(1024)(tokens._parse)),
+        patch.object(compact, "read", lru_cache(1024)(compact.read)),
     ):
         yield snapshots
 

@@ -1,0 +1,191 @@
+"""Compact JWSs (RFC 7515 section 7.1), taken apart and written. No key is used here. Pure.
+
+What several verifiers would read in several ways is refused: base64url that is not canonical, JSON
+that names a member twice, numbers that are none, extensions that are not understood.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
+from pybase64 import b64decode, b64encode_as_string
+
+from ringkeeper.errors import MalformedToken
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_TOKEN: Final = 16 * 1024
+"""Characters of a token: no HTTP server takes a longer header."""
+MAX_HEADER: Final = 512
+"""Characters of a token's first part: joserfc, which also verifies elsewhere, takes no more."""
+_HEADERS_KEPT: Final = 128
+"""Headers that were read lately: as a rule a key has one."""
+_REGISTRY: Final = JWSRegistry(strict_check_header=False)
+"""What kinds of values RFC 7515's members have; others may be there, too."""
+
+
+class Header(NamedTuple):
+    """What counts of a token's header."""
+
+    kid: str
+    algorithm: object
+    """Whatever it names, if anything: a key knows its own."""
+
+
+def read(token: str) -> tuple[Header, dict[str, Any], str]:
+    """The header of `token`, its claims, and these as they were written.
+
+    Raises:
+        MalformedToken: it is none, or one that is read in more ways than one.
+    """
+    if not isinstance(token, str):
+        raise MalformedToken("a token is a str")
+    if len(token) > MAX_TOKEN:
+        raise MalformedToken(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
+    parts = token.split(".", 3)
+    if len(parts) != 3 or not token.isascii():  # noqa: PLR2004 - header.payload.signature
+        raise MalformedToken("not a compact JWS: three base64url parts with dots between")
+    text = _text_in(parts[1])
+    return _header(parts[0]), claims_in(text), text
+
+
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _header(part: str) -> Header:
+    if len(part) > MAX_HEADER:
+        raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters")
+    header = claims_in(_text_in(part))
+    if not isinstance(header.get("kid"), str):
+        raise MalformedToken("a token without a kid")
+    if "crit" in header or "b64" in header:
+        raise MalformedToken("a token with extensions (crit, b64) that are not understood here")
+    try:
+        _REGISTRY.check_header({**header, "alg": ""})
+    except JoseError:
+        raise MalformedToken("a token whose header is not as RFC 7515 says") from None
+    return Header(header["kid"], header.get("alg"))
+
+
+def octets_in(part: str) -> bytes:
+    """What `part` is the base64url of (RFC 7515 appendix C): the only text that stands for it.
+
+    Raises:
+        ValueError: it is none. Bits that nothing is made of must be 0, as RFC 4648 section 3.5
+            lets a decoder ask for: no two signatures are the same.
+    """
+    lacking = -len(part) % 4
+    if lacking and part[-1] not in _ENDS[lacking]:
+        raise ValueError("bits left over")
+    if "+" in part or "/" in part or "=" in part:
+        raise ValueError("not of that alphabet")
+    return b64decode(part + "=" * lacking, altchars=b"-_", validate=True)
+
+
+def _text_in(part: str) -> str:
+    try:
+        # Decoded here: json takes bytes in UTF-16 and UTF-32, too, and other verifiers do not.
+        return octets_in(part).decode()
+    except ValueError:
+        raise MalformedToken("a token whose parts are not base64url of UTF-8") from None
+
+
+def claims_in(text: str) -> dict[str, Any]:
+    """The JSON object in `text`.
+
+    Raises:
+        MalformedToken: there is none, or one that is read in more ways than one.
+    """
+    try:
+        if text.startswith("{") and text.endswith("}"):
+            value, end = _scan(text, 0)  # what `json.loads` does, without its search
+            if end != len(text):
+                raise MalformedToken("a token with something behind its JSON")
+        else:
+            value = _decoder.decode(text)
+    except (ValueError, StopIteration, RecursionError):
+        raise MalformedToken("a token whose parts are not JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedToken("a token whose parts are not JSON objects")
+    return value
+
+
+def written(
+    kid: str, algorithm: str, extra: Mapping[str, Any] | None, claims: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """What is to be signed, header and payload, and `claims` as whoever reads it will have them.
+
+    `extra`: members for the header beside `kid` and `alg`, which are as they are given here.
+
+    Raises:
+        MalformedToken: nobody would take what comes of it.
+        ValueError, TypeError, RecursionError, UnicodeError: nothing that JSON has.
+    """
+    if extra:
+        header = _encoded(_encoder.encode({"typ": "JWT", **extra, "kid": kid, "alg": algorithm}))
+        _header(header)
+    else:
+        header = _plain_header(kid, algorithm)
+    text = _encoder.encode(claims)
+    if not _is_plain(claims):
+        claims = claims_in(text)
+    return f"{header}.{_encoded(text)}", claims
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON reads it as it is: no names but text, no types but its own."""
+    if type(value) is dict:
+        for name in value:
+            if type(name) is not str:
+                return False
+    for member in value.values() if type(value) is dict else value:
+        kind = type(member)
+        if kind not in _SCALARS and not (kind in _CONTAINERS and _is_plain(member)):
+            return False
+    return True
+
+
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _plain_header(kid: str, algorithm: str) -> str:
+    return _encoded(_encoder.encode({"typ": "JWT", "kid": kid, "alg": algorithm}))
+
+
+def _encoded(text: str) -> str:
+    return base64url(text.encode())
+
+
+def base64url(octets: bytes) -> str:
+    """`octets` as base64url (RFC 7515 appendix C)."""
+    return b64encode_as_string(octets, altchars=b"-_").rstrip("=")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object that names each member once (RFC 8725 section 2.4 warns of the others)."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member twice")
+    return members
+
+
+def _finite(text: str) -> float:
+    """A number, and not NaN, Infinity or 1e400, which verifiers read in ways of their own."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("no number that JSON can be relied on for (RFC 8259 section 6)")
+    return number
+
+
+_ENDS: Final = {1: "AEIMQUYcgkosw048", 2: "AQgw", 3: ""}
+"""What the last character may be where so many are lacking: with one, two bits of it are for
+nothing, with two, four; three cannot be."""
+_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
+_CONTAINERS: Final = frozenset((dict, list))
+_encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_decoder: Final = json.JSONDecoder(
+    object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
+)
+_scan: Final = _decoder.scan_once  # type: ignore[attr-defined]

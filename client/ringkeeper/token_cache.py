@@ -1,0 +1,152 @@
+"""Tokens whose signature was checked already, so that it is not checked again.
+
+What is remembered can never become wrong: that the key with these very numbers signed this very
+token, and what it says. Whether the token counts (its times, its key's state, for whom it is) is
+asked anew each time, so after a turn or a revocation no entry has to be found and dropped.
+
+Only tokens with a good signature come in, so no stranger can fill it. Nor can somebody who has many
+tokens issued push out those in use: a new one is on probation, in a tenth of the room, and stays
+only if it is seen again before it is its turn to go. One that went and comes back soon stays, too
+(S3-FIFO; Yang et al., SOSP 2023).
+
+Reading takes no lock: one lookup, and a mark on what was found.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ringkeeper.meter import Meter, Tally
+
+if TYPE_CHECKING:
+    from ringkeeper.signed_token import SignedToken
+
+DEFAULT_ENTRIES: Final = 10_000
+MOST_ENTRIES: Final = 1_000_000
+BYTES_AN_ENTRY: Final = 4096
+"""What a cache holds takes no more memory than that for each entry that it may have."""
+_TAIL: Final = 64
+_PROBATION: Final = 0.1
+"""The share of the room for tokens that were seen once."""
+_LARGEST: Final = 1 / 16
+"""The share of the room that one token may take."""
+
+
+class CacheStatistics(NamedTuple):
+    """What a cache holds, and how often it was of use."""
+
+    entries: int
+    bytes: int
+    hits: int
+    misses: int
+
+
+class TokenCache:
+    """Signed tokens, as many as there is room for. Any thread may use it."""
+
+    def __init__(self, entries: int = DEFAULT_ENTRIES) -> None:
+        """Room for so many tokens, and for `BYTES_AN_ENTRY` of memory for each; 0: for none."""
+        self._most = entries
+        self._most_bytes = entries * BYTES_AN_ENTRY
+        self._largest = self._most_bytes * _LARGEST
+        self._lock = threading.Lock()
+        self._known: dict[str, SignedToken] = {}
+        """By their last characters: those of the signature, so hardly two have the same."""
+        self._on_probation: deque[SignedToken] = deque()
+        self._staying: deque[SignedToken] = deque()
+        self._gone: dict[str, None] = {}
+        """The tails of tokens that were not seen again on probation, the oldest first."""
+        self._bytes = self._probation_bytes = 0
+        self.hits, self._misses = Meter(), Tally()
+        self._find = self._known.get
+        self.hit = self.hits.tick
+        """Count one that was of use."""
+        self.miss = self._misses.tick
+        """Count one that was not there."""
+
+    def recall(self, token: str) -> SignedToken | None:
+        """The token, if it is remembered."""
+        try:
+            signed = self._find(token[-_TAIL:])
+        except TypeError:  # no text at all
+            return None
+        if signed is None or signed.token != token:
+            return None
+        if not signed.is_seen:
+            signed.is_seen = True
+            self._settle(signed)
+        return signed
+
+    def remember(self, signed: SignedToken) -> None:
+        """Keep `signed` if there is room for it."""
+        tail = signed.token[-_TAIL:]
+        with self._lock:
+            if signed.weight > self._largest or tail in self._known:
+                return
+            self._known[tail] = signed
+            self._bytes += signed.weight
+            if self._gone and self._gone.pop(tail, ...) is None:
+                self._stay(signed)
+            else:
+                self._on_probation.append(signed)
+                self._probation_bytes += signed.weight
+            self._make_room()
+
+    def _settle(self, signed: SignedToken) -> None:
+        """It was of use: have its claims ready for the next time."""
+        with self._lock:
+            if signed.is_settled or self._find(signed.token[-_TAIL:]) is not signed:
+                return
+            grown = signed.settle()
+            self._bytes += grown
+            if not signed.is_staying:
+                self._probation_bytes += grown
+            self._make_room()
+
+    def _stay(self, signed: SignedToken) -> None:
+        signed.is_staying = True
+        self._staying.append(signed)
+
+    def _make_room(self) -> None:
+        """Let go who was not of use lately, until all fit in."""
+        while len(self._known) > self._most or self._bytes > self._most_bytes:
+            is_crowded = (
+                self._probation_bytes > self._most_bytes * _PROBATION
+                or len(self._on_probation) > self._most * _PROBATION
+            )
+            if is_crowded or not self._staying:
+                self._end_probation(self._on_probation.popleft())
+            else:
+                self._look_at(self._staying.popleft())
+
+    def _end_probation(self, signed: SignedToken) -> None:
+        self._probation_bytes -= signed.weight
+        if signed.is_seen:
+            signed.is_seen = False
+            self._stay(signed)
+            return
+        self._gone[self._forget(signed)] = None
+        if len(self._gone) > self._most:
+            del self._gone[next(iter(self._gone))]
+
+    def _look_at(self, signed: SignedToken) -> None:
+        """The one that stays for longest: if it was of use since it was last its turn, it may."""
+        if signed.is_seen:
+            signed.is_seen = False
+            self._staying.append(signed)
+        else:
+            self._forget(signed)
+
+    def _forget(self, signed: SignedToken) -> str:
+        tail = signed.token[-_TAIL:]
+        del self._known[tail]
+        self._bytes -= signed.weight
+        return tail
+
+    @property
+    def statistics(self) -> CacheStatistics:
+        """What it holds, and how often it was of use."""
+        found = self._bytes, self.hits.count, self._misses.count
+        return CacheStatistics(len(self._known), *found)

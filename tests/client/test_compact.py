@@ -1,0 +1,128 @@
+"""Compact JWSs are read as joserfc and the standard library read them, and no other way."""
+
+import base64
+import binascii
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from joserfc.util import urlsafe_b64decode
+
+from ringkeeper import compact
+from ringkeeper.errors import MalformedToken
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+NEARLY = st.text(st.sampled_from(ALPHABET + "+/=. \n*é\0"), max_size=12)
+
+
+def read_or_none(read: Any, text: Any) -> Any:
+    try:
+        return read(text)
+    except (ValueError, binascii.Error, MalformedToken):
+        return None
+
+
+@given(NEARLY | st.text(st.sampled_from(ALPHABET), max_size=40))
+@example("")
+@example("A")
+@example("AB")  # bits left over
+@example("AA==")
+@example("A+AA")
+@example("A/AA")
+@example("AAA=")
+def test_base64url_is_what_joserfc_takes_for_it(text: str) -> None:
+    theirs = read_or_none(lambda given: urlsafe_b64decode(given.encode()), text)
+    assert read_or_none(compact.octets_in, text) == theirs
+
+
+@given(st.binary(max_size=70))
+def test_what_is_written_is_the_one_text_that_is_read(octets: bytes) -> None:
+    text = compact.base64url(octets)
+    assert text == base64.urlsafe_b64encode(octets).decode().rstrip("=")
+    assert compact.octets_in(text) == octets
+    for end in ALPHABET:
+        other = text[:-1] + end
+        if octets and other != text:
+            assert read_or_none(compact.octets_in, other) != octets
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=6), st.sampled_from([None, 1]))
+def test_claims_are_read_as_the_standard_library_reads_them(
+    claims: dict[str, Any], indent: int | None
+) -> None:
+    assert compact.claims_in(json.dumps(claims, indent=indent)) == claims
+    assert compact.claims_in(f" {json.dumps(claims, ensure_ascii=False)}\n") == claims
+
+
+@given(st.text(st.sampled_from('{}[]",:01eE.-+ \n\\untrueNaI\x01'), max_size=14))
+@example("{}{}")
+@example("{}}")
+@example("{")
+@example("}")
+@example('{"a":1,"a":2}')
+@example('{"a":{"b":1,"b":1}}')
+@example('{"a":NaN}')
+@example('{"a":1e400}')
+@example('{"a":-Infinity}')
+@example("[]")
+def test_nothing_else_is_read(text: str) -> None:
+    def strictly(given: str) -> Any:
+        def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            assert len(dict(pairs)) == len(pairs)
+            return dict(pairs)
+
+        try:
+            value = json.loads(given, object_pairs_hook=once)
+            json.dumps(value, allow_nan=False)
+        except (ValueError, AssertionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    assert read_or_none(compact.claims_in, text) == strictly(text)
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=6))
+def test_what_is_written_is_read_back(claims: dict[str, Any]) -> None:
+    message, back = compact.written("d-x", "ES256", None, claims)
+    assert back == claims
+    header, found, text = compact.read(f"{message}.AAAA")
+    assert (header, found) == (("d-x", "ES256"), claims)
+    assert compact.claims_in(text) == claims
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{1: "a"}, {"a": {1: "b"}}, {"a": ({"b": True},)}, {"a": [{None: 1}]}],
+)
+def test_what_json_writes_in_another_way_comes_back_so(claims: dict[Any, Any]) -> None:
+    _, back = compact.written("d-x", "ES256", None, claims)
+    assert back == json.loads(json.dumps(claims)) != claims
+
+
+def test_two_names_that_are_one_in_json_are_refused() -> None:
+    with pytest.raises(MalformedToken):
+        compact.written("d-x", "ES256", None, {1: "a", "1": "b"})  # type: ignore[dict-item]
+
+
+def test_kid_and_algorithm_are_as_given_whatever_else_a_header_says() -> None:
+    extra = {"kid": "x", "alg": "none", "typ": "at+jwt", "version": "5"}
+    message, _ = compact.written("d-x", "ES256", extra, {})
+    assert json.loads(compact.octets_in(message.partition(".")[0])) == {
+        "typ": "at+jwt",
+        "kid": "d-x",
+        "alg": "ES256",
+        "version": "5",
+    }

@@ -1,0 +1,401 @@
+"""What is remembered of tokens changes no verdict, takes no more room than it may, and is of use."""
+
+import gc
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringkeeper import compact, testing, tokens
+from ringkeeper.algorithms import PrivateKey, PublicKey
+from ringkeeper.errors import (
+    ClaimMismatch,
+    ExpiredToken,
+    ImmatureToken,
+    InvalidSignature,
+    KindMismatch,
+    MalformedToken,
+    RevokedKid,
+    StaleRing,
+    TokenError,
+)
+from ringkeeper.signed_token import SignedToken
+from ringkeeper.token_cache import BYTES_AN_ENTRY, TokenCache
+
+CLAIMS: dict[str, Any] = {
+    "sub": "alice",
+    "roles": ["a", "b"],
+    "in": {"deep": [{"x": 1}], "n": None},
+}
+KEY = PublicKey(PrivateKey.generate("EdDSA").public_jwk, "EdDSA")
+
+
+@pytest.fixture
+def ring() -> Iterator[testing.MemoryKeyring]:
+    with testing.keyring(access_token_validity=3600, max_verify_staleness="off") as ring:
+        yield ring
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens whose signature was checked, each time that it was."""
+    found: list[str] = []
+    verifies = PublicKey.verifies
+
+    def counted(self: PublicKey, token: str) -> bool:
+        found.append(token)
+        return verifies(self, token)
+
+    monkeypatch.setattr(PublicKey, "verifies", counted)
+    return found
+
+
+# --- it is of use --------------------------------------------------------------------------------
+
+
+def test_a_signature_is_checked_once(checked: list[str], ring: testing.MemoryKeyring) -> None:
+    token = ring.sign(CLAIMS)
+    for _ in range(5):
+        assert ring.verify(token) == ring.verify(token)
+        assert ring.verify(token)["in"] == CLAIMS["in"]
+    assert checked == [token]
+    assert ring.token_cache[2:] == (14, 1)
+    ring.rotate()
+    assert ring.verify(token)["sub"] == "alice"
+    assert checked == [token], "a turn makes nobody check anew"
+
+
+def test_what_a_program_does_to_claims_is_its_own(ring: testing.MemoryKeyring) -> None:
+    token = ring.sign(CLAIMS)
+    whole = ring.verify(token)
+    for _ in range(3):
+        claims = ring.verify(token)
+        assert claims == whole
+        claims["sub"] = "mallory"
+        claims["roles"].append("admin")
+        claims["in"]["n"] = 1
+        claims["in"]["deep"][0]["x"] = 2
+        claims["in"]["deep"].clear()
+        claims.clear()
+
+
+def test_claims_with_many_others_in_them_are_read_anew(ring: testing.MemoryKeyring) -> None:
+    token = ring.sign({"sub": "alice", "many": [[n] for n in range(100)]})
+    first = ring.verify(token)
+    again = ring.verify(token)
+    again["many"][0].append("x")
+    assert ring.verify(token) == first
+    assert ring.token_cache.hits == 2
+    assert ring.token_cache.bytes < 4 * len(token), "they are not kept a second time"
+
+
+def test_none_is_remembered_where_none_may_be(checked: list[str]) -> None:
+    with testing.keyring() as ring:
+        ring._cache = TokenCache(0)
+        token = ring.sign(CLAIMS)
+        assert ring.verify(token) == ring.verify(token)
+        assert checked == [token, token]
+        assert ring.token_cache == (0, 0, 0, 2)
+
+
+# --- it changes no verdict -----------------------------------------------------------------------
+
+
+def test_times_are_asked_each_time(ring: testing.MemoryKeyring) -> None:
+    token = ring.sign(CLAIMS)
+    ring.verify(token)
+    ring.advance("61m")
+    with pytest.raises(ExpiredToken):
+        ring.verify(token)
+    ring._time.now_is -= timedelta(hours=3)
+    with pytest.raises(ImmatureToken):
+        ring.verify(token)
+
+
+def test_a_revocation_counts_at_once_and_for_tokens_that_are_known(
+    ring: testing.MemoryKeyring,
+) -> None:
+    token = ring.sign(CLAIMS)
+    ring.verify(token)
+    ring.revoke(tokens.kid_in(token))
+    for _ in range(2):
+        with pytest.raises(RevokedKid):
+            ring.verify(token)
+    assert ring.verify(ring.sign(CLAIMS)), "the others go on"
+
+
+def test_for_whom_a_token_is_is_asked_each_time(ring: testing.MemoryKeyring) -> None:
+    token = ring.sign({"aud": ["shop"], "iss": "us"})
+    for _ in range(2):
+        assert ring.verify(token, audience="shop", issuer="us")
+        with pytest.raises(ClaimMismatch):
+            ring.verify(token, audience="bank")
+        with pytest.raises(ClaimMismatch):
+            ring.verify(token, issuer="them")
+
+
+def test_the_kind_that_signs_is_asked_each_time() -> None:
+    with testing.keyring(strict_key_kind=True) as ring:
+        token = ring.sign(CLAIMS)
+        assert ring.verify(token)
+        ring._use_dynamic = False
+        with pytest.raises(KindMismatch):
+            ring.verify(token)
+
+
+def test_how_old_the_ring_is_is_asked_each_time() -> None:
+    rules = {"max_staleness": "1h", "max_verify_staleness": "1h", "access_token_validity": 36000}
+    with testing.keyring(**rules) as ring:  # type: ignore[arg-type]
+        token = ring.sign(CLAIMS)
+        assert ring.verify(token)
+        ring.advance("2h", led=False)
+        with pytest.raises(StaleRing):
+            ring.verify(token)
+
+
+def test_a_token_counts_for_the_key_that_signed_it_and_no_other_of_its_kid(
+    ring: testing.MemoryKeyring,
+) -> None:
+    """What another issuer's key is called is that issuer's affair."""
+    token = ring.sign(CLAIMS)
+    ring.verify(token)
+    held = ring._held()
+    kid = tokens.kid_in(token)
+    other = PublicKey(PrivateKey.generate("ES256").public_jwk, "ES256")
+    changed = {**held.verifying, kid: held.verifying[kid]._replace(public=other)}
+    asked = (token, ring._clock.timestamp(), None, None, False, None)
+    how: Any = (*asked, PublicKey.verifies, ring._cache)
+    assert tokens.judge(held, *how)
+    with pytest.raises(InvalidSignature):
+        tokens.judge(replace(held, verifying=changed), *how)
+
+
+def test_a_signature_alone_makes_no_token_known(ring: testing.MemoryKeyring) -> None:
+    token, other = ring.sign(CLAIMS), ring.sign({**CLAIMS, "sub": "mallory"})
+    ring.verify(token)
+    forged = f"{other.rpartition('.')[0]}.{token.rpartition('.')[2]}"
+    with pytest.raises(InvalidSignature):
+        ring.verify(forged)
+    for odd in (token.encode(), [*token], None, 5):
+        with pytest.raises(MalformedToken):
+            ring.verify(odd)  # type: ignore[arg-type]
+
+
+DOES = st.sampled_from(
+    ["sign", "verify", "verify", "verify", "rotate", "revoke", "minutes", "forge"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(DOES, st.integers(0, 10**6)), min_size=10, max_size=60))
+def test_it_gives_the_verdicts_that_there_would_be_without_it(
+    steps: list[tuple[str, int]],
+) -> None:
+    with testing.keyring(algorithm="EdDSA", access_token_validity=1200) as ring:
+        ring._cache = TokenCache(4)
+        known = [ring.sign({"sub": "0"})]
+        for does, number in steps:
+            token = known[number % len(known)]
+            if does == "sign":
+                known.append(ring.sign({"sub": str(number), "in": [number]}))
+            elif does == "rotate":
+                ring.rotate()
+            elif does == "minutes":
+                ring.advance(f"{1 + number % 9}m")
+            elif does == "revoke" and number % 3 == 0:
+                signer = ring.snapshot.signer
+                assert signer
+                ring.revoke(signer.kid)
+            elif does == "forge":
+                known.append(token[:-5] + "AAAAA")
+            assert verdict(ring, token) == verdict_without(ring, token)
+
+
+def verdict(ring: testing.MemoryKeyring, token: str) -> object:
+    try:
+        return ring.verify(token)
+    except TokenError as error:
+        return type(error), str(error)
+
+
+def verdict_without(ring: testing.MemoryKeyring, token: str) -> object:
+    try:
+        return tokens.verify(ring._held(), token, ring._clock.now())
+    except TokenError as error:
+        return type(error), str(error)
+
+
+# --- it takes no more room than it may ------------------------------------------------------------
+
+
+def signed(name: object, *, padding: int = 0, claims: str = "") -> SignedToken:
+    """As if some key had signed it: the cache asks no key."""
+    text = claims or f'{{"sub":"{name}","pad":"{"x" * padding}"}}'
+    token = f"e30.{compact.base64url(text.encode())}.{str(name).rjust(80, '_')}"
+    return SignedToken(token, "d-x", KEY, text, 0.0, 1e12)
+
+
+def seen(cache: TokenCache, each: SignedToken) -> bool:
+    """As `verify` does: look for it, and remember it if it is not there."""
+    if found := cache.recall(each.token):
+        assert found.claims() == compact.claims_in(each.text)
+        return True
+    cache.remember(SignedToken(each.token, each.kid, KEY, each.text, 0.0, 1e12))
+    return False
+
+
+def check(cache: TokenCache) -> None:
+    """What must hold after each step."""
+    queues = [*cache._on_probation, *cache._staying]
+    assert len(queues) == len(cache._known) <= cache._most
+    assert {each.token[-64:] for each in queues} == set(cache._known)
+    assert cache._bytes == sum(each.weight for each in queues) <= cache._most_bytes
+    assert cache._probation_bytes == sum(each.weight for each in cache._on_probation)
+    assert len(cache._gone) <= cache._most
+    assert all(each.is_staying for each in cache._staying)
+    assert not any(each.is_staying for each in cache._on_probation)
+
+
+SIZES = st.sampled_from([0, 0, 0, 900, 4000, 9000])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 60), SIZES), max_size=300))
+def test_its_bounds_hold_whatever_is_seen(most: int, steps: list[tuple[int, int]]) -> None:
+    cache = TokenCache(most)
+    for name, padding in steps:
+        seen(cache, signed(f"{name}/{padding}", padding=padding))
+        check(cache)
+
+
+def test_a_flood_of_other_tokens_pushes_out_none_that_is_in_use() -> None:
+    cache = TokenCache(200)
+    used = [signed(n) for n in range(100)]
+    for each in used * 2:
+        seen(cache, each)
+    for number in range(20_000):
+        seen(cache, signed(f"flood {number}"))
+        if number % 100 == 0:
+            assert seen(cache, used[number // 100 % 100])
+    check(cache)
+    assert all(seen(cache, each) for each in used)
+
+
+def test_those_in_use_before_make_room_for_those_in_use_now() -> None:
+    cache = TokenCache(100)
+    for group in range(5):
+        used = [signed(f"{group}/{n}") for n in range(80)]
+        for _ in range(6):
+            found = [seen(cache, each) for each in used]
+        assert all(found), group
+        check(cache)
+
+
+def test_one_that_comes_back_soon_after_its_probation_stays() -> None:
+    cache = TokenCache(20)
+    for number in range(20):
+        for _ in range(2):
+            seen(cache, signed(number))
+    first = signed("first")
+    seen(cache, first)
+    for number in range(3):
+        seen(cache, signed(f"other {number}"))
+    assert cache.recall(first.token) is None, "it was not seen again in time"
+    seen(cache, first)
+    again = cache.recall(first.token)
+    assert again and again.is_staying
+    check(cache)
+
+
+def test_a_token_that_would_take_much_of_the_room_is_not_remembered() -> None:
+    cache = TokenCache(16)
+    seen(cache, signed("large", padding=BYTES_AN_ENTRY))
+    assert cache.statistics.entries == 0
+    seen(cache, signed("small"))
+    assert cache.statistics.entries == 1
+
+
+NASTY = [
+    '{"sub":"alice","roles":["a","b"],"email":"alice@example.org"}',
+    "{" + ",".join(f'"{n}":{n}' for n in range(150)) + "}",
+    '{"a":[' + ",".join("[]" for _ in range(60)) + "]}",
+    '{"a":"' + "\\u4e00" * 100 + '"}',
+    '{"a":"' + "x" * 600 + '\N{GRINNING FACE}"}',
+    '{"a":[' + ",".join("1.5" for _ in range(300)) + "]}",
+]
+
+
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+def test_it_takes_no_more_memory_than_it_says(text: str) -> None:
+    cache = TokenCache(2000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(4000):
+            claims = text.replace("{", f'{{"n":{number},', 1)
+            each = f"e30.{compact.base64url(claims.encode())}.{str(number).rjust(80, '_')}"
+            for _ in range(2):
+                if not cache.recall(each):
+                    cache.remember(SignedToken(each, "d-x", KEY, claims, 0.0, 1e12))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cache.statistics.entries > 100
+    assert taken <= cache.statistics.bytes * 1.1 + 2**20
+    assert cache.statistics.bytes <= 2000 * BYTES_AN_ENTRY
+
+
+def test_one_that_went_while_it_was_looked_at_is_not_counted() -> None:
+    """Another thread may push it out between the look and the lock."""
+    cache = TokenCache(4)
+    seen(cache, signed("a"))
+    gone = cache.recall(signed("a").token)
+    assert gone
+    gone.is_seen = False
+    for number in range(20):
+        seen(cache, signed(number))
+    assert cache.recall(gone.token) is None
+    late = SignedToken(gone.token, gone.kid, KEY, gone.text, 0.0, 1e12)
+    cache._settle(late)
+    check(cache)
+    assert not late.is_settled
+    assert late.claims() == gone.claims()
+
+
+def test_nothing_of_it_shows_a_token() -> None:
+    cache = TokenCache(10)
+    each = signed("secret")
+    seen(cache, each)
+    assert "secret" not in f"{cache!r} {each!r} {cache.statistics!r}"
+
+
+# --- threads -------------------------------------------------------------------------------------
+
+
+def test_many_threads_share_one(ring: testing.MemoryKeyring) -> None:
+    ring._cache = TokenCache(16)
+    issued = [ring.sign({"sub": str(n), "in": {"n": [n]}}) for n in range(40)]
+    wrong: list[object] = []
+
+    def work(start: int) -> None:
+        for number in range(400):
+            which = (start * 7 + number * number) % len(issued)
+            claims = ring.verify(issued[which])
+            if claims["sub"] != str(which) or claims["in"] != {"n": [which]}:
+                wrong.append(claims)
+            claims["in"]["n"].append("x")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    check(ring._cache)
+    assert sum(ring.token_cache[2:]) == 8 * 400

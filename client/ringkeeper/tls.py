@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-import redis.asyncio as redis
 from redis import exceptions
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.sentinel import SentinelManagedConnection
 
 from ringkeeper.errors import SecretError
@@ -90,7 +90,7 @@ class Contexts:
         return self._watched.value
 
 
-class TlsConnection(redis.SSLConnection):
+class TlsConnection(SSLConnection):
     """A connection with TLS, by a context that it shares."""
 
     def __init__(self, *, contexts: Contexts, **options: Any) -> None:

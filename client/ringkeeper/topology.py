@@ -18,8 +18,9 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import redis.asyncio as redis
 from redis import exceptions
+from redis.asyncio.client import Redis
+from redis.asyncio.connection import Connection, ConnectionPool, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -68,7 +69,7 @@ def connection_for(
     password: str | Secret | None = None,
     name: str = "",
     tls: Tls | None = None,
-) -> redis.Redis:
+) -> Redis:
     """A client for `url`, as in the configuration, or `embedded:DIR` of a running daemon.
 
     In a Cluster it speaks to whichever node has `key`'s slot, and to no other.
@@ -119,16 +120,14 @@ def _problem(url: object, password: Secret | None, tls: Tls) -> str:
 
 def _server_client(
     server: OneServer, password: Secret | None, options: dict[str, Any], contexts: Contexts | None
-) -> redis.Redis:
+) -> Redis:
     options = {**options, "db": server.db, **_login(server.username, password or server.password)}
     if server.socket:
-        kind: type[AbstractConnection] = redis.UnixDomainSocketConnection
+        kind: type[AbstractConnection] = UnixDomainSocketConnection
         where: dict[str, Any] = {"path": server.socket}
     else:
         kind, where = _kind(contexts), {"host": server.host, "port": server.port}
-    return redis.Redis.from_pool(
-        redis.ConnectionPool(kind, **options, **where, **_secured(contexts))
-    )
+    return Redis.from_pool(ConnectionPool(kind, **options, **where, **_secured(contexts)))
 
 
 def _fleet_client(
@@ -137,16 +136,14 @@ def _fleet_client(
     password: Secret | None,
     options: dict[str, Any],
     contexts: Contexts | None,
-) -> redis.Redis:
+) -> Redis:
     options = {**options, **_login(fleet.username, password or fleet.password)}
     patience = {"socket_timeout": ASKING_TIMEOUT, "socket_connect_timeout": ASKING_TIMEOUT}
     secured = _secured(contexts)
     if fleet.is_cluster:
         finder = SlotFinder(fleet.nodes, key, {**options, **patience}, contexts)
         kind = TlsSlotConnection if contexts else SlotConnection
-        return redis.Redis.from_pool(
-            redis.ConnectionPool(kind, finder=finder, **options, **secured)
-        )
+        return Redis.from_pool(ConnectionPool(kind, finder=finder, **options, **secured))
     asking = {
         **_login(fleet.sentinel_username, fleet.sentinel_password),
         **patience,
@@ -156,19 +153,17 @@ def _fleet_client(
     }
     sentinel = _Sentinels([])  # type: ignore[no-untyped-call]
     sentinel.sentinels = [
-        redis.Redis.from_pool(
-            redis.ConnectionPool(_kind(contexts), host=host, port=port, **asking, **secured)
-        )
+        Redis.from_pool(ConnectionPool(_kind(contexts), host=host, port=port, **asking, **secured))
         for host, port in fleet.nodes
     ]
     if contexts:
         options |= {"connection_class": TlsSentinelConnection, **secured}
-    primary: redis.Redis = sentinel.master_for(fleet.service, db=fleet.db, **options)
+    primary: Redis = sentinel.master_for(fleet.service, db=fleet.db, **options)
     return primary
 
 
-def _kind(contexts: Contexts | None) -> type[redis.Connection]:
-    return TlsConnection if contexts else redis.Connection
+def _kind(contexts: Contexts | None) -> type[Connection]:
+    return TlsConnection if contexts else Connection
 
 
 def _secured(contexts: Contexts | None) -> dict[str, Any]:
@@ -219,12 +214,12 @@ def _login(username: str | None, password: Secret | None) -> dict[str, Any]:
     return {"credential_provider": _Login(username, password)} if is_named else {}
 
 
-def is_sharded(client: redis.Redis) -> bool:
+def is_sharded(client: Redis) -> bool:
     """Whether messages go by shard (SPUBLISH): in a Cluster."""
     return issubclass(client.connection_pool.connection_class, SlotConnection)
 
 
-async def close(client: redis.Redis) -> None:
+async def close(client: Redis) -> None:
     """Let every connection of `client` go, those to its Sentinels, too."""
     pool = client.connection_pool
     sentinels = pool.sentinel_manager.sentinels if isinstance(pool, SentinelConnectionPool) else ()
@@ -235,10 +230,10 @@ async def close(client: redis.Redis) -> None:
 
 @asynccontextmanager
 async def waiting_apart(
-    client: redis.Redis,
+    client: Redis,
     *,
     timeout: float = COMMAND_TIMEOUT,  # noqa: ASYNC109
-) -> AsyncIterator[redis.Redis]:
+) -> AsyncIterator[Redis]:
     """A client for the same server, with connections of its own, to wait at.
 
     `timeout` (seconds) is for its commands. Of a pool of its own: in the common one a connection
@@ -250,12 +245,12 @@ async def waiting_apart(
     if isinstance(common, SentinelConnectionPool):
         options.pop("connection_pool", None)
         options["connection_class"] = common.connection_class
-        pool: redis.ConnectionPool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        pool: ConnectionPool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
             common.service_name, common.sentinel_manager, **options
         )
     else:
-        pool = redis.ConnectionPool(common.connection_class, **options)
-    apart = redis.Redis.from_pool(pool)
+        pool = ConnectionPool(common.connection_class, **options)
+    apart = Redis.from_pool(pool)
     try:
         yield apart
     finally:
@@ -303,8 +298,8 @@ class SlotFinder:
         random.shuffle(asked)
         for host, port in asked:
             try:
-                pool = redis.ConnectionPool(self._kind, host=host, port=port, **self._options)
-                async with redis.Redis.from_pool(pool) as node:
+                pool = ConnectionPool(self._kind, host=host, port=port, **self._options)
+                async with Redis.from_pool(pool) as node:
                     ranges: list[Any] = await node.execute_command(  # type: ignore[no-untyped-call]
                         "CLUSTER", "SLOTS"
                     )
@@ -319,7 +314,7 @@ class SlotFinder:
         raise failed
 
 
-class SlotConnection(redis.Connection):
+class SlotConnection(Connection):
     """A connection to the primary of one slot, looked for anew whenever it connects."""
 
     def __init__(self, *, finder: SlotFinder, **options: Any) -> None:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ringkeeperd.one_by_one  # noqa: F401  # isort: skip - before what it puts off
 import ringkeeper
 from ringkeeper.durations import parse_duration
 from ringkeeper.errors import ConfigurationError, RingkeeperError

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.samples import Sample
 
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _GO: Final = {0.0: "0.0", 1.0: "1.0"}
 """What most values are."""
 

@@ -1,8 +1,10 @@
-"""Two libraries, without what they bring along and a daemon never uses: import them from here.
+"""Libraries without what they bring along and a daemon never uses: import them from here.
 
 structlog loads rich, where it is installed, for tracebacks that we never draw (5 MB). aiohttp
 loads the system's CA certificates for its client (2 MB), which is used for `on_change.url` alone:
-whoever does brings an SSL context along. `make bench` measures what a daemon weighs.
+whoever does brings an SSL context along.
+
+`one_by_one` keeps the rest of it away. `make bench` measures what a daemon weighs.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import ringkeeperd.one_by_one  # noqa: F401 - before what it puts off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,4 +56,11 @@ with _without_ca_certificates():
     import aiohttp
     from aiohttp import web
 
-__all__ = ["aiohttp", "structlog", "web"]
+
+def load_client() -> None:
+    """Load aiohttp's client, which most daemons never need."""
+    with _without_ca_certificates():
+        _ = aiohttp.ClientSession  # asked for, and so it is there
+
+
+__all__ = ["aiohttp", "load_client", "structlog", "web"]

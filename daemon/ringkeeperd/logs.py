@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter
+from prometheus_client.metrics import Counter
 
 from ringkeeperd.lean import structlog
 

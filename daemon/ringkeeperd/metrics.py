@@ -9,15 +9,9 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-)
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client.metrics import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.registry import Collector, CollectorRegistry
 
 import ringkeeper
 from ringkeeper.errors import RefreshReason
@@ -31,7 +25,7 @@ from ringkeeperd.troubles import KINDS, kinds_at
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from prometheus_client import Metric
+    from prometheus_client.core import Metric
 
     from ringkeeperd.service import RingService
 

@@ -311,8 +311,9 @@ class Post:
         """
         import ssl  # noqa: PLC0415 - most daemons never post
 
-        from ringkeeperd.lean import aiohttp  # noqa: PLC0415
+        from ringkeeperd.lean import aiohttp, load_client  # noqa: PLC0415
 
+        load_client()
         host = urlsplit(self._url.reveal()).hostname
         told = {"ring": news.ring, "version": news.version, "signer": news.signer}
         context = ssl.create_default_context()

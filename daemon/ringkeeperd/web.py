@@ -12,12 +12,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-
 from ringkeeper.clock import ZERO
 from ringkeeper.layout import BUCKET
 from ringkeeper.wire import SNAPSHOT
-from ringkeeperd.exposition import Exposition
+from ringkeeperd.exposition import CONTENT_TYPE, Exposition
 from ringkeeperd.intake import Intake, TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import refused
@@ -154,7 +152,7 @@ class Pages:
         else:  # a second of work, in which leases are renewed
             loop = asyncio.get_running_loop()
             body = await loop.run_in_executor(_ASIDE, self._exposition.text)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def healthz(self, _: web.Request) -> web.Response:
         """Whether this process lives. Redis being down is told, and is no reason to kill us."""

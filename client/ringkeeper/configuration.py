@@ -7,7 +7,6 @@ read. No message holds a password.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -522,6 +521,8 @@ def _unknown(key: object, *, policy_only: bool) -> str:
 
 
 def _meant(key: str, known: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - for whoever mistypes one
+
     close = difflib.get_close_matches(key[:80], list(known), 1, 0.6)
     return f"did you mean {close[0]}?" if close else ""
 

@@ -15,7 +15,6 @@ way are verifiers that nobody counts, behind HTTP or in another language.
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -192,10 +191,11 @@ def _within(pace: float, seconds: float) -> float:
 
 def _fullest(pace: float) -> float:
     """The share that falls into the fullest bucket; the change comes anywhere within one."""
-    return statistics.fmean(
+    shares = (
         max(_within(pace, left), (1 - _within(pace, left)) * _within(pace, BUCKET))
         for left in (n + 0.5 for n in range(BUCKET))
     )
+    return math.fsum(shares) / BUCKET
 
 
 def _steepest(ahead: list[tuple[timedelta, int]], window: timedelta, horizon: timedelta) -> float:

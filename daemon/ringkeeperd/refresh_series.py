@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.layout import BUCKET
-from ringkeeperd.spikes import LEARNING, LEAST, LONGEST, USUAL, Bucket
+from ringkeeperd.spikes import LEARNING, LEAST, LONGEST, USUAL, Bucket, median_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +49,7 @@ class RefreshView:
         past = self.buckets[-USUAL - 1 : -1]
         if len(past) < LEARNING:
             return None
-        return statistics.median(b.total for b in past) / BUCKET
+        return median_of(b.total for b in past) / BUCKET
 
     @property
     def is_spike(self) -> bool:
@@ -118,4 +117,4 @@ class RefreshSeries:
 
 def _is_busy(buckets: list[Bucket]) -> bool:
     late = [b.total for b in buckets[-LEARNING:]]
-    return bool(late) and statistics.median(late) >= LEAST
+    return bool(late) and median_of(late) >= LEAST

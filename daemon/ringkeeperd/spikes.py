@@ -20,7 +20,6 @@ Two minutes of statistics: NIST/SEMATECH e-Handbook of Statistical Methods, sect
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -204,6 +203,13 @@ def beside_forecast(spike: Spike, foretold: Mapping[int, Foretold]) -> Spike:
 # --- how much is usual ---------------------------------------------------------------------------
 
 
+def median_of(values: Iterable[float]) -> float:
+    """Their median. The library's own loads fractions and decimals: a daemon would weigh more."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
 class _Usual(NamedTuple):
     """What a bucket held, before those that are looked at."""
 
@@ -212,13 +218,13 @@ class _Usual(NamedTuple):
 
     @classmethod
     def of(cls, totals: Sequence[int]) -> _Usual:
-        median = statistics.median(totals)
+        median = median_of(totals)
         return cls(median, _strays(totals, median))
 
 
 def _strays(sums: Sequence[int], median: float) -> float:
     """How far they stray. Chance alone makes a count stray by its root, and never by nothing."""
-    mad = statistics.median([abs(each - median) for each in sums])
+    mad = median_of([abs(each - median) for each in sums])
     return max(_MAD_TO_SIGMA * mad, math.sqrt(median), 1.0)
 
 
@@ -227,7 +233,7 @@ def _is_exceeded(totals: Sequence[int], value: int, threshold: Threshold) -> boo
     if value < LEAST:
         return False
     sums = _sums(totals, threshold.window)
-    median = statistics.median(sums)
+    median = median_of(sums)
     return (
         value - median >= LEAST
         and value > threshold.ratio * median

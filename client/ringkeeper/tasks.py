@@ -26,6 +26,14 @@ async def first_of(*work: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
+def to_beat(every: float) -> float:
+    """Seconds until the loop's clock shows a multiple of `every` seconds.
+
+    Who looks now and then looks together with others: a process at rest is woken once for all.
+    """
+    return every - asyncio.get_running_loop().time() % every
+
+
 async def stopped(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel `tasks` and wait until they have ended, however often the caller is cancelled itself.
 

@@ -32,13 +32,17 @@ class Balance:
         self._clock = clock
         self._jitter = random.Random()  # noqa: S311 - spreads a crowd, and keeps no secret
         self._hesitation = 0.0
+        self.changed = asyncio.Event()
+        """Set when rings came or went."""
 
     async def run(self) -> None:
         """Let others have what is too much, a little at a time, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY * (0.8 + 0.4 * self._jitter.random()))
+            self.changed.clear()
             if len(self._services) == 1:
                 self._hesitation = 0.0  # whoever leads it has its share
+                await self.changed.wait()
                 continue
             now = self._clock.monotonic()
             parts = [part_in(service, now) for service in self._services.values()]

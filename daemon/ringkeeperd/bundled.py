@@ -12,8 +12,7 @@ import asyncio
 from collections import deque
 from typing import Any, Final, NamedTuple
 
-import redis.asyncio as redis
-from redis.asyncio.client import Pipeline
+from redis.asyncio.client import Pipeline, Redis
 
 _MOST: Final = 200
 """Commands that go together: one that is slow holds up no more than these."""
@@ -30,15 +29,19 @@ class _Asked(NamedTuple):
     answer: asyncio.Future[Any]
 
 
-class BundledRedis(redis.Redis):
+class BundledRedis(Redis):
     """A client like redis-py's own, for many who know nothing of each other."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: Redis) -> None:
         """Speak to the server of `client`, by its connections."""
         super().__init__(connection_pool=client.connection_pool)
         self._asked: deque[_Asked] = deque()
         self._sending: asyncio.Task[None] | None = None
         self._answered_at = -_BUSY
+        self._crowd = 0
+        """How many asked since something was sent last."""
+        self._was_crowded = False
+        """Whether several had asked for what was sent last."""
         self._known: dict[str, Any] = {}
 
     def register_script(self, script: Any) -> Any:
@@ -60,14 +63,17 @@ class BundledRedis(redis.Redis):
 
     def _ask(self, asked: list[_Asked]) -> None:
         self._asked.extend(asked)
+        self._crowd += 1
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
         loop = asyncio.get_running_loop()
         while self._asked:
-            if loop.time() - self._answered_at < _BUSY:
+            # One who asks for one thing after the other waits for nobody.
+            if self._was_crowded and loop.time() - self._answered_at < _BUSY:
                 await asyncio.sleep(_GATHER)
+            self._was_crowded, self._crowd = self._crowd > 1, 0
             waiting = [self._asked.popleft() for _ in range(min(_MOST, len(self._asked)))]
             waiting = [asked for asked in waiting if not asked.answer.done()]
             try:

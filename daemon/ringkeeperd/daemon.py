@@ -29,7 +29,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.kek_variable import WHY_NOT, KekVariable
 from ringkeeper.secret_files import read_token
-from ringkeeper.tasks import first_of
+from ringkeeper.tasks import first_of, to_beat
 from ringkeeper.watched import Watched, signature
 from ringkeeperd.balance import Balance
 from ringkeeperd.doctor import Level, examine_server
@@ -154,6 +154,7 @@ class Daemon:
         )
         if service.leader:
             service.leader.hesitation = self._balance.hesitation
+        self._balance.changed.set()
         return service
 
     async def reload(self, own: Secrets, shared: SharedRedis) -> None:
@@ -227,7 +228,7 @@ class Daemon:
         """Reload at a SIGHUP, and when a file was changed, or replaced as Kubernetes does it."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY):
+                async with asyncio.timeout(to_beat(_LOOK_EVERY)):
                     await self._reload_asked.wait()
             await self._renew(secrets)
             if self._token:

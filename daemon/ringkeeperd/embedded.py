@@ -32,6 +32,7 @@ from redis import exceptions
 
 from ringkeeper.errors import InfrastructureError
 from ringkeeper.layout import embedded_socket
+from ringkeeper.tasks import to_beat
 from ringkeeper.topology import connection_for
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _READY_WITHIN: Final = timedelta(seconds=10)
 _STOP_WITHIN: Final = timedelta(seconds=5)
+_LOOK_FIRST: Final = timedelta(milliseconds=3)
 _LOOK_EVERY: Final = timedelta(milliseconds=20)
 _LONGEST_SOCKET: Final = 103 if sys.platform == "darwin" else 107  # bytes in sun_path, less its NUL
 _LONGEST_LOG: Final = 1024 * 1024  # bytes; kept twice
@@ -74,8 +76,10 @@ class EmbeddedServer:
         try:
             server._prepare()
             async with asyncio.timeout(ready_within.total_seconds()):
+                pause = _LOOK_FIRST
                 while not await server._is_up():
-                    await asyncio.sleep(_LOOK_EVERY.total_seconds())
+                    await asyncio.sleep(pause.total_seconds())
+                    pause = min(2 * pause, _LOOK_EVERY)
         except BaseException as error:
             server._give_up()
             if isinstance(error, TimeoutError):
@@ -101,7 +105,7 @@ class EmbeddedServer:
         """
         is_down = False
         while True:
-            await asyncio.sleep(every.total_seconds())
+            await asyncio.sleep(to_beat(every.total_seconds()))
             if is_down and await self._answers():
                 is_down = False
                 notice("embedded server is back", directory=str(self.directory))

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from ringkeeperd import probe
+from ringkeeperd import memory, probe
 
 
 def main() -> None:
@@ -17,7 +17,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if os.getpid() == 1:  # of a container: to it, a signal that is not handled does nothing
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    from ringkeeperd import cli  # noqa: PLC0415 - a fifth of a second, in which Ctrl-C may come
+    with memory.nothing_collected():
+        from ringkeeperd import cli  # noqa: PLC0415 - a fifth of a second, in which Ctrl-C may come
 
     signal.signal(signal.SIGINT, usual)
     cli.main()

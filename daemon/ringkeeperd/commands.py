@@ -59,9 +59,12 @@ def _configuration_file(parsed: argparse.Namespace) -> Path | None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the daemon until it is told to end."""
-    from ringkeeperd import logs  # noqa: PLC0415
-    from ringkeeperd.daemon import Daemon  # noqa: PLC0415
-    from ringkeeperd.supervisor import Supervisor  # noqa: PLC0415
+    from ringkeeperd import memory  # noqa: PLC0415
+
+    with memory.nothing_collected():
+        from ringkeeperd import logs  # noqa: PLC0415
+        from ringkeeperd.daemon import Daemon  # noqa: PLC0415
+        from ringkeeperd.supervisor import Supervisor  # noqa: PLC0415
 
     supervisor = Supervisor.taken_from(os.environ)
     try:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
-import gc
 import os
 import signal
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -39,6 +37,7 @@ from ringkeeperd.handing_on import check_files, remove_orphans
 from ringkeeperd.intake import TokenMissing
 from ringkeeperd.lean import web
 from ringkeeperd.limits import Runner
+from ringkeeperd.memory import give_memory_back
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.own_secrets import Secrets, make_secrets, read_secrets, secret_paths
 from ringkeeperd.redis_facts import server_facts
@@ -61,6 +60,9 @@ if TYPE_CHECKING:
 _AT_REST: Final = 0.5
 """Seconds without a change, after which nobody is writing a file any more."""
 _LOOK_AT_REDIS_EVERY = 600.0
+_SETTLES_AFTER: Final = 2.0
+_SETTLES_WITHIN: Final = 60.0
+"""Seconds from when all rings are loaded, and at the most, until the start is over."""
 _LOOK_EVERY = 5.0
 """Seconds between two looks at the configuration file."""
 _STOP_IT = "stop what uses it, or choose another address in listen"
@@ -140,13 +142,23 @@ class Daemon:
             if own.kek and isinstance(configuration.kek, KekVariable):
                 name = configuration.kek.name
                 self.log.warning("kek in the environment", variable=name, why=WHY_NOT)
-            give_memory_back()
             work = [self.rings.run(), self._reload_when_due(secrets, shared)]
             if server:
                 work.append(server.supervise(self._tell))
             work += [self._balance.run(), self._look_at_redis(), self._report.run()]
+            work.append(self._settle())
             await first_of(self._until(stop), *work)
             self.log.info("stopping")
+
+    async def _settle(self) -> None:
+        """Give back what the start needed, once it is over: for a moment, all else waits."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLES_WITHIN):
+                for service in list(self.services.values()):
+                    await service.follower.ready.wait()
+                await asyncio.sleep(_SETTLES_AFTER)
+        give_memory_back()
+        await asyncio.Event().wait()
 
     def _service(self, ring: RingConfiguration, own: Secrets, shared: SharedRedis) -> RingService:
         service = RingService(
@@ -412,11 +424,3 @@ def _listening(host: str, port: int) -> Iterator[None]:
 def _bracketed(host: str) -> str:
     """As a URL has it."""
     return f"[{host}]" if ":" in host else host
-
-
-def give_memory_back() -> None:
-    """Return to the system what only starting up needed, where the C library can (glibc)."""
-    gc.collect()
-    gc.freeze()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

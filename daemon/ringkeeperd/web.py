@@ -115,11 +115,11 @@ class Pages:
         held = service.follower.replica.held if service else None
         if service is None:
             raise web.HTTPNotFound(text="there is no such ring here")
-        if held is None or not held.ring.jwks()["keys"]:
+        body, tag = self._jwks_of(service.name, held) if held else (b"", "")
+        if held is None or not body:
             return _unavailable(NOT_LOADED)
         if not held.may_verify(service.clock.now()):
             return _unavailable("the ring is too old to verify by")
-        body, tag = self._jwks_of(service.name, held)
         headers = {**_cacheable(service, held), "ETag": f'"{tag}"'}
         if any(known.value in (tag, "*") for known in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
@@ -203,10 +203,11 @@ class Pages:
         return next(iter(self._services.values()))
 
     def _jwks_of(self, name: str, held: Held) -> tuple[bytes, str]:
-        """The body and its ETag, made once for each version."""
+        """The body and its ETag, made once for each version; no body where no key verifies."""
         digest, body, tag = self._jwks.get(name, ("", b"", ""))
         if digest != held.digest:
-            body = json.dumps(held.ring.jwks(), separators=(",", ":")).encode()
+            jwks = held.ring.jwks()
+            body = json.dumps(jwks, separators=(",", ":")).encode() if jwks["keys"] else b""
             tag = hashlib.sha256(body).hexdigest()[:32]
             self._jwks[name] = (held.digest, body, tag)
         return body, tag

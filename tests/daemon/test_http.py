@@ -110,6 +110,17 @@ def pages_of(now: datetime, *rings: Ring) -> Pages:
     return Pages({ring.name: service(ring) for ring in rings}, Metrics(), "", str)
 
 
+async def test_the_jwks_is_made_once_for_each_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = new_ring(policy(algorithm="EdDSA"))
+    pages, asking = pages_of(NOW, ring), make_mocked_request("GET", "/")
+    first = await pages.jwks(asking)
+    monkeypatch.setattr(Ring, "jwks", None)
+    again = await pages.jwks(asking)
+    assert again.body is first.body
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert json.loads(first.text or "")["keys"]
+
+
 @pytest.mark.parametrize("hours", [23, 25])
 async def test_a_ring_too_old_to_sign_on_is_served_and_told_of(hours: int) -> None:
     """Whoever verifies is better off with it than without: promise 9.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -13,10 +14,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import hiredis
 from tests.plugins.servers import VALKEY, Server, free_port
 
 from ringkeeper.asyncio import Keyring
 from ringkeeper.clock import SystemClock
+from ringkeeper.follower import PING_EVERY
+from ringkeeper.layout import Layout
 from ringkeeper.policy import Policy
 from ringkeeper.sealing import Kek
 from ringkeeper.trust import TrustRoot
@@ -28,38 +32,61 @@ APPS = 20
 
 
 def daemon(seconds: float) -> dict[str, Any]:
-    """RSS and CPU of `ringkeeper run` as shipped, leading a ring at rest."""
+    """Memory, CPU and start of `ringkeeper run` as shipped, leading a ring at rest.
+
+    The first start also makes three RSA keys, secrets and a ring; the next one does not.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="rk-") as folder:
         config = Path(folder, "config.yaml")
         config.write_text(
             json.dumps({"redis": {"url": "embedded:./var"}, "listen": f"127.0.0.1:{port}"})
         )
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ringkeeperd", "run", "--config", str(config)],
-            stderr=subprocess.DEVNULL,
-            env={k: v for k, v in os.environ.items() if not k.startswith("RINGKEEPER_")},
-        )
+        process, first_ms = _started(config, port)
+        process.terminate()
+        process.wait()
+        process, ready_ms = _started(config, port)
         try:
-            while not _is_ready(port):
-                assert process.poll() is None
-                assert time.monotonic() < began + 30
-                time.sleep(0.01)
-            ready_ms = 1000 * (time.monotonic() - began)
-            time.sleep(5)
-            before = cpu_ms(process.pid)
+            time.sleep(_SETTLES)
+            before, woken = cpu_ms(process.pid), wakes(process.pid)
             time.sleep(seconds)
-            cpu = cpu_ms(process.pid) - before
-            memory = memory_mib(process.pid)
+            cpu, woken = cpu_ms(process.pid) - before, wakes(process.pid) - woken
+            memory, private = memory_mib(process.pid), private_mib(process.pid)
         finally:
             process.terminate()
             process.wait()
     return {
         "rss_mib": round(memory, 1),
+        "private_mib": round(private, 1),
         "cpu_ms_a_minute": round(cpu * 60 / seconds, 1),
+        "wakes_a_minute": round(woken * 60 / seconds),
+        "first_start_to_ready_ms": round(first_ms),
         "start_to_ready_ms": round(ready_ms),
     }
+
+
+_SETTLES = 10.0
+"""Seconds after which a daemon is at rest."""
+
+
+def _started(config: Path, port: int) -> tuple[subprocess.Popen[bytes], float]:
+    """A daemon that is ready, and how many milliseconds that took."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringkeeperd", "run", "--config", str(config)],
+        stderr=subprocess.DEVNULL,
+        env={k: v for k, v in os.environ.items() if not k.startswith("RINGKEEPER_")},
+    )
+    try:
+        while not _is_ready(port):
+            assert process.poll() is None
+            assert time.monotonic() < began + 30
+            time.sleep(0.01)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process, 1000 * (time.monotonic() - began)
 
 
 def _is_ready(port: int) -> bool:
@@ -82,6 +109,20 @@ def memory_mib(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
+def private_mib(pid: int) -> float:
+    """What of the process is resident, and no other process has."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def wakes(pid: int) -> int:
+    """How often its threads waited for something, and were woken."""
+    lines = "".join(
+        path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")
+    ).splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+
 def apps(seconds: float) -> dict[str, Any]:
     """Redis commands a second that an idle instance costs: pings, polls, confirmations."""
     server = Server(VALKEY)
@@ -91,14 +132,22 @@ def apps(seconds: float) -> dict[str, Any]:
         server.stop()
 
 
-async def _apps(server: Server, seconds: float) -> dict[str, Any]:
-    clock, root, kek = SystemClock(), TrustRoot.generate(), Kek.generate()
+async def _found(server: Server, root: TrustRoot | None = None, kek: Kek | None = None) -> Policy:
+    """Make a ring there; its policy."""
+    clock, policy = SystemClock(), Policy.derive(algorithm="ES256")
     store = RedisLeaderStore.connect(server.url, "bench", clock, password=None)
-    policy = Policy.derive(algorithm="ES256")
     await found(
-        name="bench", ring_id="bench", policy=policy, store=store, root=root,
-        kek=kek, mint=mint_aside, clock=clock, owner="bench",
+        name="bench", ring_id="bench", policy=policy, store=store,
+        root=root or TrustRoot.generate(), kek=kek or Kek.generate(),
+        mint=mint_aside, clock=clock, owner="bench",
     )  # fmt: skip
+    await store.close()
+    return policy
+
+
+async def _apps(server: Server, seconds: float) -> dict[str, Any]:
+    root, kek = TrustRoot.generate(), Kek.generate()
+    await _found(server, root, kek)
     rings = [
         await Keyring.connect(server.url, name="bench", trust_root=root.public, kek=kek)
         for _ in range(APPS)
@@ -109,8 +158,124 @@ async def _apps(server: Server, seconds: float) -> dict[str, Any]:
     spent = _commands(server) - before
     for ring in rings:
         await ring.close()
-    await store.close()
     return {"commands_a_second_an_instance": round(spent / seconds / APPS, 3)}
+
+
+def crowd(seconds: float, instances: int = 10_000) -> dict[str, Any]:
+    """What of a core a Redis needs for so many idle instances, with nobody publishing.
+
+    They are simulated: each listens on a socket of its own and pings when nothing came for
+    `PING_EVERY`; what each sends every `poll_interval` (the reads, the confirmation, as `store`
+    sends them) goes through a hundred sockets.
+    """
+    server = Server(VALKEY, "--maxclients", str(instances + 1000))
+    try:
+        return asyncio.run(_crowd(server, seconds, instances))
+    finally:
+        server.stop()
+
+
+_ASKING = 100
+"""Sockets through which a crowd's polls go."""
+
+
+async def _crowd(server: Server, seconds: float, instances: int) -> dict[str, Any]:
+    _need_files(instances + 1000)
+    policy = await _found(server)
+    layout = Layout("bench")
+    listening = []
+    for _ in range(instances):
+        listening.append(await _Line.to(server))
+        await listening[-1].ask(["SUBSCRIBE", layout.published])
+    every = policy.poll_interval.total_seconds()
+    work = [
+        asyncio.create_task(_ping_in_turn(listening[n::_ASKING], n / _ASKING))
+        for n in range(_ASKING)
+    ]
+    work += [
+        asyncio.create_task(_poll_in_turn(server, layout, instances // _ASKING, every, n))
+        for n in range(_ASKING)
+    ]
+    await asyncio.sleep(every)  # until each has a row in the table
+    before, began = _server_cpu(server), time.monotonic()
+    commands = _commands(server)
+    await asyncio.sleep(seconds)
+    spent, took = _server_cpu(server) - before, time.monotonic() - began
+    commands = _commands(server) - commands
+    for task in work:
+        task.cancel()
+    return {
+        "redis_cpu_percent": round(100 * spent / took, 1),
+        "commands_a_second_an_instance": round(commands / took / instances, 3),
+    }
+
+
+def _need_files(count: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < count:
+        raise OSError(f"{count} open files are needed, and {most} allowed: ulimit -n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, most))
+
+
+def _packed(command: list[str]) -> bytes:
+    parts = (f"${len(part.encode())}\r\n{part}\r\n" for part in command)
+    return f"*{len(command)}\r\n{''.join(parts)}".encode()
+
+
+class _Line:
+    """A raw connection: the least that asking can cost whoever asks."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._parser = hiredis.Reader()
+
+    @classmethod
+    async def to(cls, server: Server) -> _Line:
+        return cls(*await asyncio.open_unix_connection(server.socket))
+
+    async def ask(self, *commands: list[str]) -> None:
+        self._writer.write(b"".join(map(_packed, commands)))
+        answered = 0
+        while answered < len(commands):
+            self._parser.feed(await self._reader.read(65536))
+            while self._parser.gets() is not False:
+                answered += 1
+
+
+async def _ping_in_turn(lines: list[_Line], begin: float) -> None:
+    """Each of `lines` pings every so often, one after the other."""
+    await asyncio.sleep(begin * PING_EVERY / len(lines))
+    while True:
+        for line in lines:
+            await asyncio.gather(line.ask(["PING"]), asyncio.sleep(PING_EVERY / len(lines)))
+
+
+async def _poll_in_turn(
+    server: Server, layout: Layout, instances: int, every: float, number: int
+) -> None:
+    """Each of so many instances reads the ring and confirms it, one after the other."""
+    line = await _Line.to(server)
+    fields = ("snapshot", "proof", "version")
+    record = json.dumps({"role": "sign", "version": 1, "epoch": 1, "capabilities": ["RS256"] * 7})
+    await asyncio.sleep(number / _ASKING * every / instances)
+    while True:
+        for n in range(instances):
+            began, name = time.monotonic(), f"host-{number}-{n}-abcdef"
+            await line.ask(*(["HSTRLEN", layout.keyring, field] for field in fields))
+            await line.ask(["HMGET", layout.keyring, *fields])
+            await line.ask(["TIME"])
+            at = str(time.time_ns() // 1_000_000)
+            await line.ask(
+                ["ZADD", layout.seen, at, name], ["HSET", layout.instances, name, record]
+            )
+            await asyncio.sleep(max(0.0, began + every / instances - time.monotonic()))
+
+
+def _server_cpu(server: Server) -> float:
+    """Seconds of CPU that the server has used."""
+    with server.client() as client:
+        told: Any = client.info("cpu")
+    return float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
 
 
 def _commands(server: Server) -> int:

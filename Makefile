@@ -91,7 +91,12 @@ sbom: .venv/supply/made .venv/runtime/made ## Write dist/sbom.cdx.json: what is 
 contracts: .venv/dev ## Check who may import whom
 	$(BIN)/lint-imports --no-logo
 
-bench: .venv/dev ## Measure, beside what others do on the same machine; ARGS=--quick for a short run
+.venv/bench: .venv/dev requirements/bench.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/bench.txt
+	$(BIN)/pip check
+	touch $@
+
+bench: .venv/bench ## Measure, beside its peers in the same run (10 minutes; ARGS=--write, --quick for a short one)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 spikes: .venv/dev ## Change a ring under 100,000 sessions: who must refresh? (15 minutes; ARGS=--write)

@@ -54,7 +54,7 @@ def test_what_a_change_must_pass_asks_for_advisories() -> None:
 
 
 class Osv(ThreadingHTTPServer):
-    """Plays OSV, the database of vulnerabilities: the package `bad` has one."""
+    """Plays OSV, the database of vulnerabilities: `bad` has one, and `ecdsa` the one it has."""
 
     def __init__(self, status: int = 200) -> None:
         server = self
@@ -67,7 +67,8 @@ class Osv(ThreadingHTTPServer):
                 length = int(self.headers["Content-Length"])
                 asked = json.loads(self.rfile.read(length))["package"]["name"]
                 server.asked.append(asked)
-                body = json.dumps({"vulns": [_VULNERABILITY]} if asked == "bad" else {}).encode()
+                known = [each for each in _KNOWN if each["affected"][0]["package"]["name"] == asked]
+                body = json.dumps({"vulns": known} if known else {}).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -94,6 +95,20 @@ _VULNERABILITY: dict[str, Any] = {
         }
     ],
 }
+_KNOWN = [
+    _VULNERABILITY,
+    {
+        **_VULNERABILITY,
+        "id": "PYSEC-2026-2",
+        "aliases": ["GHSA-wj6h-64fc-37mp"],
+        "affected": [
+            {
+                "package": {"name": "ecdsa", "ecosystem": "PyPI"},
+                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}],
+            }
+        ],
+    },
+]
 
 
 @pytest.fixture
@@ -138,6 +153,16 @@ def test_without_a_known_vulnerability_it_passes(supply: Path, osv: Osv, tmp_pat
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "audit: 0 known vulnerabilities in 2 packages\n"
     assert sorted(osv.asked) == ["better", "good"]
+
+
+def test_one_that_is_let_pass_is_no_finding_by_whichever_name(
+    supply: Path, osv: Osv, tmp_path: Path
+) -> None:
+    done = audited(supply, osv.url, tmp_path, "ecdsa==0.19.2", "bad==1.0")
+    assert done.stdout.splitlines() == [
+        "bad 1.0: PYSEC-2026-1, mended in 1.1",
+        "audit: 1 known vulnerabilities in 2 packages",
+    ]
 
 
 def test_where_nobody_answers_it_is_skipped_quickly_in_one_line(

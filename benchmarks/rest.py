@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import hiredis
 from tests.plugins.servers import VALKEY, Server, free_port
 
+from benchmarks.rounds import Spread, ratios, rotated, spreads
 from ringkeeper.asyncio import Keyring
 from ringkeeper.clock import SystemClock
 from ringkeeper.follower import PING_EVERY
@@ -29,6 +33,24 @@ from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.minting import mint_aside
 
 APPS = 20
+_PARTS = 2
+"""Of the time in which commands are counted: each long enough for an instance to do all it does."""
+_OWN = ("cmdstat_info", "cmdstat_hello", "cmdstat_client|setinfo", "cmdstat_select")
+"""Commands of the one who counts."""
+_BASE = "redis and cryptography"
+_IMPORTS = {
+    _BASE: "import redis.asyncio, cryptography.hazmat.primitives.asymmetric.rsa",
+    "ringkeeper": "import ringkeeper",
+    "PyJWT": "import jwt",
+    "joserfc": "import joserfc.jwt",
+    "Authlib": "import authlib.jose",
+    "python-jose": "import jose.jwt",
+}
+_MEASURED = (
+    "import time; began = time.process_time(); {code}; spent = time.process_time() - began; "
+    "rss = next(x for x in open('/proc/self/status') if x.startswith('VmRSS')); "
+    "print(spent, rss.split()[1])"
+)
 
 
 def daemon(seconds: float) -> dict[str, Any]:
@@ -124,7 +146,7 @@ def wakes(pid: int) -> int:
 
 
 def apps(seconds: float) -> dict[str, Any]:
-    """Redis commands a second that an idle instance costs: pings, polls, confirmations."""
+    """Redis commands a second of an idle instance: pings, polls, confirmations, watchdog."""
     server = Server(VALKEY)
     try:
         return asyncio.run(_apps(server, seconds))
@@ -153,12 +175,17 @@ async def _apps(server: Server, seconds: float) -> dict[str, Any]:
         for _ in range(APPS)
     ]
     await asyncio.sleep(2)
-    before = _commands(server)
-    await asyncio.sleep(seconds)
-    spent = _commands(server) - before
+    rates = []
+    for _ in range(_PARTS):
+        before, began = _commands(server), time.monotonic()
+        await asyncio.sleep(seconds / _PARTS)
+        rates.append((_commands(server) - before) / (time.monotonic() - began) / APPS)
     for ring in rings:
         await ring.close()
-    return {"commands_a_second_an_instance": round(spent / seconds / APPS, 3)}
+    return {
+        "commands_a_second_an_instance": round(statistics.mean(rates), 3),
+        "parts": [round(rate, 3) for rate in rates],
+    }
 
 
 def crowd(seconds: float, instances: int = 10_000) -> dict[str, Any]:
@@ -279,23 +306,39 @@ def _server_cpu(server: Server) -> float:
 
 
 def _commands(server: Server) -> int:
-    """Commands that clients sent; what a script calls inside the server is not one of them."""
+    """Commands that clients sent; apps run no scripts, so none of them called another."""
     with server.client() as client:
         stats: Any = client.info("commandstats")
-    sent = ("ping", "time", "hstrlen", "hmget", "zadd", "hset", "subscribe", "hgetall")
-    return sum(
-        value["calls"] for name, value in stats.items() if name.removeprefix("cmdstat_") in sent
-    )
+    return sum(value["calls"] for name, value in stats.items() if name not in _OWN)
 
 
 def importing(rounds: int) -> dict[str, Any]:
-    """Import time of the client, in times of importing redis and cryptography alone."""
-    base = "import redis.asyncio, cryptography.hazmat.primitives.asymmetric.rsa"
-    times: dict[str, list[float]] = {base: [], f"{base}; import ringkeeper": []}
-    for _ in range(rounds):
-        for code, taken in times.items():
-            began = time.monotonic()
-            subprocess.run([sys.executable, "-c", code], check=True)
-            taken.append(time.monotonic() - began)
-    alone, ours = (sorted(taken)[rounds // 2] for taken in times.values())
-    return {"import_ratio": round(ours / alone, 2)}
+    """CPU time and memory of importing the client, and what others import, beside the base alone.
+
+    The base is `redis` and `cryptography`, which an app has anyway. Each is a fresh interpreter.
+    """
+    modules = {
+        name: text for name, text in _IMPORTS.items() if find_spec(re.split("[ .,]", text)[1])
+    }
+    found = {name: list[tuple[float, float]]() for name in modules}
+    for round_ in range(-1, rounds):  # the first only compiles
+        for name in rotated(list(modules), round_):
+            code = _MEASURED.format(code=f"{_IMPORTS[_BASE]}; {modules[name]}")
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True
+            )
+            if round_ >= 0:
+                seconds, kib = map(float, done.stdout.split())
+                found[name].append((seconds, kib * 1024 / 1e6))
+    spent = {name: [each[0] for each in times] for name, times in found.items()}
+    memory = {name: [each[1] for each in times] for name, times in found.items()}
+    ratio = ratios(spent, _BASE)
+    return {
+        "import_ratio": round(ratio["ringkeeper"].median, 2),
+        "ratio": ratio,
+        "ms": spreads(spent, 1000),
+        "added_mb": {
+            name: Spread.of(a - b for a, b in zip(each, memory[_BASE], strict=True))
+            for name, each in memory.items()
+        },
+    }

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.plugins.servers import VALKEY, Server, free_port
 
-from benchmarks.rest import cpu_ms, memory_mib
+from benchmarks.rest import cpu_ms, memory_mib, private_mib
 from ringkeeper.algorithms import PrivateKey
 from ringkeeper.clock import SystemClock
 from ringkeeper.layout import Layout
@@ -234,7 +234,7 @@ def _window(tenants: Tenants, pid: int, port: int, seconds: float) -> dict[str, 
     scrape, size = _scraped(port)
     return {
         "rss_mib": round(memory_mib(pid), 1),
-        "private_mib": round(_private_mib(pid), 1),
+        "private_mib": round(private_mib(pid), 1),
         "cpu_percent": round(spent / lasted / 10, 2),
         "commands_a_second": round(sent / lasted, 1),
         "connections": clients["connected_clients"] - 1,
@@ -270,11 +270,6 @@ def _scraped(port: int) -> tuple[float, int]:
         size = len(_get(port, "/metrics"))
         return time.monotonic() - asked, size
     return time.monotonic() - asked, 0
-
-
-def _private_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def _commands(server: Server) -> int:

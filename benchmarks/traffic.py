@@ -1,0 +1,104 @@
+"""Requests as they come: many sessions, some far busier than others, each token used some times.
+
+Which session a request belongs to follows Zipf's law (the n-th busiest has 1/n of the requests of
+the busiest). A session uses a token 20 times, then has another; at the beginning each is somewhere
+between. So one request in 20 brings a token that nobody has seen, and a cache also meets those
+that come back only after thousands of others.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.rounds import Spread, chunks, interleaved, spreads
+from benchmarks.stand import CAREFUL, OURS, RAW, fresh, timed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from benchmarks.stand import Stand
+
+SESSIONS: Final = 10_000
+USES: Final = 20
+_SEED: Final = 1
+_SLICE: Final = 3_000
+"""Requests of a round."""
+_EACH: Final = 15
+"""Peers remember nothing, so each such request of a slice tells what all of them cost."""
+_BEFORE: Final = 20_000
+"""Requests before the first that is measured: a site has been running for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests, as the numbers of the tokens that they bring."""
+
+    known: Sequence[int]
+    """Tokens that were used before the first request."""
+    requests: Sequence[int]
+    tokens: int
+    """How many there are in all."""
+
+
+def drawn(sessions: int, requests: int, uses: int = USES, seed: int = _SEED) -> Traffic:
+    """Traffic of `sessions`; the same for the same seed."""
+    chance = random.Random(seed)
+    weights = list(accumulate(1 / rank for rank in range(1, sessions + 1)))
+    used = [chance.randrange(uses) for _ in range(sessions)]
+    known = [session for session in range(sessions) if used[session]]
+    chance.shuffle(known)
+    token, made, brought = list(range(sessions)), sessions, []
+    for session in chance.choices(range(sessions), cum_weights=weights, k=requests):
+        if used[session] == uses:
+            token[session], used[session], made = made, 0, made + 1
+        used[session] += 1
+        brought.append(token[session])
+    return Traffic(known, brought, made)
+
+
+def new_share(known: Iterable[int], requests: Sequence[int]) -> float:
+    """Which part of the requests brings a token for the first time."""
+    return len(set(requests).difference(known)) / len(requests)
+
+
+def measure(on: Stand, rounds: int, sessions: int = SESSIONS) -> dict[str, Any]:
+    """How many times faster than each peer, and microseconds a request."""
+    before = min(_BEFORE, sessions * 2)
+    traffic = drawn(sessions, before + rounds * _SLICE)
+    tokens = on.tokens(traffic.tokens)
+    known = (*traffic.known, *traffic.requests[:before])
+    for number in known:
+        on.ring.verify(*fresh(tokens[number]))
+    slices = list(chunks(traffic.requests[before:], _SLICE))
+
+    def ours(round_: int) -> float:
+        return timed(on.ring.verify, [fresh(tokens[number]) for number in slices[round_]])
+
+    def theirs(call: Callable[[str], object]) -> Callable[[int], float]:
+        return lambda round_: timed(
+            call, [fresh(tokens[number]) for number in slices[round_][::_EACH]]
+        )
+
+    def raw(round_: int) -> float:
+        few = [tokens[number].decode() for number in slices[round_][::_EACH]]
+        return timed(on.key.public.verify, [on.key.to_verify(token) for token in few])
+
+    work = {OURS: ours, RAW: raw, CAREFUL: theirs(on.key.careful_verify)}
+    work |= {name: theirs(peer.verify) for name, peer in on.peers.items()}
+    times = interleaved(work, rounds)
+    us = spreads(times, 1e6)
+    fastest = min(on.peers, key=lambda name: us[name].median)
+    return {
+        "sessions": sessions,
+        "new_share": new_share(known, traffic.requests[before:]),
+        "us": us,
+        "times_faster_than": {
+            name: Spread.of(a / b for a, b in zip(each, times[OURS], strict=True))
+            for name, each in times.items()
+            if name != OURS
+        },
+        "fastest_peer": fastest,
+    }

@@ -108,6 +108,7 @@ def measure(effort: Effort) -> dict[str, Any]:
         found["waits"] = waiting.result()
     finally:
         waiting.stop()
+    found["machine"]["load_after"] = os.getloadavg()[0]
     found["seconds"] = time.perf_counter() - began
     return found
 

@@ -35,7 +35,8 @@ def conditions(found: Mapping[str, Any]) -> str:
     return (
         f"Measured by `{found['command']}` in {found['seconds']:.0f} s on {on['cores']} cores, "
         f"{on['system']}, Python {on['python']}, Valkey {on['valkey']}; {names}. "
-        f"Load average when it began: {told(on['load_before'])}."
+        f"Load average when it began: {told(on['load_before'])}, when it ended: "
+        f"{told(on['load_after'])}; the benchmark itself makes for 1 or so."
     )
 
 

@@ -58,6 +58,7 @@ def measure(rounds: int) -> dict[str, Any]:
             [sys.executable, "-m", "ringkeeperd", "init", "--config", str(config)],
             check=True,
             capture_output=True,
+            env=_environment(),
         )
         ours(0)  # what it compiles is there from now on
         times = interleaved({OURS: ours, IMPORTS: imports}, rounds)
@@ -70,7 +71,7 @@ def _started(config: Path, port: int) -> float:
     process = subprocess.Popen(
         [sys.executable, "-m", "ringkeeperd", "run", "--config", str(config)],
         stderr=subprocess.DEVNULL,
-        env={k: v for k, v in os.environ.items() if not k.startswith("RINGKEEPER_")},
+        env=_environment(),
     )
     try:
         while not _is_ready(port):
@@ -81,6 +82,11 @@ def _started(config: Path, port: int) -> float:
     finally:
         process.terminate()
         process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """This one's, but for what would override the configuration."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RINGKEEPER_")}
 
 
 def _is_ready(port: int) -> bool:

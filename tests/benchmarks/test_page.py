@@ -55,7 +55,7 @@ def found() -> dict[str, Any]:
     rings = {"rss_mib": 60, "private_mib": 40, "cpu_percent": 0.1, "commands_a_second": 1.0}
     return {
         "machine": {
-            "cores": 2, "system": "Linux", "python": "3.11.7", "valkey": "9.1", "load_before": 0.1,
+            "cores": 2, "system": "Linux", "python": "3.11.7", "valkey": "9.1", "load_before": 0.1, "load_after": 1.2,
         },
         "versions": {"pyjwt": "2.15.1", "joserfc": "1.8.0"},
         "command": "make bench",
@@ -147,6 +147,7 @@ def test_the_page_is_written_between_its_marks(tmp_path: Path, found: dict[str, 
         assert f"| {goal.title}" in text
     assert "pyjwt 2.15.1" in text
     assert "`make bench`" in text
+    assert "when it ended: 1.2" in text
     assert "MISSED" in text
     assert "| Verify, times the raw primitive |" in text
     assert "(performance.svg)" in text
@@ -165,6 +166,14 @@ def test_a_number_of_instances_that_could_not_be_had_is_left_out(found: dict[str
 
 def test_all_of_it_can_be_told_as_json(found: dict[str, Any]) -> None:
     assert json.loads(json.dumps(plain(found)))["fanout"]["1000"]["ratio"][OURS]["median"] == 2
+
+
+def test_the_page_holds_what_a_whole_run_found() -> None:
+    text = bench.PAGE.read_text()
+    for goal in GOALS:
+        assert f"| {goal.title}" in text, "run make bench ARGS=--write"
+    root = ET.fromstring(bench.PICTURE.read_text())  # noqa: S314
+    assert len(root.findall(f"{SVG}polyline")) >= 15
 
 
 def test_a_quick_run_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:

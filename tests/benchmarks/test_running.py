@@ -1,11 +1,23 @@
 """The benchmarks run, and clean up; their figures are not judged."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import fanout, rest, rings, signing, stand, threads, traffic, verifying, waiting
+from benchmarks import (
+    fanout,
+    rest,
+    rings,
+    signing,
+    stand,
+    starting,
+    threads,
+    traffic,
+    verifying,
+    waiting,
+)
 from benchmarks import primitive as primitives
 from benchmarks.claims import sized
 from benchmarks.stand import OURS, RAW, SEEN, Stand
@@ -64,6 +76,24 @@ def test_commands_of_idle_apps_are_counted(monkeypatch: pytest.MonkeyPatch) -> N
     found = rest.apps(0.5)
     assert found["commands_a_second_an_instance"] >= 0
     assert len(found["parts"]) == 2
+    assert children() == before
+
+
+def test_imports_are_measured_beside_what_others_import() -> None:
+    found = rest.importing(1)
+    assert found["import_ratio"] > 0
+    assert found["added_mb"][OURS].median > 1
+    assert {"PyJWT", "joserfc"} <= set(found["ms"])
+
+
+def test_starts_are_measured_and_leave_nothing_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("RINGKEEPER_")]:
+        monkeypatch.delenv(name)
+    before, places = children(), [Path("/etc/ringkeeper"), Path("/var/lib/ringkeeper")]
+    there = [place.exists() for place in places]
+    found = starting.measure(1)
+    assert found["ms"][starting.OURS].median > 0
+    assert [place.exists() for place in places] == there
     assert children() == before
 
 

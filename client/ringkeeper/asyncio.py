@@ -199,14 +199,18 @@ class Keyring:
         An unknown kid is looked for in Redis once, within a second.
         """
         self._verified.tick()
-        asked = audience, issuer, self._is_strict, self._use_dynamic
-        how = *asked, self._verifies, self._cache
         try:
-            return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
+            return tokens.judge(
+                self._held(), token, self._clock.timestamp(), audience, issuer,
+                self._is_strict, self._use_dynamic, self._verifies, self._cache,
+            )  # fmt: skip
         except UnknownKid:
             if not await self._seek(tokens.kid_in(token)):
                 raise
-        return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
+        return tokens.judge(
+            self._held(), token, self._clock.timestamp(), audience, issuer,
+            self._is_strict, self._use_dynamic, self._verifies, self._cache,
+        )  # fmt: skip
 
     def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
         """As `ringkeeper.Keyring.record_refresh`; not awaited."""

@@ -206,14 +206,18 @@ class Keyring:
         An unknown kid is looked for in Redis once, within a second.
         """
         self._verified.tick()
-        asked = audience, issuer, self._is_strict, self._use_dynamic
-        how = *asked, self._verifies, self._cache
         try:
-            return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
+            return tokens.judge(
+                self._held(), token, self._clock.timestamp(), audience, issuer,
+                self._is_strict, self._use_dynamic, self._verifies, self._cache,
+            )  # fmt: skip
         except UnknownKid:
             if not self._seek(tokens.kid_in(token)):
                 raise
-        return tokens.judge(self._held(), token, self._clock.timestamp(), *how)
+        return tokens.judge(
+            self._held(), token, self._clock.timestamp(), audience, issuer,
+            self._is_strict, self._use_dynamic, self._verifies, self._cache,
+        )  # fmt: skip
 
     def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
         """Count a session that has to be refreshed, for metrics; see `ringkeeper.refreshes`.
@@ -277,6 +281,11 @@ class Keyring:
         return f"<Keyring {self._connection.name} version {held.ring.version if held else '-'}>"
 
     def _held(self) -> Held:
+        held = None if self._is_closed or self._is_forked else self._background.held
+        return held or self._held_after_all()
+
+    def _held_after_all(self) -> Held:
+        """What there is to do before, or why there is none."""
         if self._is_closed:
             raise RingClosed(f"ring {self._connection.name!r} was closed by this program")
         if self._is_forked:
@@ -358,6 +367,14 @@ class _Background:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    @property
+    def held(self) -> Held | None:
+        """What is held and followed, if all is as usual."""
+        follower, loop = self._follower, self._loop
+        if follower is None or loop is None or loop.is_closed():
+            return None
+        return follower.replica.held
 
     @property
     def replica(self) -> Replica:

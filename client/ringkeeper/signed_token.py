@@ -118,11 +118,6 @@ class Memory(Protocol):
     """What remembers such tokens, as far as verifying needs it."""
 
     @property
-    def hit(self) -> Callable[[], int]:
-        """Count a token that was there."""
-        ...
-
-    @property
     def miss(self) -> Callable[[], int]:
         """Count one that was not."""
         ...

@@ -61,8 +61,7 @@ class TokenCache:
         self._bytes = self._probation_bytes = 0
         self.hits, self._misses = Meter(), Tally()
         self._find = self._known.get
-        self.hit = self.hits.tick
-        """Count one that was of use."""
+        self._hit = self.hits.tick
         self.miss = self._misses.tick
         """Count one that was not there."""
 
@@ -74,6 +73,7 @@ class TokenCache:
             return None
         if signed is None or signed.token != token:
             return None
+        self._hit()
         if not signed.is_seen:
             signed.is_seen = True
             self._settle(signed)

@@ -208,8 +208,7 @@ def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, whi
         )
     signed = memory.recall(token) if memory else None
     verifying = held.verifying.get(signed.kid) if signed else None
-    if memory and signed and verifying and verifying.public is signed.public:
-        memory.hit()
+    if signed and verifying and verifying.public is signed.public:
         if not signed.since - held.skew <= now < signed.expires + held.skew:
             _check_times(signed.expires, signed.since, now, held.skew)
         claims = signed.claims()

@@ -26,6 +26,11 @@ LEGEND: Final = 15
 ABOVE: Final = 30
 BELOW: Final = 42
 ACROSS: Final = 2
+_STEPS: Final = (
+    (1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+    tuple(tenth / 10 for tenth in range(10, 100)),
+)  # fmt: skip
+"""Where ticks may be, times a power of ten; the first of these that gives three is taken."""
 _DASHES: Final = ("", "6 3", "2 3", "9 3 2 3", "4 4", "1 4")
 _STYLE: Final = """
 :root { color-scheme: light dark; --ground: #ffffff; --text: #1a1a1a; --soft: #5c636b;
@@ -104,7 +109,7 @@ def drawn(title: str, panels: Sequence[Panel]) -> str:
 
 def ticks(low: float, high: float) -> list[float]:
     """Round values within, on a logarithmic axis: powers of ten, or finer where those are few."""
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+    for steps in _STEPS:
         found = [
             step * 10.0**power
             for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

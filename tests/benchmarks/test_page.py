@@ -126,7 +126,13 @@ def test_nothing_is_drawn_outside_of_the_picture(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "there"),
-    [(0.9, 11_000, [1, 10, 100, 1_000, 10_000]), (80, 150, [80, 100, 150]), (1.9, 33, [3, 10, 30])],
+    [
+        (0.9, 11_000, [1, 10, 100, 1_000, 10_000]),
+        (80, 150, [80, 100, 150]),
+        (1.9, 33, [3, 10, 30]),
+        (1.5, 2.9, [1.5, 2]),
+        (1.1, 1.4, [1.2]),
+    ],
 )
 def test_ticks_are_round_and_at_least_three(low: float, high: float, there: list[float]) -> None:
     found = ticks(low, high)

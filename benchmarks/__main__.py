@@ -22,6 +22,7 @@ from tests.plugins.servers import VALKEY
 from benchmarks import (
     fanout,
     growth,
+    ladder,
     report,
     rest,
     resting,
@@ -85,7 +86,7 @@ def measure(effort: Effort) -> dict[str, Any]:
         print(f"{time.perf_counter() - began:6.0f} s  {what} …", file=sys.stderr, flush=True)
 
     found: dict[str, Any] = {"machine": machine(), "versions": versions()}
-    found |= {name: {} for name in ("verify", "sign", "traffic", "fanout")}
+    found |= {name: {} for name in ("verify", "sign", "traffic", "fanout", "ladder")}
     waiting = Waiting(effort.interval)
     try:
         for algorithm in ALGORITHMS:
@@ -123,6 +124,7 @@ def _tokens(algorithm: str, effort: Effort, found: dict[str, Any]) -> None:
             measured = traffic.measure(on, effort.traffic_rounds, effort.sessions)
             measured["fastest"] = measured["times_faster_than"][measured["fastest_peer"]]
             found["traffic"][algorithm] = measured
+            found["ladder"][algorithm] = ladder.measure(on, effort.rounds, effort.calls)
         if algorithm == "ES256":
             found["threads"] = threads.measure(on, effort.traffic_rounds)
             rounds = max(2, effort.rounds // 3)

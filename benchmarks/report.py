@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import fanout, growth
+from benchmarks import fanout, growth, ladder
 from benchmarks.goals import NAMES, rows
 from benchmarks.peers import JOSERFC, PYJWK_CLIENT, PYJWT
 from benchmarks.picture import Panel
@@ -81,6 +81,13 @@ def peers(found: Mapping[str, Any]) -> str:
                 + [["the primitive itself, µs", *(e["us"][RAW] for e in by_algorithm.values())]],
             )
         )
+    rungs = found["ladder"]
+    parts.append(
+        table(
+            ["A first sight: what comes to the primitive, in times of it", *rungs],
+            [[rung, *(each[rung] for each in rungs.values())] for rung in ladder.RUNGS[1:]],
+        )
+    )
     traffic = found["traffic"]
     names = list(next(iter(traffic.values()))["times_faster_than"])
     parts.append(

@@ -47,10 +47,6 @@ class SignedToken:
         self.is_staying = False
         """Whether it is past its probation."""
         self._claims: dict[str, Any] | None = None
-        self._flat: tuple[str, ...] = ()
-        """The names of lists and objects with nothing of that kind in them."""
-        self._deep: tuple[str, ...] = ()
-        """And of those others."""
 
     @property
     def is_settled(self) -> bool:
@@ -69,7 +65,9 @@ class SignedToken:
         self.weight += grown
         nested = {name: value for name, value in claims.items() if _is_nested(value)}
         self._deep = tuple(name for name, value in nested.items() if _is_deep(value))
+        """The names of lists and objects with others in them."""
         self._flat = tuple(name for name in nested if name not in self._deep)
+        """And of those with none."""
         self._claims = claims
         return grown
 

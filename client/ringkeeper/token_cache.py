@@ -92,7 +92,8 @@ class TokenCache:
             else:
                 self._on_probation.append(signed)
                 self._probation_bytes += signed.weight
-            self._make_room()
+            if len(self._known) > self._most or self._bytes > self._most_bytes:
+                self._make_room()
 
     def _settle(self, signed: SignedToken) -> None:
         """It was of use: have its claims ready for the next time."""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from benchmarks import __main__ as bench
-from benchmarks import fanout, growth, report, starting
+from benchmarks import fanout, growth, ladder, report, starting
 from benchmarks.goals import GOALS
 from benchmarks.peers import JOSERFC, PYJWK_CLIENT, PYJWT
 from benchmarks.picture import HEIGHT, WIDTH, Panel, drawn, ticks
@@ -63,6 +63,7 @@ def found() -> dict[str, Any]:
         "verify": dict.fromkeys(("RS256", "PS256", "ES256", "EdDSA"), verify),
         "sign": dict.fromkeys(("RS256", "PS256", "ES256", "EdDSA"), sign),
         "traffic": dict.fromkeys(("RS256", "ES256"), traffic),
+        "ladder": dict.fromkeys(("RS256", "ES256"), of(*ladder.RUNGS[1:])),
         "threads": {"gain": of(RAW, OURS)},
         "fanout": published,
         "waits": {"interval_s": 300.0, "each": 20, "fresh": wait, "revoked": wait},

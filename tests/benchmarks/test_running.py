@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from benchmarks import (
     fanout,
+    ladder,
     rest,
     rings,
     signing,
@@ -108,6 +109,9 @@ def test_tokens_are_measured_beside_the_raw_primitive() -> None:
         assert found["fastest_peer"] in on.peers
         assert 0 < found["new_share"] < 0.1
         assert threads.measure(on, 2, 5)["gain"][OURS].median > 0
+        rungs = ladder.measure(on, 2, 3)
+        assert tuple(rungs) == ladder.RUNGS[1:]
+        assert on.ring.token_cache.misses >= 6, "the last one is the whole call"
     assert children() == before
 
 

@@ -36,6 +36,8 @@ class Header(NamedTuple):
     kid: str
     algorithm: object
     """Whatever it names, if anything: a key knows its own."""
+    is_sound: bool
+    """Whether its members are of the kinds that RFC 7515 says."""
 
 
 def read(token: str) -> tuple[Header, dict[str, Any], str]:
@@ -66,9 +68,10 @@ def _header(part: str) -> Header:
         raise MalformedToken("a token with extensions (crit, b64) that are not understood here")
     try:
         _REGISTRY.check_header({**header, "alg": ""})
+        is_sound = True
     except JoseError:
-        raise MalformedToken("a token whose header is not as RFC 7515 says") from None
-    return Header(header["kid"], header.get("alg"))
+        is_sound = False
+    return Header(header["kid"], header.get("alg"), is_sound)
 
 
 def octets_in(part: str) -> bytes:
@@ -76,7 +79,7 @@ def octets_in(part: str) -> bytes:
 
     Raises:
         ValueError: it is none. Bits that nothing is made of must be 0, as RFC 4648 section 3.5
-            lets a decoder ask for: no two signatures are the same.
+            lets a decoder ask for: another last character makes another token.
     """
     lacking = -len(part) % 4
     if lacking and part[-1] not in _ENDS[lacking]:
@@ -127,11 +130,13 @@ def written(
     """
     if extra:
         header = _encoded(_encoder.encode({"typ": "JWT", **extra, "kid": kid, "alg": algorithm}))
-        _header(header)
+        if not _header(header).is_sound:
+            raise MalformedToken("a token whose header is not as RFC 7515 says")
     else:
         header = _plain_header(kid, algorithm)
     text = _encoder.encode(claims)
-    if not _is_plain(claims):
+    # Two halves of a character that stand in a program's text become that character in JSON.
+    if "\\ud" in text or not _is_plain(claims):
         claims = claims_in(text)
     return f"{header}.{_encoded(text)}", claims
 

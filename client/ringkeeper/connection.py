@@ -24,7 +24,7 @@ from ringkeeper.secret import Secret
 from ringkeeper.secret_files import Holdings, read_pinned_roots
 from ringkeeper.state_file import StateFile
 from ringkeeper.store import RedisStore
-from ringkeeper.token_cache import DEFAULT_ENTRIES
+from ringkeeper.token_cache import DEFAULT_ENTRIES, checked_size
 from ringkeeper.topology import connection_for
 from ringkeeper.trust import PinnedRoots
 from ringkeeper.watched import Watched
@@ -88,6 +88,13 @@ class Connection:
         if not is_ring_name(str(name)):
             why = "use up to 64 of a-z, 0-9, dot, dash and underscore, no mark at either end"
             raise ConfigurationError([f"name: {str(name)[:60]!r} is not a ring's name; {why}"])
+        try:
+            checked_size(token_cache)
+        except ValueError as error:
+            raise ConfigurationError([f"token_cache: {str(token_cache)[:60]} {error}"]) from None
+        if use_dynamic_access_token_signing_key not in (True, False, None):
+            why = "is True, False, or None for what the ring's policy says"
+            raise ConfigurationError([f"use_dynamic_access_token_signing_key: {why}"])
         kek = kek_source(kek, os.environ) if isinstance(kek, str) else kek
         if isinstance(kek, KekVariable):
             notices.warn("kek in the environment", variable=kek.name, why=WHY_NOT)

@@ -22,7 +22,7 @@ from ringkeeper.kek_variable import ENV
 from ringkeeper.layout import DEFAULT_NAME, is_ring_name
 from ringkeeper.redis_url import check_url
 from ringkeeper.secret import Secret
-from ringkeeper.token_cache import DEFAULT_ENTRIES, MOST_ENTRIES
+from ringkeeper.token_cache import DEFAULT_ENTRIES, MOST_ENTRIES, checked_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,16 +243,6 @@ def _rsa_size(value: object) -> int:
     if isinstance(value, bool) or value not in RSA_SIZES:
         raise ValueError(f"is not offered; use one of {', '.join(map(str, RSA_SIZES))}")
     return int(str(value).partition(".")[0])
-
-
-def _token_cache(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("is not a number; write e.g. 10000")
-    if value != int(value) or not 0 <= value <= MOST_ENTRIES:
-        raise ValueError(
-            f"is no whole number up to {MOST_ENTRIES}; write e.g. 10000, or 0 for none"
-        )
-    return int(value)
 
 
 def _flag_in(text: str) -> object:
@@ -515,7 +505,7 @@ SETTINGS: Final = (
     ),
     Setting(
         key="token_cache",
-        kind=Kind(f"number up to {MOST_ENTRIES}", _token_cache, _number_in),
+        kind=Kind(f"number up to {MOST_ENTRIES}", checked_size, _number_in),
         default=str(DEFAULT_ENTRIES),
         why="How many verified tokens an app remembers, so that their signatures are not checked "
         "again; whether a token counts is asked each time. Up to 4 KiB of memory each; 0: none.",

@@ -1,7 +1,8 @@
 """What signs and what verifies: the primitives of `cryptography`, and nothing around them. Pure.
 
 joserfc has the same, and asks more of it each time than there is to ask of a key that is used in
-one way only. `docs/adr/0017-first-sight.md` has the figures; it stays the yardstick, and a switch.
+one way only. `docs/adr/0017-a-token-is-checked-once.md` has more; it stays the yardstick, and a
+switch.
 """
 
 from __future__ import annotations

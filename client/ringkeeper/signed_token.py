@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ringkeeper.compact import claims_in
 from ringkeeper.errors import MalformedToken
@@ -19,6 +19,18 @@ _ITSELF: Final = 600
 """Bytes for the object, and for what finds it."""
 
 
+class Settled(NamedTuple):
+    """Claims that were read, to be copied for each who asks."""
+
+    claims: dict[str, Any]
+    flat: tuple[str, ...]
+    """The names of lists and objects with nothing of that kind in them."""
+    deep: tuple[str, ...]
+    """And of those others."""
+    bytes: int
+    """What all of it takes."""
+
+
 class SignedToken:
     """A token that a key signed, and what it says.
 
@@ -26,8 +38,8 @@ class SignedToken:
     """
 
     __slots__ = (
-        "_claims", "_deep", "_flat", "expires", "is_seen", "is_staying", "kid", "public", "since",
-        "text", "token", "weight",
+        "_settled", "expires", "is_seen", "is_staying", "kid", "public", "since", "text", "token",
+        "weight",
     )  # fmt: skip
 
     def __init__(
@@ -46,40 +58,41 @@ class SignedToken:
         """Whether it was of use since that was last asked."""
         self.is_staying = False
         """Whether it is past its probation."""
-        self._claims: dict[str, Any] | None = None
+        self._settled: Settled | None = None
 
     @property
     def is_settled(self) -> bool:
-        """Whether its claims are ready to be copied, or too many for that."""
-        return self._claims is not None
+        """Whether its claims are ready to be copied."""
+        return self._settled is not None
 
-    def settle(self) -> int:
-        """Have the claims ready, if there are not too many; the bytes that this takes."""
+    def settled(self) -> Settled | None:
+        """Its claims, to be copied from then on; None where they are better read each time."""
         if self.text.count("{") + self.text.count("[") > _MOST_CONTAINERS:
-            return 0
+            return None
         try:
             claims = claims_in(self.text)
-            grown = _size(claims)
+            nested = {name: value for name, value in claims.items() if _is_nested(value)}
+            deep = tuple(name for name, value in nested.items() if _is_deep(value))
+            flat = tuple(name for name in nested if name not in deep)
+            return Settled(claims, flat, deep, _size(claims))
         except (MalformedToken, RecursionError):  # on this stack: perhaps not the next time
-            return 0
-        self.weight += grown
-        nested = {name: value for name, value in claims.items() if _is_nested(value)}
-        self._deep = tuple(name for name, value in nested.items() if _is_deep(value))
-        """The names of lists and objects with others in them."""
-        self._flat = tuple(name for name in nested if name not in self._deep)
-        """And of those with none."""
-        self._claims = claims
-        return grown
+            return None
+
+    def settle(self, settled: Settled) -> None:
+        """Have them ready."""
+        self.weight += settled.bytes
+        self._settled = settled
 
     def claims(self) -> dict[str, Any]:
         """What it says; the caller's own, to change as they like."""
-        if self._claims is None:
+        settled = self._settled
+        if settled is None:
             return claims_in(self.text)
-        claims = self._claims.copy()
-        for name in self._flat:
+        claims = settled.claims.copy()
+        for name in settled.flat:
             claims[name] = claims[name].copy()
         try:
-            for name in self._deep:
+            for name in settled.deep:
                 claims[name] = _copied(claims[name])
         except RecursionError:  # as reading it would tell of a stack as deep as this one
             raise MalformedToken("a token whose claims are nested too deeply for here") from None

@@ -15,7 +15,7 @@ Reading takes no lock: one lookup, and a mark on what was found.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.meter import Meter, Tally
@@ -30,8 +30,25 @@ BYTES_AN_ENTRY: Final = 4096
 _TAIL: Final = 64
 _PROBATION: Final = 0.1
 """The share of the room for tokens that were seen once."""
+_CHANCES: Final = 1000
+"""So many that were of use lately are passed over, while one waits for room; then one goes."""
 _LARGEST: Final = 1 / 16
 """The share of the room that one token may take."""
+
+
+def checked_size(value: object) -> int:
+    """How many tokens to remember.
+
+    Raises:
+        ValueError: no cache can be of that size.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is not a number; write e.g. 10000")
+    if not 0 <= value <= MOST_ENTRIES or value != int(value):
+        raise ValueError(
+            f"is no whole number up to {MOST_ENTRIES}; write e.g. 10000, or 0 for none"
+        )
+    return int(value)
 
 
 class CacheStatistics(NamedTuple):
@@ -50,13 +67,13 @@ class TokenCache:
         """Room for so many tokens, and for `BYTES_AN_ENTRY` of memory for each; 0: for none."""
         self._most = entries
         self._most_bytes = entries * BYTES_AN_ENTRY
-        self._largest = self._most_bytes * _LARGEST
+        self._largest = max(self._most_bytes * _LARGEST, BYTES_AN_ENTRY) if entries else 0
         self._lock = threading.Lock()
         self._known: dict[str, SignedToken] = {}
         """By their last characters: those of the signature, so hardly two have the same."""
         self._on_probation: deque[SignedToken] = deque()
         self._staying: deque[SignedToken] = deque()
-        self._gone: dict[str, None] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
         """The tails of tokens that were not seen again on probation, the oldest first."""
         self._bytes = self._probation_bytes = 0
         self.hits, self._misses = Meter(), Tally()
@@ -67,10 +84,9 @@ class TokenCache:
 
     def recall(self, token: str) -> SignedToken | None:
         """The token, if it is remembered."""
-        try:
-            signed = self._find(token[-_TAIL:])
-        except TypeError:  # no text at all
+        if type(token) is not str:  # nothing else is kept, nor compared
             return None
+        signed = self._find(token[-_TAIL:])
         if signed is None or signed.token != token:
             return None
         self._hit()
@@ -80,31 +96,50 @@ class TokenCache:
         return signed
 
     def remember(self, signed: SignedToken) -> None:
-        """Keep `signed` if there is room for it."""
-        tail = signed.token[-_TAIL:]
-        with self._lock:
-            if signed.weight > self._largest or tail in self._known:
-                return
-            self._known[tail] = signed
-            self._bytes += signed.weight
-            if self._gone and self._gone.pop(tail, ...) is None:
-                self._stay(signed)
-            else:
-                self._on_probation.append(signed)
-                self._probation_bytes += signed.weight
-            if len(self._known) > self._most or self._bytes > self._most_bytes:
-                self._make_room()
+        """Keep `signed` if there is room for it, and nobody else is at it.
+
+        Whoever finds the lock taken goes on: perhaps this very thread took it, and was interrupted.
+        """
+        if signed.weight > self._largest or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._keep(signed, signed.token[-_TAIL:])
+        finally:
+            self._lock.release()
+
+    def _keep(self, signed: SignedToken, tail: str) -> None:
+        if known := self._find(tail):
+            if known.token == signed.token:  # the ring was loaded anew, and its keys with it
+                known.public = signed.public
+            return
+        self._bytes += signed.weight
+        if self._gone and self._gone.pop(tail, ...) is None:
+            self._stay(signed)
+        else:
+            self._on_probation.append(signed)
+            self._probation_bytes += signed.weight
+        self._known[tail] = signed
+        if len(self._known) > self._most or self._bytes > self._most_bytes:
+            self._make_room()
 
     def _settle(self, signed: SignedToken) -> None:
         """It was of use: have its claims ready for the next time."""
-        with self._lock:
+        settled = None if signed.is_settled else signed.settled()
+        if settled is None:
+            return
+        if not self._lock.acquire(blocking=False):
+            signed.is_seen = False  # then the next time
+            return
+        try:
             if signed.is_settled or self._find(signed.token[-_TAIL:]) is not signed:
                 return
-            grown = signed.settle()
-            self._bytes += grown
+            signed.settle(settled)
+            self._bytes += settled.bytes
             if not signed.is_staying:
-                self._probation_bytes += grown
+                self._probation_bytes += settled.bytes
             self._make_room()
+        finally:
+            self._lock.release()
 
     def _stay(self, signed: SignedToken) -> None:
         signed.is_staying = True
@@ -112,15 +147,23 @@ class TokenCache:
 
     def _make_room(self) -> None:
         """Let go who was not of use lately, until all fit in."""
+        chances = _CHANCES
         while len(self._known) > self._most or self._bytes > self._most_bytes:
             is_crowded = (
                 self._probation_bytes > self._most_bytes * _PROBATION
                 or len(self._on_probation) > self._most * _PROBATION
             )
-            if is_crowded or not self._staying:
+            if self._on_probation and (is_crowded or not self._staying):
                 self._end_probation(self._on_probation.popleft())
+            elif self._staying:
+                signed, chances = self._staying.popleft(), chances - 1
+                if signed.is_seen and chances > 0:
+                    signed.is_seen = False
+                    self._staying.append(signed)
+                else:
+                    self._forget(signed)
             else:
-                self._look_at(self._staying.popleft())
+                self._begin_anew()
 
     def _end_probation(self, signed: SignedToken) -> None:
         self._probation_bytes -= signed.weight
@@ -130,21 +173,18 @@ class TokenCache:
             return
         self._gone[self._forget(signed)] = None
         if len(self._gone) > self._most:
-            del self._gone[next(iter(self._gone))]
-
-    def _look_at(self, signed: SignedToken) -> None:
-        """The one that stays for longest: if it was of use since it was last its turn, it may."""
-        if signed.is_seen:
-            signed.is_seen = False
-            self._staying.append(signed)
-        else:
-            self._forget(signed)
+            self._gone.popitem(last=False)
 
     def _forget(self, signed: SignedToken) -> str:
         tail = signed.token[-_TAIL:]
-        del self._known[tail]
+        self._known.pop(tail, None)
         self._bytes -= signed.weight
         return tail
+
+    def _begin_anew(self) -> None:
+        """A signal came in the middle of a step, and what it left behind is in no queue."""
+        self._known.clear()
+        self._bytes = self._probation_bytes = 0
 
     @property
     def statistics(self) -> CacheStatistics:

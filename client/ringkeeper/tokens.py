@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
 
+    from ringkeeper.compact import Header
     from ringkeeper.errors import RingkeeperError, TokenError
     from ringkeeper.replica import Held, Verifying
     from ringkeeper.ring import Key
@@ -232,21 +233,23 @@ def _first_seen(
     # The cheap refusals first. Nothing is believed before the signature was checked; an expired
     # token would be refused either way, and must not look like one with an unknown key.
     expires, since = _instant(claims, "exp", MalformedToken), -math.inf
+    _check_times(expires, since, now, held.skew)
     for name in ("iat", "nbf"):
         if name in claims:
             since = max(since, _instant(claims, name, MalformedToken))
-    _check_times(expires, since, now, held.skew)
+            _check_times(expires, since, now, held.skew)
     verifying = held.verifying.get(header.kid)
-    key = verifying.key if verifying else _refused(held, header.kid)
+    if verifying is None:
+        raise _refusal(held, header, token, verifies)
+    key = verifying.key
     if header.algorithm != key.algorithm:
         raise WrongAlgorithm(f"{key.kid} verifies {key.algorithm} alone")
-    if verifying is None:
-        raise _refusal_of_revoked(key, token, verifies)
-    if not verifies(verifying.public, token):
+    if not (header.is_sound and verifies(verifying.public, token)):
         raise _forged(key)
     if memory:
         memory.miss()
-        memory.remember(SignedToken(token, key.kid, verifying.public, text, since, expires))
+        if type(token) is str:
+            memory.remember(SignedToken(token, key.kid, verifying.public, text, since, expires))
     return verifying, claims
 
 
@@ -260,20 +263,20 @@ def kid_in(token: str) -> str:
     return header.kid
 
 
-def _refused(held: Held, kid: str) -> Key:
-    """The revoked key of that kid; whoever made a token of its."""
-    key = held.ring.key(kid)
+def _refusal(held: Held, header: Header, token: str, verifies: Verifies) -> TokenError:
+    """Why no token of that kid counts.
+
+    Of a revoked key none does, whoever made it; but no stranger makes it look as if a user had to
+    refresh.
+    """
+    key = held.ring.key(header.kid)
     if key is None:
-        raise UnknownKid(
-            f"unknown kid {kid[:64]!r}; ring {held.ring.name!r} is at version {held.ring.version}; "
-            "refresh the token, unless it belongs to another ring"
+        return UnknownKid(
+            f"unknown kid {header.kid[:64]!r}; ring {held.ring.name!r} is at version "
+            f"{held.ring.version}; refresh the token, unless it belongs to another ring"
         )
-    return key
-
-
-def _refusal_of_revoked(key: Key, token: str, verifies: Verifies) -> TokenError:
-    """Refused it is, whoever made it; but no stranger makes it look as if a user had to refresh."""
-    if verifies(PublicKey(key.public, key.algorithm), token):
+    is_theirs = header.is_sound and header.algorithm == key.algorithm
+    if is_theirs and verifies(PublicKey(key.public, key.algorithm), token):
         return RevokedKid(f"{key.kid} was revoked; refresh the token, or log in")
     return _forged(key)
 

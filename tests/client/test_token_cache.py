@@ -1,11 +1,14 @@
 """What is remembered of tokens changes no verdict, takes no more room than it may, and is of use."""
 
 import gc
+import sys
 import threading
 import tracemalloc
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -182,9 +185,10 @@ def test_a_signature_alone_makes_no_token_known(ring: testing.MemoryKeyring) -> 
     forged = f"{other.rpartition('.')[0]}.{token.rpartition('.')[2]}"
     with pytest.raises(InvalidSignature):
         ring.verify(forged)
-    for odd in (token.encode(), [*token], None, 5):
+    odd: Any
+    for odd in (token.encode(), [*token], None, 5, {}, memoryview(bytearray(b"x")), token[:0]):
         with pytest.raises(MalformedToken):
-            ring.verify(odd)  # type: ignore[arg-type]
+            ring.verify(odd)
 
 
 DOES = st.sampled_from(
@@ -198,8 +202,10 @@ def test_it_gives_the_verdicts_that_there_would_be_without_it(
     steps: list[tuple[str, int]],
 ) -> None:
     with testing.keyring(algorithm="EdDSA", access_token_validity=1200) as ring:
-        ring._cache = TokenCache(4)
+        ring._cache = TokenCache(6)
         known = [ring.sign({"sub": "0"})]
+        assert ring.verify(known[0]) == ring.verify(known[0])
+        assert ring.token_cache.hits == 1, "there is room for such tokens"
         for does, number in steps:
             token = known[number % len(known)]
             if does == "sign":
@@ -366,6 +372,101 @@ def test_one_that_went_while_it_was_looked_at_is_not_counted() -> None:
     check(cache)
     assert not late.is_settled
     assert late.claims() == gone.claims()
+
+
+def test_a_token_is_known_anew_where_its_key_was_loaded_anew(
+    ring: testing.MemoryKeyring,
+) -> None:
+    """After a change of roots every key is loaded again; it is the same key, in another object."""
+    token = ring.sign(CLAIMS)
+    assert ring.verify(token) == ring.verify(token)
+    kid, held = tokens.kid_in(token), ring._held()
+    again = PublicKey(held.verifying[kid].public.jwk, held.verifying[kid].key.algorithm)
+    verifying = {**held.verifying, kid: held.verifying[kid]._replace(public=again)}
+    anew = replace(held, verifying=verifying)
+    asked = (token, ring._clock.timestamp(), None, None, False, None)
+    how: Any = (*asked, PublicKey.verifies, ring._cache)
+    for _ in range(3):
+        assert tokens.judge(anew, *how)
+    assert ring.token_cache.misses == 2
+
+
+@pytest.mark.parametrize("when", ["remembering", "settling"])
+def test_whoever_finds_it_taken_goes_on(when: str) -> None:
+    """A signal, or the end of an object, may come while this very thread is at it."""
+    cache = TokenCache(10)
+    each = signed("a")
+    if when == "settling":
+        seen(cache, each)
+    with cache._lock:
+        found = seen(cache, each)
+        assert found is (when == "settling")
+    check(cache)
+    assert seen(cache, each) is (when == "settling")
+    assert seen(cache, each)
+    settled = cache.recall(each.token)
+    assert settled and settled.is_settled, "the next time there was room"
+
+
+class _Stop(BaseException):
+    pass
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_what_stops_it_in_the_middle_does_no_lasting_harm(seed: int) -> None:
+    """Ctrl-C, or a worker's time limit: they may come between any two lines."""
+    cache, chance = TokenCache(12), Random(seed)
+
+    def stop(frame: Any, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename.endswith("token_cache.py"):
+            if event == "line" and chance.random() < 0.02:
+                raise _Stop
+            return stop
+        return None
+
+    for number in range(150):
+        former = sys.gettrace()
+        sys.settrace(stop)
+        try:
+            seen(cache, signed(chance.randrange(30)))
+        except _Stop:
+            pass
+        finally:
+            sys.settrace(former)
+            if cache._lock.locked():  # stopped just behind taking it: then it learns nothing more
+                cache._lock.release()
+        seen(cache, signed(f"after {number}"))
+        assert len(cache._known) <= cache._most
+    for number in range(200):
+        for _ in range(2):
+            seen(cache, signed(f"end {number}"))
+    assert seen(cache, signed("end 199"))
+    assert len(cache._known) <= cache._most
+
+
+def test_pushing_one_out_takes_no_longer_the_more_there_are() -> None:
+    """All were of use lately: some are passed over, and then one goes."""
+    cache = TokenCache(4000)
+    for number in range(3600):
+        for _ in range(3):
+            seen(cache, signed(number))
+    for each in cache._staying:
+        each.is_seen = True
+    looked = 0
+
+    class Counted(deque[SignedToken]):
+        def popleft(self) -> SignedToken:
+            nonlocal looked
+            looked += 1
+            return super().popleft()
+
+    cache._staying = Counted(cache._staying)
+    for number in range(401):
+        for _ in range(2):
+            seen(cache, signed(f"more {number}"))
+    assert 0 < looked <= 2 * 1000 + 401
+    check(cache)
 
 
 def test_nothing_of_it_shows_a_token() -> None:

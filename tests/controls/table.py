@@ -204,11 +204,13 @@ CONTROLS: Final = (
         "the key's own algorithm", (_TOKENS, "if header.algorithm != key.algorithm:", "if 0:")
     ),
     _without(
-        "signature of a token", (_TOKENS, "if not verifies(verifying.public, token):", "if False:")
+        "signature of a token",
+        (_TOKENS, "if not (header.is_sound and verifies(verifying.public, token)):", "if False:"),
     ),
     _without(
         "times of a token",
-        (_TOKENS, "    _check_times(expires, since, now, held.skew)\n", "    pass\n"),
+        (_TOKENS, "    _check_times(expires, since, now, held.skew)\n    for", "    for"),
+        (_TOKENS, "            _check_times(expires, since, now, held.skew)\n", ""),
     ),
     _without(
         "times of a token that is known",
@@ -224,7 +226,7 @@ CONTROLS: Final = (
     ),
     _without(
         "room for tokens that are known",
-        (_TOKEN_CACHE, "if is_crowded or not self._staying:", "if not self._staying:"),
+        (_TOKEN_CACHE, "and (is_crowded or not self._staying):", "and not self._staying:"),
     ),
     _without(
         "size of a token",
@@ -410,7 +412,11 @@ CONTROLS: Final = (
     ),
     _without(
         "revoked tokens are genuine",
-        (_TOKENS, "if verifies(PublicKey(key.public, key.algorithm), token):", "if True:"),
+        (
+            _TOKENS,
+            "if is_theirs and verifies(PublicKey(key.public, key.algorithm), token):",
+            "if True:",
+        ),
     ),
     _without("a token for other hosts", (_INTAKE, "Secret(given.strip()) == token", "True")),
     _without("numbers that can be", (_INTAKE, "if not 0 <= whole <= MOST_TOLD:", "if False:")),

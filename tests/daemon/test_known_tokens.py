@@ -63,3 +63,8 @@ def test_joserfc_checks_signatures_where_a_program_says_so(site: Site) -> None:
             ring.verify(token[:-8] + "AAAAAAAA")
     with pytest.raises(ConfigurationError, match="verify: 'jose' is not offered"):
         Keyring.from_config(here, verify="jose")
+    with pytest.raises(ConfigurationError, match="use_dynamic_access_token_signing_key: is True,"):
+        Keyring.from_config(here, use_dynamic_access_token_signing_key="false")  # type: ignore[arg-type]
+    for size in (-1, 1.5, float("inf"), float("nan"), 10**9, "10", None, True):
+        with pytest.raises(ConfigurationError, match="token_cache: "):
+            Keyring.connect("redis://h", trust_root=here, token_cache=size)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from joserfc import jwe, jws
 
-from ringkeeper import Keyring, algorithms, compact
+from ringkeeper import Keyring, algorithms, tokens
 from ringkeeper.algorithms import ALGORITHMS, PrivateKey
 from ringkeeper.connection import Connection, holdings_of
 from ringkeeper.replica import Replica
@@ -183,7 +183,7 @@ class Failures:
             "a private JWK of another algorithm": self._other_algorithm,
             "a private JWK with a number that is none": self._bad_number,
             "a public JWK where a private one should be": self._public_only,
-            "a header that is not JSON": lambda: compact.written("k", "ES256", {"x": {1}}, {}),
+            "a header that is not JSON": self._odd_header,
             "a payload that is not JSON": lambda: of.root.sign(PROOF, {"x": {1}}),
             "a payload too large": lambda: of.root.sign(PROOF, {"x": "y" * 10_000}),
             "signing fails": self._signing_fails,
@@ -235,6 +235,10 @@ class Failures:
         return PrivateKey.from_secret_jwk(
             dict(self._of.private.public_jwk), self._of.private.algorithm.name
         )
+
+    def _odd_header(self) -> object:
+        held = self._of.replica.loaded()
+        return tokens.sign(held, {}, held.proof_at, header={"x": {1}})
 
     def _signing_fails(self) -> object:
         with broken(self._patch, algorithms, "base64url"):

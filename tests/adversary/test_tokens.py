@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, utils
 import ringkeeper.testing
 from ringkeeper import by_joserfc
 from ringkeeper.algorithms import ALGORITHMS, PublicKey
+from ringkeeper.compact import base64url
 from ringkeeper.errors import (
     ClaimMismatch,
     ExpiredToken,
@@ -39,7 +40,7 @@ from ringkeeper.errors import (
     WrongAlgorithm,
 )
 from ringkeeper.token_cache import TokenCache
-from ringkeeper.tokens import MAX_HEADER
+from ringkeeper.tokens import MAX_HEADER, kid_in
 from tests.adversary.catalogue import ATTACKS
 from tests.adversary.forging import (
     HASHES,
@@ -388,6 +389,36 @@ def test_ps256_takes_a_salt_as_long_as_its_hash_alone() -> None:
 
 
 # --- wherever it is called from ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "verifies", [PublicKey.verifies, by_joserfc.verifies], ids=["own", "joserfc"]
+)
+def test_a_header_that_is_not_as_the_rfc_says_is_no_good_however_well_signed(
+    verifies: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd: dict[str, Any]
+    for algorithm in ALGORITHMS:
+        v = victim(algorithm)
+        monkeypatch.setattr(v.ring, "_verifies", verifies)
+        for odd in ({"typ": 5}, {"typ": None}, {"x5u": []}, {"jwk": "x"}):
+            token = v.forged(json.dumps({**v.header, **odd}))
+            assert type(refused(v.ring, token)) is InvalidSignature, (algorithm, odd)
+
+
+def test_a_token_of_a_revoked_key_is_called_so_only_if_it_would_have_counted() -> None:
+    """Else a stranger could make it look as if a user had to refresh."""
+    with ringkeeper.testing.keyring() as ring:
+        good = ring.sign({"sub": "alice"})
+        kid, claims = kid_in(good), good.split(".")[1]
+        sign = ring._held().signing[kid].signed
+        odd = [
+            sign(f"{base64url(json.dumps({'kid': kid, **more}).encode())}.{claims}")
+            for more in ({"alg": "none"}, {"alg": "ES384"}, {}, {"alg": "ES256", "typ": 5})
+        ]
+        ring.revoke(kid)
+        assert type(refused(ring, good)) is RevokedKid
+        assert {type(refused(ring, token)) for token in odd} == {InvalidSignature}
 
 
 def has_room(ring: Any, token: str) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ringkeeper.compact import claims_in
 from ringkeeper.errors import MalformedToken
 
 if TYPE_CHECKING:
@@ -14,89 +12,82 @@ if TYPE_CHECKING:
     from ringkeeper.algorithms import PublicKey
 
 _MOST_CONTAINERS: Final = 64
-"""Claims within claims, in all: of more the text is read anew each time, which is no slower."""
-_ITSELF: Final = 600
-"""Bytes for the object, and for what finds it."""
-
-
-class Settled(NamedTuple):
-    """Claims that were read, to be copied for each who asks."""
-
-    claims: dict[str, Any]
-    flat: tuple[str, ...]
-    """The names of lists and objects with nothing of that kind in them."""
-    deep: tuple[str, ...]
-    """And of those others."""
-    bytes: int
-    """What all of it takes."""
+"""Claims within claims, in all: to copy more for each who asks would be as dear as to check."""
+_ITSELF: Final = 900
+"""Bytes for the object, what finds it, and the claims' own dictionary."""
 
 
 class SignedToken:
-    """A token that a key signed, and what it says.
-
-    Many are seen once and never again: so what it says is text until `settle` reads it.
-    """
+    """A token that a key signed, and what it says."""
 
     __slots__ = (
-        "_settled", "expires", "is_seen", "is_staying", "kid", "public", "since", "text", "token",
-        "weight",
+        "_claims", "_deep", "_flat", "expires", "is_seen", "is_staying", "kid", "public", "since",
+        "token", "weight",
     )  # fmt: skip
 
     def __init__(
-        self, token: str, kid: str, public: PublicKey, text: str, since: float, expires: float
+        self,
+        token: str,
+        kid: str,
+        public: PublicKey,
+        claims: dict[str, Any],
+        text: str,
+        since: float,
+        expires: float,
     ) -> None:
-        """`public` signed `token`, which says `text`: from `since` until `expires`, since 1970."""
+        """`public` signed `token`: `claims`, written as `text`, good from `since` until `expires`.
+
+        Both in seconds since 1970.
+        """
         self.token = token
         self.kid = kid
         self.public = public
-        self.text = text
         self.since = since
         self.expires = expires
-        self.weight = _ITSELF + len(token) + (len(text) if text.isascii() else 4 * len(text))
-        """Bytes that it takes."""
         self.is_seen = False
         """Whether it was of use since that was last asked."""
         self.is_staying = False
         """Whether it is past its probation."""
-        self._settled: Settled | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether its claims are ready to be copied."""
-        return self._settled is not None
-
-    def settled(self) -> Settled | None:
-        """Its claims, to be copied from then on; None where they are better read each time."""
-        if self.text.count("{") + self.text.count("[") > _MOST_CONTAINERS:
-            return None
-        try:
-            claims = claims_in(self.text)
+        self._claims = claims
+        containers = text.count("{") + text.count("[")
+        self.weight = _weight(token, text, containers)
+        """Bytes that it takes, at the most."""
+        self._flat: tuple[str, ...] = ()
+        """The names of lists and objects with nothing of that kind in them."""
+        self._deep: tuple[str, ...] = ()
+        """And of those others."""
+        if containers > 1:
             nested = {name: value for name, value in claims.items() if _is_nested(value)}
-            deep = tuple(name for name, value in nested.items() if _is_deep(value))
-            flat = tuple(name for name in nested if name not in deep)
-            return Settled(claims, flat, deep, _size(claims))
-        except (MalformedToken, RecursionError):  # on this stack: perhaps not the next time
-            return None
-
-    def settle(self, settled: Settled) -> None:
-        """Have them ready."""
-        self.weight += settled.bytes
-        self._settled = settled
+            self._deep = tuple(name for name, value in nested.items() if _is_deep(value))
+            self._flat = tuple(name for name in nested if name not in self._deep)
 
     def claims(self) -> dict[str, Any]:
         """What it says; the caller's own, to change as they like."""
-        settled = self._settled
-        if settled is None:
-            return claims_in(self.text)
-        claims = settled.claims.copy()
-        for name in settled.flat:
+        claims = self._claims.copy()
+        for name in self._flat:
             claims[name] = claims[name].copy()
         try:
-            for name in settled.deep:
+            for name in self._deep:
                 claims[name] = _copied(claims[name])
         except RecursionError:  # as reading it would tell of a stack as deep as this one
             raise MalformedToken("a token whose claims are nested too deeply for here") from None
         return claims
+
+
+def is_copyable(text: str) -> bool:
+    """Whether claims that are written as `text` can well be copied for each who asks."""
+    return text.count("{") + text.count("[") <= _MOST_CONTAINERS
+
+
+def _weight(token: str, text: str, containers: int) -> int:
+    """The bytes that both take once they are read, at the most: of CPython 3.11, and estimated.
+
+    Each comma is a member or an element more, and a character takes four bytes at the most.
+    """
+    widest = 1 if text.isascii() and "\\" not in text else 4
+    return (
+        _ITSELF + len(token) + widest * len(text) + 110 * text.count(",") + 260 * (containers - 1)
+    )
 
 
 def _is_nested(value: object) -> bool:
@@ -115,22 +106,12 @@ def _copied(value: Any) -> Any:
     return copy
 
 
-def _size(value: Any) -> int:
-    """The bytes of what JSON was read as."""
-    inside: Any = ()
-    if type(value) is dict:
-        inside = (*value, *value.values())
-    elif type(value) is list:
-        inside = value
-    return sys.getsizeof(value) + sum(map(_size, inside))
-
-
 class Memory(Protocol):
     """What remembers such tokens, as far as verifying needs it."""
 
     @property
     def miss(self) -> Callable[[], int]:
-        """Count one that was not."""
+        """Count one that was not there."""
         ...
 
     def recall(self, token: str) -> SignedToken | None:

@@ -76,6 +76,8 @@ class TokenCache:
         self._gone: OrderedDict[str, None] = OrderedDict()
         """The tails of tokens that were not seen again on probation, the oldest first."""
         self._bytes = self._probation_bytes = 0
+        self._is_whole = True
+        """Whether the last change was made to its end."""
         self.hits, self._misses = Meter(), Tally()
         self._find = self._known.get
         self._hit = self.hits.tick
@@ -90,9 +92,7 @@ class TokenCache:
         if signed is None or signed.token != token:
             return None
         self._hit()
-        if not signed.is_seen:
-            signed.is_seen = True
-            self._settle(signed)
+        signed.is_seen = True
         return signed
 
     def remember(self, signed: SignedToken) -> None:
@@ -112,6 +112,9 @@ class TokenCache:
             if known.token == signed.token:  # the ring was loaded anew, and its keys with it
                 known.public = signed.public
             return
+        if not self._is_whole:
+            self._begin_anew()
+        self._is_whole = False
         self._bytes += signed.weight
         if self._gone and self._gone.pop(tail, ...) is None:
             self._stay(signed)
@@ -121,25 +124,7 @@ class TokenCache:
         self._known[tail] = signed
         if len(self._known) > self._most or self._bytes > self._most_bytes:
             self._make_room()
-
-    def _settle(self, signed: SignedToken) -> None:
-        """It was of use: have its claims ready for the next time."""
-        settled = None if signed.is_settled else signed.settled()
-        if settled is None:
-            return
-        if not self._lock.acquire(blocking=False):
-            signed.is_seen = False  # then the next time
-            return
-        try:
-            if signed.is_settled or self._find(signed.token[-_TAIL:]) is not signed:
-                return
-            signed.settle(settled)
-            self._bytes += settled.bytes
-            if not signed.is_staying:
-                self._probation_bytes += settled.bytes
-            self._make_room()
-        finally:
-            self._lock.release()
+        self._is_whole = True
 
     def _stay(self, signed: SignedToken) -> None:
         signed.is_staying = True
@@ -155,15 +140,13 @@ class TokenCache:
             )
             if self._on_probation and (is_crowded or not self._staying):
                 self._end_probation(self._on_probation.popleft())
-            elif self._staying:
+            else:
                 signed, chances = self._staying.popleft(), chances - 1
                 if signed.is_seen and chances > 0:
                     signed.is_seen = False
                     self._staying.append(signed)
                 else:
                     self._forget(signed)
-            else:
-                self._begin_anew()
 
     def _end_probation(self, signed: SignedToken) -> None:
         self._probation_bytes -= signed.weight
@@ -177,13 +160,14 @@ class TokenCache:
 
     def _forget(self, signed: SignedToken) -> str:
         tail = signed.token[-_TAIL:]
-        self._known.pop(tail, None)
+        del self._known[tail]
         self._bytes -= signed.weight
         return tail
 
     def _begin_anew(self) -> None:
-        """A signal came in the middle of a step, and what it left behind is in no queue."""
-        self._known.clear()
+        """An exception came in the middle of a change, as Ctrl-C does: nothing adds up any more."""
+        for each in (self._known, self._on_probation, self._staying, self._gone):
+            each.clear()
         self._bytes = self._probation_bytes = 0
 
     @property

@@ -35,7 +35,7 @@ from ringkeeper.errors import (
     WrongAlgorithm,
 )
 from ringkeeper.ring import KeyKind
-from ringkeeper.signed_token import SignedToken
+from ringkeeper.signed_token import SignedToken, is_copyable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -248,8 +248,11 @@ def _first_seen(
         raise _forged(key)
     if memory:
         memory.miss()
-        if type(token) is str:
-            memory.remember(SignedToken(token, key.kid, verifying.public, text, since, expires))
+        if type(token) is str and is_copyable(text):
+            public = verifying.public
+            signed = SignedToken(token, key.kid, public, claims, text, since, expires)
+            memory.remember(signed)
+            claims = signed.claims()
     return verifying, claims
 
 

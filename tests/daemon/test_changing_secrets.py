@@ -450,15 +450,17 @@ def test_a_host_that_lacks_what_others_have_in_front_gives_no_all_clear(
 ) -> None:
     site = make_site(valkey.url)
     daemon = site.daemon(init=True)
-    kek = site.folder / "kek.jwk"
-    former = kek.read_text()
+    former = (site.folder / "kek.jwk").read_text()
     site.done("init", "--new-kek")
     daemon.signal(signal.SIGHUP)
     eventually(lambda: daemon.events("secrets taken up"))
-    kek.write_text(former)
-    told = eventually(lambda: site.run("rewrap", "--check").stderr)
+    other = site.folder / "other.jwk"  # of a host that has no part in the change yet
+    other.touch(mode=0o600)
+    other.write_text(former)
+    site.configure("other.yaml", kek="other.jwk")
+    told = eventually(lambda: site.run("rewrap", "--check", config="other.yaml").stderr)
     assert "would use secrets that this host does not have: a change is under way" in told
-    found = json.loads(site.run("rewrap", "--check", "--json").stdout)
+    found = json.loads(site.run("rewrap", "--check", "--json", config="other.yaml").stdout)
     assert not found["ok"]
     assert "last heard of" in found["rings"][0]["problems"][0]
 

@@ -43,8 +43,11 @@ async def answer(led: LedRing, candidate: Candidate, command: Command, **changes
             return [e for e in told_in_audit(led) if e.fields.get("request") == asked]
 
         await until(answered)
-        if "look again" not in str(answered()[0].fields.get("why")):
-            return answered()[0]
+        told = answered()[0]
+        # Redis has it before the leader knows that it has.
+        await until(lambda told=told: held(candidate).version >= told.version)
+        if "look again" not in str(told.fields.get("why")):
+            return told
 
 
 async def set_to(led: LedRing, candidate: Candidate, setting: str, value: str | None) -> Any:

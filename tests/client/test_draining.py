@@ -68,6 +68,9 @@ def test_who_is_refused_stays_so_and_they_are_the_share_whose_turn_it_is() -> No
         now = NOW + share * WINDOW
         fraction = 0.75 * share / (1 - share / 4)
         assert share_drained(drained_key(), now) == pytest.approx(fraction)
+        assert (
+            share_drained(replace(drained_key(), drained_from=None, drained_until=None), now) == 0
+        )
         assert drained_fraction(share * WINDOW, WINDOW, HOUR) == pytest.approx(fraction)
         those = refused(now)
         assert those == {user for user in TOKENS if is_drained(KID, user, fraction)}

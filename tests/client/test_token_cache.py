@@ -390,6 +390,18 @@ def test_a_token_is_known_anew_where_its_key_was_loaded_anew(
     assert ring.token_cache.misses == 2
 
 
+def test_of_two_tokens_with_one_end_the_first_stays_and_neither_is_taken_for_the_other() -> None:
+    cache = TokenCache(10)
+    each = signed("a")
+    other = SignedToken(f"x{each.token}", "d-y", KEY, {"sub": "b"}, '{"sub":"b"}', 0.0, 1e12)
+    seen(cache, each)
+    cache.remember(other)
+    check(cache)
+    assert cache.recall(other.token) is None
+    found = cache.recall(each.token)
+    assert found and found.claims() == each.claims()
+
+
 def test_whoever_finds_it_taken_goes_on() -> None:
     """A signal, or the end of an object, may come while this very thread is at it."""
     cache = TokenCache(10)

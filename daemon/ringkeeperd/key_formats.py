@@ -104,14 +104,28 @@ def from_der(data: bytes, passphrase: Secret | None) -> list[Candidate]:
     return [Candidate("", private, private.public_key())]
 
 
+def _made_by(load: Callable[..., Any], *given: Any) -> Any:
+    """What `load` makes of what is `given`; where it panics it refuses.
+
+    cryptography does on some files that are damaged just so (an initialization vector
+    of a wrong length, say). It is no Exception then, and of a class that nobody can import.
+    """
+    try:
+        return load(*given)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError("a file that the library gave up on") from None
+
+
 def public_from_der(data: bytes) -> Any:
     """The public key of a SubjectPublicKeyInfo, PKCS #1 or certificate; None if it is neither."""
     try:
-        return load_der_public_key(data)
+        return _made_by(load_der_public_key, data)
     except (ValueError, UnsupportedAlgorithm):
         pass
     try:
-        return x509.load_der_x509_certificate(data).public_key()
+        return _made_by(x509.load_der_x509_certificate, data).public_key()
     except (ValueError, UnsupportedAlgorithm):
         return None
 
@@ -131,7 +145,7 @@ def _private(
     if len(data) > _MOST_PRIVATE:
         raise KeyUnusable("is longer than a key of 4096 bits, which is the most for RSA here")
     try:
-        return load(data, None)
+        return _made_by(load, data, None)
     except TypeError:
         pass  # it is encrypted
     except (ValueError, UnsupportedAlgorithm):
@@ -139,7 +153,7 @@ def _private(
     if passphrase is None:
         raise KeyUnusable(_ENCRYPTED)
     try:
-        return load(data, _octets(passphrase))
+        return _made_by(load, data, _octets(passphrase))
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise KeyUnusable(_NOT_OPENED) from None
 
@@ -149,7 +163,7 @@ def _from_pkcs12(data: bytes, passphrase: Secret | None) -> list[Candidate]:
     tries = [None, b""] if passphrase is None else [_octets(passphrase), None, b""]
     for each in tries:
         try:
-            opened = pkcs12.load_pkcs12(data, each)
+            opened = _made_by(pkcs12.load_pkcs12, data, each)
         except (TypeError, ValueError, UnsupportedAlgorithm):
             continue
         held = [*([opened.cert] if opened.cert else []), *opened.additional_certs]
@@ -207,9 +221,10 @@ def _load_block(
         if label in _PRIVATE:
             parts.privates.append((where, _private(load_pem_private_key, block, passphrase)))
         elif label in _PUBLIC:
-            parts.publics.append((where, load_pem_public_key(block)))
+            parts.publics.append((where, _made_by(load_pem_public_key, block)))
         elif label in _CERTIFICATE:
-            parts.certificates.append((where, x509.load_pem_x509_certificate(block)))
+            loaded = _made_by(x509.load_pem_x509_certificate, block)
+            parts.certificates.append((where, loaded))
         elif label == b"OPENSSH PRIVATE KEY":
             raise KeyUnusable("is a key of OpenSSH; convert a copy: ssh-keygen -p -m PKCS8 -f COPY")
         else:

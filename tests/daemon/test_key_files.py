@@ -669,6 +669,17 @@ def reshaped(draw: st.DrawFn, data: bytes) -> bytes:
     return in_json(document)
 
 
+def test_a_file_that_the_library_panics_over_is_refused(tmp_path: Path) -> None:
+    """A fuzzer's find: the initialization vector is a byte short."""
+    file = tmp_path / "key.pem"
+    lines = ["Proc-Type: 4,ENCRYPTED", "DEK-Info: AES-256-CBC,ED8ADB3C6D72766184C83B741472A5", ""]
+    body = base64.b64encode(bytes(128)).decode()
+    marks = "-----BEGIN EC PRIVATE KEY-----", "-----END EC PRIVATE KEY-----"
+    file.write_text("\n".join([marks[0], *lines, body, marks[1], ""]))
+    with pytest.raises(KeyUnusable, match="passphrase"):
+        read_keys(file, passphrase=Secret("some words"))
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged(), st.sampled_from([None, PASSPHRASE, "x"]))
 def test_whatever_is_wrong_with_a_file_it_is_read_or_refused(

@@ -105,10 +105,10 @@ def from_der(data: bytes, passphrase: Secret | None) -> list[Candidate]:
 
 
 def _made_by(load: Callable[..., Any], *given: Any) -> Any:
-    """What `load` makes of what is `given`; where it panics it refuses.
+    """What `load` makes of what is `given`; where it panics, a ValueError.
 
-    cryptography does on some files that are damaged just so (an initialization vector
-    of a wrong length, say). It is no Exception then, and of a class that nobody can import.
+    cryptography panics over some files that are damaged just so (an initialization vector of a
+    wrong length, say). What it raises then is no Exception, and of a class that nobody can import.
     """
     try:
         return load(*given)

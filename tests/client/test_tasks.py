@@ -83,11 +83,11 @@ async def test_who_is_cancelled_again_while_it_stops_the_others_leaves_none_behi
         try:
             await first_of(takes_it_for_a_time_out(), asyncio.sleep(60))
         finally:
-            await asyncio.sleep(0.01)
             ended.append("goodbye")
 
     whole = asyncio.create_task(first_of(follow(), asyncio.sleep(60)))
-    await asyncio.sleep(0.01)
+    for _ in range(10):  # rounds of the loop, until the innermost waits
+        await asyncio.sleep(0)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.wait([whole], timeout=5)

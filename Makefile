@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 WORKERS ?= 5
-TESTS := -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy"
+TESTS := -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy and not integrations"
 # Else each process of the tests compiles them anew: 30 s of `make test`.
 unexport PYTHONDONTWRITEBYTECODE
 # The modules that hold the promises and do no I/O: every branch of theirs is tested.
@@ -20,7 +20,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test fuzz controls lock docs clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations fuzz controls lock docs clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -127,7 +127,7 @@ controls: .venv/dev .venv/supply/made ## Take every control of the threat model 
 
 minutes: .venv/dev provision ## Run the tests that take minutes, and those of Hypothesis on all their examples
 	RINGKEEPER_TESTS_THOROUGH=1 $(BIN)/python -m pytest \
-		-m "(minutes or hypothesis) and not attack and not deploy" $(ARGS)
+		-m "(minutes or hypothesis) and not attack and not deploy and not integrations" $(ARGS)
 
 .venv/deploy: .venv/dev requirements/deploy.txt
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
@@ -138,6 +138,15 @@ PART ?=
 deploy-test: .venv/deploy ## Run what deploy/ hands out, for real (Debian, root; 15 minutes); PART=systemd for one part
 	tests/provision deploy
 	$(BIN)/python -m pytest -m deploy tests/deploy$(if $(PART),/test_$(PART).py) $(ARGS)
+
+.venv/integrations: .venv/dev requirements/integrations.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/integrations.txt
+	$(BIN)/pip check
+	touch $@
+
+integrations: .venv/integrations ## Run ringkeeper in frameworks, SDKs and other languages (Debian, root); ARGS=--write
+	tests/provision integrations
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m integrations $(or $(ARGS),) tests/integrations
 
 attack: .venv/dev ## Play an attacker with full write access to Redis against a fleet (2 minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m attack $(ARGS)

@@ -79,7 +79,7 @@ format: .venv/dev ## Check the formatting (FIX=1 mends it)
 lint: .venv/dev ## Lint (FIX=1 mends what it can)
 	$(BIN)/ruff check $(if $(FIX),--fix) .
 
-types: .venv/deploy ## Check the types
+types: .venv/deploy .venv/integrations ## Check the types
 	$(BIN)/mypy
 
 audit: .venv/supply/made ## Ask OSV about every pinned requirement; skipped where it cannot be reached

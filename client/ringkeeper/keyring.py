@@ -200,10 +200,12 @@ class Keyring:
         *,
         audience: str | Collection[str] | None = None,
         issuer: str | None = None,
+        wait: bool = True,
     ) -> dict[str, Any]:
         """The claims of `token`; see `ringkeeper.tokens.verify`.
 
-        An unknown kid is looked for in Redis once, within a second.
+        An unknown kid is looked for in Redis once, within a second; `wait=False`: it is refused at
+        once, for an event loop, say, that must not wait.
         """
         self._verified.tick()
         try:
@@ -212,7 +214,7 @@ class Keyring:
                 self._is_strict, self._use_dynamic, self._verifies, self._cache,
             )  # fmt: skip
         except UnknownKid:
-            if not self._seek(tokens.kid_in(token)):
+            if not wait or not self._seek(tokens.kid_in(token)):
                 raise
         return tokens.judge(
             self._held(), token, self._clock.timestamp(), audience, issuer,
@@ -240,6 +242,21 @@ class Keyring:
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The JWK Set of every key whose tokens count."""
         return self._held().ring.jwks()
+
+    def jwk(self, kid: str) -> dict[str, Any]:
+        """The JWK of one key whose tokens count, for verifiers of other libraries.
+
+        An unknown kid is looked for as `verify` does.
+
+        Raises:
+            UnknownKid, RevokedKid: there is none.
+        """
+        try:
+            return tokens.jwk_of(self._held(), kid)
+        except UnknownKid:
+            if not self._seek(kid):
+                raise
+        return tokens.jwk_of(self._held(), kid)
 
     @property
     def snapshot(self) -> Ring:

@@ -1,11 +1,18 @@
-"""Counts the requests of an app's refresh route, for ASGI and WSGI; nothing else is touched.
+"""Around a whole app, ASGI or WSGI: let in whose token is good, count the refresh route's requests.
+
+    app = ringkeeper.middleware.RequireToken(app, ring, public=["/login", "/static/*"])     # ASGI
+    app = ringkeeper.middleware.RequireTokenWsgi(app, ring, public=["/login"])              # WSGI
+
+Then the claims are in `scope["state"]["claims"]`, Starlette's `request.state.claims`, or in
+`environ["ringkeeper.claims"]`. Whoever is not let in is answered as `ringkeeper.gate` says.
 
     app = ringkeeper.middleware.CountRefreshes(app, ring)                         # ASGI: FastAPI
     app.wsgi_app = ringkeeper.middleware.CountRefreshesWsgi(app.wsgi_app, ring)   # WSGI: Flask
 
-The route is SuperTokens', `POST /auth/session/refresh`, unless told otherwise. Why a session was
-refreshed is not known here: it counts as `other`. An app that knows, since `verify` told it, calls
-`ring.record_refresh(error.reason)` where it answers 401, and leaves this away.
+These touch nothing. The route is SuperTokens', `POST /auth/session/refresh`, unless told otherwise.
+Why a session was refreshed is not known here: it counts as `other`. An app that knows, since
+`verify` told it, calls `ring.record_refresh(error.reason)` where it answers 401 (as all that is in
+`ringkeeper.gate` does), and leaves this away.
 """
 
 from __future__ import annotations
@@ -13,9 +20,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from ringkeeper.errors import RefreshReason
+from ringkeeper.gate import Gate, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+
+    from ringkeeper.gate import Ring
 
     _Message = MutableMapping[str, Any]
     _Receive = Callable[[], Awaitable[_Message]]
@@ -78,3 +88,89 @@ class CountRefreshesWsgi(_Counting["WsgiApp"]):
         whole = environ.get("SCRIPT_NAME", "") + path
         self._count(environ.get("REQUEST_METHOD", ""), whole, path)
         return self._app(environ, start_response)
+
+
+class _Requiring(Generic[App]):
+    """What both kinds have in common."""
+
+    def __init__(
+        self,
+        app: App,
+        ring: Ring,
+        *,
+        public: Collection[str] = (),
+        audience: str | Collection[str] | None = None,
+        issuer: str | None = None,
+    ) -> None:
+        """Let those into `app` whose token `ring` verifies, and everybody to the `public` paths.
+
+        A path as `app` sees it, `/login`, or `/static/*` for all that begin so.
+
+        Raises:
+            ValueError: a path that none can be.
+        """
+        if isinstance(public, str) or not all(path.startswith("/") for path in public):
+            raise ValueError(
+                f"public is {public!r}; write paths in a list: ['/login', '/static/*']"
+            )
+        self._app = app
+        self._gate = Gate(ring, audience=audience, issuer=issuer)
+        self._paths = {path for path in public if not path.endswith("*")}
+        self._beginnings = tuple(path[:-1] for path in public if path.endswith("*"))
+
+    def _is_public(self, path: str) -> bool:
+        if ".." in path.split("/"):  # who takes it for another path, further in, would be fooled
+            return False
+        return path in self._paths or path.startswith(self._beginnings)
+
+
+class RequireToken(_Requiring["AsgiApp"]):
+    """An ASGI app for those whose bearer token is good; the ring may be of either kind.
+
+    A WebSocket is refused before it is accepted. Put what answers CORS preflights around this.
+    """
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Pass it on with the claims, or answer it."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket") or self._is_public(
+            scope["path"].removeprefix(scope.get("root_path", ""))
+        ):
+            await self._app(scope, receive, send)
+            return
+        # Several headers of that name are refused as one that is no token: whose would it be?
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        try:
+            claims = await self._gate.admit_async(b", ".join(given).decode("latin-1"))
+        except Refused as refused:
+            await _answer(refused, kind, send)
+            return
+        state = {**scope.get("state", {}), "claims": claims}
+        await self._app({**scope, "state": state}, receive, send)
+
+
+async def _answer(refused: Refused, kind: str, send: _Send) -> None:
+    if kind == "websocket":
+        await send({"type": "websocket.close", "code": 1008})  # a server makes a 403 of it
+        return
+    headers = {"Content-Type": "text/plain", **refused.headers}
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": int(refused.status), "headers": pairs})
+    await send({"type": "http.response.body", "body": refused.detail.encode()})
+
+
+class RequireTokenWsgi(_Requiring["WsgiApp"]):
+    """The same for WSGI."""
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Pass it on with the claims, or answer it."""
+        if self._is_public(environ.get("PATH_INFO", "")):
+            return self._app(environ, start_response)
+        try:
+            claims = self._gate.admit(environ.get("HTTP_AUTHORIZATION"))
+        except Refused as refused:
+            headers = {"Content-Type": "text/plain", **refused.headers}
+            status = f"{refused.status.value} {refused.status.phrase}"
+            start_response(status, list(headers.items()))
+            return [refused.detail.encode()]
+        return self._app({**environ, "ringkeeper.claims": claims}, start_response)

@@ -122,6 +122,10 @@ class Key:
         """Whether its tokens count: in every state but revoked."""
         return self.state is not KeyState.REVOKED
 
+    def jwk(self) -> dict[str, Any]:
+        """Its public JWK (RFC 7517 section 4), as a JWK Set has it."""
+        return {**dict(self.public), "kid": self.kid, "alg": self.algorithm, "use": "sig"}
+
     @property
     def is_returning(self) -> bool:
         """Whether it signed before, and an operator rolled back to it."""
@@ -261,9 +265,4 @@ class Ring:
             (key for key in self.keys if key.may_verify),
             key=lambda key: (order.index(key.state), key.kind, -key.published_at.timestamp()),
         )
-        return {
-            "keys": [
-                {**dict(key.public), "kid": key.kid, "alg": key.algorithm, "use": "sig"}
-                for key in verifying
-            ]
-        }
+        return {"keys": [key.jwk() for key in verifying]}

@@ -49,7 +49,17 @@ if TYPE_CHECKING:
 
     Verifies = Callable[[PublicKey, str], bool]
 
-__all__ = ["MAX_HEADER", "MAX_TOKEN", "Issued", "issue", "judge", "kid_in", "sign", "verify"]
+__all__ = [
+    "MAX_HEADER",
+    "MAX_TOKEN",
+    "Issued",
+    "issue",
+    "judge",
+    "jwk_of",
+    "kid_in",
+    "sign",
+    "verify",
+]
 
 _FAR_SECONDS: Final = 1e12
 
@@ -266,6 +276,20 @@ def kid_in(token: str) -> str:
     return header.kid
 
 
+def jwk_of(held: Held, kid: str) -> dict[str, Any]:
+    """The JWK of one key whose tokens count.
+
+    Raises:
+        UnknownKid, RevokedKid: there is none.
+    """
+    key = held.ring.key(kid)
+    if key is None:
+        raise _unknown(held, kid)
+    if not key.may_verify:
+        raise _revoked(key)
+    return key.jwk()
+
+
 def _refusal(held: Held, header: Header, token: str, verifies: Verifies) -> TokenError:
     """Why no token of that kid counts.
 
@@ -274,14 +298,22 @@ def _refusal(held: Held, header: Header, token: str, verifies: Verifies) -> Toke
     """
     key = held.ring.key(header.kid)
     if key is None:
-        return UnknownKid(
-            f"unknown kid {header.kid[:64]!r}; ring {held.ring.name!r} is at version "
-            f"{held.ring.version}; refresh the token, unless it belongs to another ring"
-        )
+        return _unknown(held, header.kid)
     is_theirs = header.is_sound and header.algorithm == key.algorithm
     if is_theirs and verifies(PublicKey(key.public, key.algorithm), token):
-        return RevokedKid(f"{key.kid} was revoked; refresh the token, or log in")
+        return _revoked(key)
     return _forged(key)
+
+
+def _unknown(held: Held, kid: str) -> UnknownKid:
+    return UnknownKid(
+        f"unknown kid {kid[:64]!r}; ring {held.ring.name!r} is at version {held.ring.version}; "
+        "refresh the token, unless it belongs to another ring"
+    )
+
+
+def _revoked(key: Key) -> RevokedKid:
+    return RevokedKid(f"{key.kid} was revoked; refresh the token, or log in")
 
 
 def _check_drained(key: Key, claims: Mapping[str, Any], token: str, now: datetime) -> None:

@@ -3,6 +3,19 @@
 from tests.integrations.table import Stack
 
 VERIFIES = {"sign": "verifies only"}
+UVICORN = "uvicorn, two workers, HTTP"
+PREFORK = "gunicorn, two workers, HTTP"
+PRELOAD = "gunicorn, loaded before two forks, HTTP"
 STACKS = [
     Stack("ringkeeper.Keyring", "../README.md#add-it-to-an-app", "two of them in threads"),
+    Stack("FastAPI", "#fastapi", UVICORN),
+    Stack("Starlette, ASGI", "#starlette-and-any-asgi-app", UVICORN),
+    Stack("Flask", "#flask", PRELOAD),
+    Stack("WSGI", "#any-wsgi-app", PREFORK),
+    Stack("Django", "#django", PREFORK),
+    Stack("Django REST framework", "#django-rest-framework", PREFORK),
+    Stack("PyJWT", "#pyjwt", PRELOAD),
+    Stack("joserfc", "#joserfc-and-authlib", PREFORK),
+    Stack("Authlib", "#joserfc-and-authlib", PREFORK),
+    Stack("Celery", "#celery", "a worker with two processes, a real broker"),
 ]

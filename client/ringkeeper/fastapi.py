@@ -1,0 +1,54 @@
+"""FastAPI: a dependency that lets in whose token is good; `pip install 'ringkeeper[fastapi]'`.
+
+    claims_of = RingBearer(ring)
+
+    @app.get("/me")
+    async def me(claims: Annotated[dict[str, Any], Depends(claims_of)]) -> str:
+        return claims["sub"]
+
+The OpenAPI document, and its page for trying it out, know that a bearer token is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import HTTPException
+from fastapi.openapi.models import HTTPBearer
+from fastapi.requests import HTTPConnection  # noqa: TC002 - FastAPI reads the annotation
+from fastapi.security.base import SecurityBase
+
+from ringkeeper.gate import Gate, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ringkeeper.gate import Ring
+
+
+class RingBearer(SecurityBase):
+    """The claims of a request's bearer token.
+
+    401 and 503 are answered as `ringkeeper.gate` says. `ring` may be of either kind; no event loop
+    waits for Redis.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        *,
+        audience: str | Collection[str] | None = None,
+        issuer: str | None = None,
+        scheme_name: str = "ringkeeper",
+    ) -> None:
+        """Verify with `ring`, or with what it returns, where it is made once the app runs."""
+        self._gate = Gate(ring, audience=audience, issuer=issuer)
+        self.model = HTTPBearer(bearerFormat="JWT")
+        self.scheme_name = scheme_name
+
+    async def __call__(self, request: HTTPConnection) -> dict[str, Any]:
+        """The claims."""
+        try:
+            return await self._gate.admit_async(request.headers.get("Authorization"))
+        except Refused as refused:
+            raise HTTPException(refused.status, refused.detail, refused.headers) from refused

@@ -48,7 +48,8 @@ class Watch:
         trail = Trail(seen.ring.name, seen.ring.id, operator.roots)
         for entry in (await operator.recent_events(self._last))[::-1]:
             self._take(trail, entry)
-        await self._judge_end(operator, trail)
+        if not self._is_followed:
+            await self._judge_end(operator, trail)
         while self._is_followed:
             try:
                 await self._follow(operator, trail)
@@ -62,6 +63,7 @@ class Watch:
     async def _follow(self, operator: Operator, trail: Trail) -> None:
         """Print whatever comes, until the stream is begun anew; raises as `run`."""
         async with operator.events(self._after) as stream:
+            await self._judge_end(operator, trail)
             while True:
                 fresh = await stream.next()
                 for entry in fresh:

@@ -9,7 +9,7 @@ _T = TypeVar("_T")
 _PAUSE = 0.005
 
 
-def eventually(condition: Callable[[], _T | None], within: float = 5) -> _T:
+def eventually(condition: Callable[[], _T | None], within: float = 20) -> _T:
     """What `condition` returns once that is true."""
     deadline = time.monotonic() + within
     while not (found := condition()):
@@ -18,7 +18,7 @@ def eventually(condition: Callable[[], _T | None], within: float = 5) -> _T:
     return found
 
 
-async def eventually_async(condition: Callable[[], _T | None], within: float = 5) -> _T:
+async def eventually_async(condition: Callable[[], _T | None], within: float = 20) -> _T:
     """As `eventually`, while the event loop runs on."""
     deadline = time.monotonic() + within
     while not (found := condition()):

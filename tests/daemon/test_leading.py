@@ -548,7 +548,10 @@ async def test_a_lost_table_that_others_are_in_again_is_noticed_all_the_same(
     candidate.leader.wake.set()
     await until(lambda: candidate.told.named("waiting")[-1].awaiting != ("stuck",))
     assert candidate.told.named("waiting")[-1].why == FIRST_HEARS
-    assert held(candidate).signer == ring.signer
+    signer = held(candidate).signer
+    assert signer
+    assert ring.signer
+    assert signer.kid == ring.signer.kid
 
 
 @pytest.mark.parametrize("is_lost", [False, True])

@@ -22,7 +22,7 @@ def test_many_rings_are_made_counted_and_shown_a_line_each(site: Site, valkey: S
     # The table of instances of each ring is written once it is followed.
     is_quiet = f"{RINGS} rings, 0 to look at"
     lines = eventually(
-        lambda: said if is_quiet in (said := site.done("status")) else "", within=30
+        lambda: said if is_quiet in (said := site.done("status")) else "", within=60
     ).splitlines()
     assert [line.split()[0] for line in lines[1 : RINGS + 1]] == NAMES
     assert max(map(len, lines)) < 160

@@ -54,7 +54,12 @@ def test_each_leads_its_share_and_who_survives_leads_all(
     after = epochs(valkey)
     moved = {name: after[name] - began[name] for name in NAMES}
     assert max(moved.values()) <= 2, f"to and fro: {moved}"
-    handed = Counter(told["ring"] for d in daemons for told in d.events("not leading any more"))
+    handed = Counter(
+        told["ring"]
+        for daemon in daemons
+        for told in daemon.events("not leading any more")
+        if told["why"].startswith("handed over")  # and not lost, on a machine that is busy
+    )
     assert sum(handed.values()) <= RINGS - share + count
     # What was spread stays so: nobody is dissatisfied with its share.
     settled, until = epochs(valkey), time.monotonic() + 4

@@ -144,7 +144,7 @@ def candidates(led: LedRing, candidates_of: Any) -> Any:
     return candidates_of(led)
 
 
-async def until(is_so: Any, within: float = 10.0) -> None:
+async def until(is_so: Any, within: float = 30.0) -> None:
     async with asyncio.timeout(within):
         while not is_so():
             await asyncio.sleep(0.02)

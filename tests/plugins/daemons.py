@@ -35,9 +35,11 @@ FAST: dict[str, Any] = {
     "algorithm": "ES256",
 }
 """A ring that nobody has to wait for: keys of an hour, and a liveness window of 1.5 s."""
+PATIENCE = 30.0
+"""Seconds to wait for what has no deadline of its own: long, for machines with other work to do."""
 
 
-def eventually(is_so: Callable[[], Any], within: float = 10.0) -> Any:
+def eventually(is_so: Callable[[], Any], within: float = PATIENCE) -> Any:
     """What `is_so` says once it says yes; an assertion if it never does."""
     deadline = time.monotonic() + within
     while True:

@@ -101,7 +101,11 @@ def peers(found: Mapping[str, Any]) -> str:
                 [
                     "requests with a token never seen",
                     *(f"{e['new_share']:.1%}" for e in traffic.values()),
-                ]
+                ],
+                [
+                    "requests with a token that is not remembered",
+                    *(f"{e['miss_share']:.1%}" for e in traffic.values()),
+                ],
             ],
         )
     )

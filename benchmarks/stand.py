@@ -47,9 +47,18 @@ class Stand:
     url: str
     """Of its JWK Set."""
 
-    def tokens(self, count: int, size: int = USUAL) -> list[bytes]:
-        """So many tokens, all different; bytes, so that each use makes a new string of them."""
-        return [self.issuer.sign(sized(size, number)).encode() for number in range(count)]
+    def tokens(
+        self, count: int, size: int = USUAL, expires: Sequence[int] | None = None
+    ) -> list[bytes]:
+        """So many tokens, all different; bytes, so that each use makes a new string of them.
+
+        `expires`: when each runs out, in seconds since 1970; else as long as they may live.
+        """
+        ends = [{}] * count if expires is None else [{"exp": end} for end in expires]
+        return [
+            self.issuer.sign({**sized(size, number), **end}).encode()
+            for number, end in enumerate(ends)
+        ]
 
 
 @contextmanager

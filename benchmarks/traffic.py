@@ -1,20 +1,24 @@
 """Requests as they come: many sessions, some far busier than others, each token used some times.
 
 Which session a request belongs to follows Zipf's law (the n-th busiest has 1/n of the requests of
-the busiest). A session uses a token 20 times, then has another; at the beginning each is somewhere
-between. So one request in 20 brings a token that nobody has seen, and a cache also meets those
-that come back only after thousands of others.
+the busiest). A session uses a token 20 times; then it has run out, and the session has another; at
+the beginning each is somewhere between. So one request in 20 brings a token that nobody has seen,
+and a cache also meets those that come back only after thousands of others. What runs out when is
+told by the clock of the instance that is measured: each slice of requests takes it a minute.
 """
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.rounds import Spread, chunks, interleaved, spreads
 from benchmarks.stand import CAREFUL, OURS, RAW, fresh, timed
+from ringkeeper.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +32,8 @@ _SLICE: Final = 3_000
 """Requests of a round."""
 _EACH: Final = 15
 """Peers remember nothing, so each such request of a slice tells what all of them cost."""
+_TAKES: Final = 60
+"""Seconds that a slice takes, by the clock of who is measured."""
 _BEFORE: Final = 20_000
 """Requests before the first that is measured: a site has been running for long."""
 
@@ -39,8 +45,13 @@ class Traffic:
     known: Sequence[int]
     """Tokens that were used before the first request."""
     requests: Sequence[int]
-    tokens: int
-    """How many there are in all."""
+    replaced: Sequence[float]
+    """By which request a token had its last use, by its number; inf: it is in use at the end."""
+
+    @property
+    def tokens(self) -> int:
+        """How many there are in all."""
+        return len(self.replaced)
 
 
 def drawn(sessions: int, requests: int, uses: int = USES, seed: int = _SEED) -> Traffic:
@@ -50,13 +61,17 @@ def drawn(sessions: int, requests: int, uses: int = USES, seed: int = _SEED) -> 
     used = [chance.randrange(uses) for _ in range(sessions)]
     known = [session for session in range(sessions) if used[session]]
     chance.shuffle(known)
-    token, made, brought = list(range(sessions)), sessions, []
+    token, replaced = list(range(sessions)), [math.inf] * sessions
+    brought: list[int] = []
     for session in chance.choices(range(sessions), cum_weights=weights, k=requests):
         if used[session] == uses:
-            token[session], used[session], made = made, 0, made + 1
+            token[session], used[session] = len(replaced), 0
+            replaced.append(math.inf)
         used[session] += 1
+        if used[session] == uses:
+            replaced[token[session]] = len(brought)
         brought.append(token[session])
-    return Traffic(known, brought, made)
+    return Traffic(known, brought, replaced)
 
 
 def new_share(known: Iterable[int], requests: Sequence[int]) -> float:
@@ -64,17 +79,43 @@ def new_share(known: Iterable[int], requests: Sequence[int]) -> float:
     return len(set(requests).difference(known)) / len(requests)
 
 
+class Ahead(SystemClock):
+    """The machine's clock, set forward."""
+
+    by = 0.0
+    """Seconds."""
+
+    def timestamp(self) -> float:
+        """What time it is, by this clock."""
+        return time.time() + self.by
+
+
+def _ends(traffic: Traffic, now: float) -> list[int]:
+    """When each token runs out: a slice after the one that has its last use; seconds since 1970."""
+    latest = len(traffic.requests)
+    return [int(now) + (int(min(last, latest)) // _SLICE + 2) * _TAKES for last in traffic.replaced]
+
+
 def measure(on: Stand, rounds: int, sessions: int = SESSIONS) -> dict[str, Any]:
     """How many times faster than each peer, and microseconds a request."""
     before = min(_BEFORE, sessions * 2)
     traffic = drawn(sessions, before + rounds * _SLICE)
-    tokens = on.tokens(traffic.tokens)
-    known = (*traffic.known, *traffic.requests[:before])
-    for number in known:
+    clock = Ahead()
+    on.ring._clock = clock  # noqa: SLF001 - an instance's own, and no setting
+    tokens = on.tokens(traffic.tokens, expires=_ends(traffic, clock.timestamp()))
+    for number in traffic.known:
+        on.ring.verify(*fresh(tokens[number]))
+    for place, number in enumerate(traffic.requests[:before]):
+        clock.by = place // _SLICE * _TAKES
         on.ring.verify(*fresh(tokens[number]))
     slices = list(chunks(traffic.requests[before:], _SLICE))
+    known = (*traffic.known, *traffic.requests[:before])
+    asked, missed = 0, on.ring.token_cache.misses
 
     def ours(round_: int) -> float:
+        nonlocal asked
+        clock.by = (before + round_ * _SLICE) // _SLICE * _TAKES
+        asked += len(slices[round_])
         return timed(on.ring.verify, [fresh(tokens[number]) for number in slices[round_]])
 
     def theirs(call: Callable[[str], object]) -> Callable[[int], float]:
@@ -94,6 +135,7 @@ def measure(on: Stand, rounds: int, sessions: int = SESSIONS) -> dict[str, Any]:
     return {
         "sessions": sessions,
         "new_share": new_share(known, traffic.requests[before:]),
+        "miss_share": (on.ring.token_cache.misses - missed) / asked,
         "us": us,
         "times_faster_than": {
             name: Spread.of(a / b for a, b in zip(each, times[OURS], strict=True))

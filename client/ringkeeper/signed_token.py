@@ -118,6 +118,6 @@ class Memory(Protocol):
         """Look for it."""
         ...
 
-    def remember(self, signed: SignedToken) -> None:
-        """Keep it, if there is room."""
+    def remember(self, signed: SignedToken, now: float) -> None:
+        """Keep it, if there is room; `now`: seconds since 1970."""
         ...

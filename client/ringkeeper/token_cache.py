@@ -7,7 +7,8 @@ asked anew each time, so after a turn or a revocation no entry has to be found a
 Only tokens with a good signature come in, so no stranger can fill it. Nor can somebody who has many
 tokens issued push out those in use: a new one is on probation, in a tenth of the room, and stays
 only if it is seen again before it is its turn to go. One that went and comes back soon stays, too
-(S3-FIFO; Yang et al., SOSP 2023).
+(S3-FIFO; Yang et al., SOSP 2023). One that has expired goes soon after, so that what is held is
+about what is in use.
 
 Reading takes no lock: one lookup, and a mark on what was found.
 """
@@ -32,6 +33,10 @@ _PROBATION: Final = 0.1
 """The share of the room for tokens that were seen once."""
 _CHANCES: Final = 1000
 """So many that were of use lately are passed over, while one waits for room; then one goes."""
+_EVERY: Final = 0.25
+"""All are looked at for those that have expired once so many came in, of those that are held."""
+_LOOKS: Final = 500
+"""At so many of each kind at once, so that nobody waits for it."""
 _LARGEST: Final = 1 / 16
 """The share of the room that one token may take."""
 
@@ -76,6 +81,10 @@ class TokenCache:
         self._gone: OrderedDict[str, None] = OrderedDict()
         """The tails of tokens that were not seen again on probation, the oldest first."""
         self._bytes = self._probation_bytes = 0
+        self._arrivals = 0
+        """Since all were looked at for those that have expired."""
+        self._to_look_at = [0, 0]
+        """How many of those that stay, and on probation, there still are this time."""
         self._is_whole = True
         """Whether the last change was made to its end."""
         self.hits, self._misses = Meter(), Tally()
@@ -95,19 +104,20 @@ class TokenCache:
         signed.is_seen = True
         return signed
 
-    def remember(self, signed: SignedToken) -> None:
+    def remember(self, signed: SignedToken, now: float) -> None:
         """Keep `signed` if there is room for it, and nobody else is at it.
 
-        Whoever finds the lock taken goes on: perhaps this very thread took it, and was interrupted.
+        `now`: seconds since 1970. Whoever finds the lock taken goes on: perhaps this very thread
+        took it, and was interrupted.
         """
         if signed.weight > self._largest or not self._lock.acquire(blocking=False):
             return
         try:
-            self._keep(signed, signed.token[-_TAIL:])
+            self._keep(signed, signed.token[-_TAIL:], now)
         finally:
             self._lock.release()
 
-    def _keep(self, signed: SignedToken, tail: str) -> None:
+    def _keep(self, signed: SignedToken, tail: str, now: float) -> None:
         if known := self._find(tail):
             if known.token == signed.token:  # the ring was loaded anew, and its keys with it
                 known.public = signed.public
@@ -115,6 +125,7 @@ class TokenCache:
         if not self._is_whole:
             self._begin_anew()
         self._is_whole = False
+        self._drop_expired(now)
         self._bytes += signed.weight
         if self._gone and self._gone.pop(tail, ...) is None:
             self._stay(signed)
@@ -134,11 +145,7 @@ class TokenCache:
         """Let go who was not of use lately, until all fit in."""
         chances = _CHANCES
         while len(self._known) > self._most or self._bytes > self._most_bytes:
-            is_crowded = (
-                self._probation_bytes > self._most_bytes * _PROBATION
-                or len(self._on_probation) > self._most * _PROBATION
-            )
-            if self._on_probation and (is_crowded or not self._staying):
+            if self._on_probation and (self._is_crowded or not self._staying):
                 self._end_probation(self._on_probation.popleft())
             else:
                 signed, chances = self._staying.popleft(), chances - 1
@@ -147,6 +154,37 @@ class TokenCache:
                     self._staying.append(signed)
                 else:
                     self._forget(signed)
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether those on probation take more than their share."""
+        return (
+            self._probation_bytes > self._most_bytes * _PROBATION
+            or len(self._on_probation) > self._most * _PROBATION
+        )
+
+    def _drop_expired(self, now: float) -> None:
+        """Let go who has expired: all are looked at in turn, a few whenever one comes in.
+
+        They queue up again, so that once around each is where it was.
+        """
+        if not any(self._to_look_at):
+            self._arrivals += 1
+            if self._arrivals < len(self._known) * _EVERY:
+                return
+            self._arrivals = 0
+            self._to_look_at = [len(self._staying), len(self._on_probation)]
+        for which, queue in enumerate((self._staying, self._on_probation)):
+            few = min(_LOOKS, self._to_look_at[which], len(queue))
+            self._to_look_at[which] = min(self._to_look_at[which], len(queue)) - few
+            for _ in range(few):
+                signed = queue.popleft()
+                if signed.expires > now:
+                    queue.append(signed)
+                    continue
+                self._forget(signed)
+                if not signed.is_staying:
+                    self._probation_bytes -= signed.weight
 
     def _end_probation(self, signed: SignedToken) -> None:
         self._probation_bytes -= signed.weight

@@ -261,7 +261,7 @@ def _first_seen(
         if type(token) is str and is_copyable(text):
             public = verifying.public
             signed = SignedToken(token, key.kid, public, claims, text, since, expires)
-            memory.remember(signed)
+            memory.remember(signed, now)
             claims = signed.claims()
     return verifying, claims
 

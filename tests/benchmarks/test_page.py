@@ -41,7 +41,7 @@ def found() -> dict[str, Any]:
     verify = both(RAW, CAREFUL, OURS, PYJWT, JOSERFC, SEEN)
     sign = both(RAW, CAREFUL, OURS, PYJWT, JOSERFC)
     traffic = {
-        "times_faster_than": of(PYJWT, JOSERFC), "new_share": 0.05, "fastest_peer": JOSERFC,
+        "times_faster_than": of(PYJWT, JOSERFC), "new_share": 0.05, "miss_share": 0.06, "fastest_peer": JOSERFC,
         "fastest": one(),
     }  # fmt: skip
     wait = {name: {"mean_s": 1.0, "s": one()} for name in (OURS, POLLER, PYJWK_CLIENT)}

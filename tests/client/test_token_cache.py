@@ -266,7 +266,7 @@ def seen(cache: TokenCache, each: SignedToken) -> bool:
         assert found.claims() == each.claims()
         return True
     text = compact.octets_in(each.token.split(".")[1]).decode()
-    cache.remember(SignedToken(each.token, each.kid, KEY, each.claims(), text, 0.0, 1e12))
+    cache.remember(SignedToken(each.token, each.kid, KEY, each.claims(), text, 0.0, 1e12), 0.0)
     return False
 
 
@@ -333,6 +333,53 @@ def test_one_that_comes_back_soon_after_its_probation_stays() -> None:
     check(cache)
 
 
+def brought(cache: TokenCache, name: object, now: float, expires: float) -> bool:
+    """Whether it was known; it is now."""
+    each = signed(name)
+    if cache.recall(each.token):
+        return True
+    text = '{"sub":"x"}'
+    cache.remember(SignedToken(each.token, "d-x", KEY, {"sub": "x"}, text, 0.0, expires), now)
+    return False
+
+
+@pytest.mark.parametrize("uses", [1, 3])
+@pytest.mark.parametrize("room", [10_000, 300])
+def test_what_is_held_is_about_what_is_in_use(room: int, uses: int) -> None:
+    """A hundred users, whose tokens live for a hundred seconds: an app of any age holds those."""
+    cache, held = TokenCache(room), list[int]()
+    for now in range(2000):
+        for _ in range(uses):
+            brought(cache, now, now, now + 100)
+        check(cache)
+        held.append(cache.statistics.entries)
+    assert max(held[200:]) <= 100 * 1.5
+    cache = TokenCache(room)
+    for now in range(2000):
+        brought(cache, now, 0, 100)
+    assert cache.statistics.entries == min(room, 2000), "none of them has expired"
+
+
+def test_those_in_use_are_known_although_all_are_replaced() -> None:
+    """As many users as there is room: what has expired takes none of it away."""
+    users, lives, chance = 300, 2000, Random(1)
+    cache, hits, asked = TokenCache(users), 0, 0
+    until, number = [0] * users, [0] * users
+    for now in range(40_000):
+        user = chance.choices(range(users), cum_weights=_ZIPF[:users])[0]
+        is_new = until[user] <= now
+        if is_new:
+            until[user], number[user] = now + chance.randrange(lives // 2, lives), now
+        is_hit = brought(cache, (user, number[user]), now, until[user])
+        if now > 10_000 and not is_new:
+            hits, asked = hits + is_hit, asked + 1
+    check(cache)
+    assert hits / asked > 0.98
+
+
+_ZIPF = [sum(1 / rank for rank in range(1, n + 1)) for n in range(1, 301)]
+
+
 def test_a_token_that_would_take_much_of_the_room_is_not_remembered() -> None:
     cache = TokenCache(16)
     seen(cache, signed("large", padding=BYTES_AN_ENTRY))
@@ -364,7 +411,7 @@ def test_it_takes_no_more_memory_than_it_says(text: str) -> None:
             for _ in range(2):
                 if not cache.recall(each):
                     read = compact.claims_in(claims)
-                    cache.remember(SignedToken(each, "d-x", KEY, read, claims, 0.0, 1e12))
+                    cache.remember(SignedToken(each, "d-x", KEY, read, claims, 0.0, 1e12), 0.0)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -395,7 +442,7 @@ def test_of_two_tokens_with_one_end_the_first_stays_and_neither_is_taken_for_the
     each = signed("a")
     other = SignedToken(f"x{each.token}", "d-y", KEY, {"sub": "b"}, '{"sub":"b"}', 0.0, 1e12)
     seen(cache, each)
-    cache.remember(other)
+    cache.remember(other, 0.0)
     check(cache)
     assert cache.recall(other.token) is None
     found = cache.recall(each.token)

@@ -360,6 +360,21 @@ def test_what_is_held_is_about_what_is_in_use(room: int, uses: int) -> None:
     assert cache.statistics.entries == min(room, 2000), "none of them has expired"
 
 
+def test_who_stays_goes_too_once_it_has_expired() -> None:
+    cache = TokenCache(20)
+    for _ in range(2):
+        for name in range(4):
+            brought(cache, name, 0, 100)
+    for name in range(100, 125):
+        brought(cache, name, 0, 1000)
+    assert [signed.is_staying for signed in cache._staying] == [True] * 4
+    for name in range(200, 210):
+        brought(cache, name, 100, 1000)
+        check(cache)
+    assert not cache._staying
+    assert not brought(cache, 0, 100, 1000)
+
+
 def test_those_in_use_are_known_although_all_are_replaced() -> None:
     """As many users as there is room: what has expired takes none of it away."""
     users, lives, chance = 300, 2000, Random(1)

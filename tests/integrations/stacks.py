@@ -18,4 +18,16 @@ STACKS = [
     Stack("joserfc", "#joserfc-and-authlib", PREFORK),
     Stack("Authlib", "#joserfc-and-authlib", PREFORK),
     Stack("Celery", "#celery", "a worker with two processes, a real broker"),
+    Stack(
+        "supertokens-python",
+        "supertokens.md",
+        "FastAPI, uvicorn; revoked: when its cache of the JWKS ends, 4 h unless set",
+        because=VERIFIES,
+    ),
+    Stack(
+        "supertokens-node",
+        "supertokens.md",
+        "Express; revoked: when its cache of the JWKS ends, 4 h unless set",
+        because=VERIFIES,
+    ),
 ]

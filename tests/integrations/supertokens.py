@@ -29,6 +29,7 @@ SDKS = (PYTHON, NODEJS)
 
 HELLO, REFRESH, UNAUTHORISED = "hello alice", "try refresh token", "unauthorised"
 """What an app says: the last two with 401, and told apart by their message alone."""
+FAILED = "500"
 
 
 class Core:
@@ -122,6 +123,8 @@ class App:
             connection.close()
         if answer.status == 200:
             return body
+        if answer.status == 500:
+            return FAILED
         assert answer.status == 401, (answer.status, body)
         return next(each for each in (REFRESH, UNAUTHORISED) if f'"{each}"' in body)
 

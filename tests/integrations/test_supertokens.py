@@ -6,6 +6,7 @@ Apps keep a JWKS for 4 hours, as is their default, unless a test says otherwise.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,6 +20,7 @@ from ringkeeper.algorithms import ALGORITHMS
 from ringkeeper.errors import KindMismatch
 from tests.integrations.stage import Stage, eventually, go_through, kid_in
 from tests.integrations.supertokens import (
+    FAILED,
     HELLO,
     NODEJS,
     PYTHON,
@@ -220,6 +222,16 @@ def test_another_ring_is_a_core_with_a_path(sdk: str, stage: Stage) -> None:
     assert app.says(issue(stage.keyring())) == HELLO
 
 
+def test_without_a_jwks_everybody_is_sent_to_refresh(sdk: str, stage: Stage) -> None:
+    """Once the cache has run out and no daemon answers: so name several."""
+    ring = stage.keyring()
+    with core_of(stage) as core:
+        app = App(stage, sdk, core.url, cached=1).wait_until_up()
+        assert app.says(issue(ring)) == HELLO
+    eventually(lambda: app.says(issue(ring)) == REFRESH)
+    assert ring.verify(issue(ring))["sub"] == "alice"
+
+
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, str]]] = {
     # what differs: (claims, header, what each SDK says)
     "nothing": ({}, {}, {PYTHON: HELLO, NODEJS: HELLO}),
@@ -232,6 +244,9 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, str]]] = {
     ),
     "no refreshTokenHash1": (
         {"refreshTokenHash1": None}, {}, {PYTHON: UNAUTHORISED, NODEJS: UNAUTHORISED}
+    ),
+    "what a core would be asked about": (
+        {"parentRefreshTokenHash1": "0"}, {}, {PYTHON: FAILED, NODEJS: FAILED}
     ),
 }  # fmt: skip
 
@@ -256,6 +271,10 @@ def test_a_token_is_good_to_the_second_there_and_with_leeway_here(sdk: str, stag
     assert app.says(issue(ring)) == HELLO
     token = ring.sign(SESSION, header=VERSION, lifetime=timedelta(seconds=1))
     eventually(lambda: app.says(token) == REFRESH)
+    assert ring.verify(token)["sub"] == "alice"
+    ahead = {**SESSION, "iat": int(time.time()) + 3}
+    token = ring.sign(ahead, header=VERSION)
+    assert app.says(token) == (REFRESH if sdk == PYTHON else HELLO)
     assert ring.verify(token)["sub"] == "alice"
 
 

@@ -137,6 +137,7 @@ def switch_to_static(stage: Stage, ring: Keyring) -> None:
     eventually(lambda: kid_in(issue(ring)).startswith("s-"))
 
 
+@pytest.mark.long
 def test_ours_says_the_same_if_it_is_told_to_and_counts_it(stage: Stage) -> None:
     ring = stage.keyring()
     by_dynamic = issue(ring)

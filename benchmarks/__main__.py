@@ -156,17 +156,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, tell, and perhaps write it down."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short, and worth little")
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE")
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench.json"), metavar="FILE",
+        help="where to put every figure and its spread (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--write", action="store_true", help="keep the result in the docs")
     given = parser.parse_args(arguments)
     if given.write and given.quick:
         parser.error("--write keeps what the whole run measures")
+    if not given.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {given.json.parent}; make it, or name another")
     found = measure(QUICK if given.quick else WHOLE)
     found["command"] = f"make bench{' ARGS=--quick' if given.quick else ''}"
-    given.json.write_text(json.dumps(plain(found), indent=2) + "\n")
+    if given.quick:
+        print("A short run, to see whether all works: its figures are worth little.", end="\n\n")
     for part in (report.conditions(found), report.goals(found), report.peers(found)):
         print(part, end="\n\n")
     print(report.growth_in_words(found))
+    given.json.write_text(json.dumps(plain(found), indent=2) + "\n")
+    print(f"\nAll of it, with spreads: {given.json}")
     if given.write:
         keep(found)
     return 0

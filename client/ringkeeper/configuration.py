@@ -163,6 +163,7 @@ def difference(old: Configuration, new: Configuration) -> tuple[str, ...]:
         for setting in SETTINGS
         if setting.key != "name"
         and not setting.is_live
+        and not setting.is_an_app_s
         and getattr(old, setting.attribute) != getattr(new, setting.attribute)
     ]
     if "redis.password_file" not in changed and old.redis_password != new.redis_password:
@@ -368,7 +369,7 @@ class _Reading:
             elif variable == kek:
                 pass
             elif variable.startswith(PREFIX) and not _NOT_SETTINGS.match(f"{variable}={text}"):
-                hint = _meant(variable, BY_VARIABLE) or "unset it"
+                hint = _meant_variable(variable) or "unset it"
                 self.of_environment.append(
                     f"{label(variable)}: no such setting in the environment; {hint}"
                 )
@@ -514,10 +515,23 @@ def _flat(key: object, value: object, above: str, problems: list[str]) -> dict[o
 
 def _unknown(key: object, *, policy_only: bool) -> str:
     if policy_only and key in BY_KEY:
-        return "is for the whole daemon, not for one ring; write it at the top level"
+        whose = "each app" if BY_KEY[str(key)].is_an_app_s else "the whole daemon"
+        return f"is for {whose}, not for one ring; write it at the top level"
+    if key == "verify":
+        return 'no such setting; it is an argument: Keyring.from_config(…, verify="joserfc")'
     known = [setting.key for setting in SETTINGS if setting.policy or not policy_only]
     hint = _meant(str(key) if isinstance(key, str) else "", [*known, "keyrings"])
     return f"no such setting; {hint or 'remove it'}"
+
+
+def _meant_variable(variable: str) -> str:
+    """Compared without what all begin with, which would make any two much the same."""
+    names = {known.removeprefix(PREFIX): known for known in BY_VARIABLE}
+    meant = _meant(variable.removeprefix(PREFIX), names)
+    for name, known in names.items():
+        if meant == f"did you mean {name}?":
+            return f"did you mean {known}?"
+    return ""
 
 
 def _meant(key: str, known: Iterable[str]) -> str:

@@ -91,7 +91,7 @@ class Connection:
         try:
             checked_size(token_cache)
         except ValueError as error:
-            raise ConfigurationError([f"token_cache: {str(token_cache)[:60]} {error}"]) from None
+            raise ConfigurationError([f"token_cache: {token_cache!r:.60} {error}"]) from None
         if use_dynamic_access_token_signing_key not in (True, False, None):
             why = "is True, False, or None for what the ring's policy says"
             raise ConfigurationError([f"use_dynamic_access_token_signing_key: {why}"])
@@ -207,7 +207,7 @@ def _verifier(name: str) -> Callable[[PublicKey, str], bool]:
 
             return by_joserfc.verifies
         case _:
-            raise ConfigurationError([f'verify: {name[:60]!r} is not offered; "own" or "joserfc"'])
+            raise ConfigurationError([f'verify: {name!r:.60} is not offered; "own" or "joserfc"'])
 
 
 def holdings_of(

@@ -19,7 +19,8 @@ class Tally:
         self.tick = itertools.count().__next__
         """It happened once more."""
         self._looks = 0
-        self._looking = threading.Lock()
+        self._looking = threading.RLock()
+        """A signal handler that looks, too, may have interrupted who looks: off by one then."""
 
     @property
     def count(self) -> int:

@@ -62,6 +62,8 @@ class Held:
     """When the newest proof that vouches for this snapshot, or for one before it, was signed."""
     verifying: Mapping[str, Verifying]
     """The keys whose tokens count, by kid."""
+    revoked: Mapping[str, Verifying]
+    """Those that were revoked: whoever has a token of theirs must refresh it, and is told why."""
     signers: Mapping[bool | None, Key | None]
     """The key to sign with for each choice that an app has (`Ring.signer_for`)."""
     skew: float
@@ -279,12 +281,10 @@ class Replica:
 
     def _load(self, ring: Ring, snapshot: str, proof: str, proof_at: datetime) -> Held:
         """`ring` with every public key ready for use; those held already are not loaded again."""
-        known = self.held.verifying if self.held else {}
-        verifying = {
-            key.kid: Verifying(key, _loaded(key, known.get(key.kid)))
-            for key in ring.keys
-            if key.may_verify
-        }
+        known = {**self.held.revoked, **self.held.verifying} if self.held else {}
+        loaded = [Verifying(key, _loaded(key, known.get(key.kid))) for key in ring.keys]
+        verifying = {each.key.kid: each for each in loaded if each.key.may_verify}
+        revoked = {each.key.kid: each for each in loaded if not each.key.may_verify}
         policy = ring.policy
         return Held(
             ring=ring,
@@ -293,6 +293,7 @@ class Replica:
             proof=proof,
             proof_at=proof_at,
             verifying=MappingProxyType(verifying),
+            revoked=MappingProxyType(revoked),
             signers=MappingProxyType({u: ring.signer_for(u) for u in (None, True, False)}),
             skew=policy.clock_skew.total_seconds(),
             longest=policy.access_token_validity.total_seconds(),

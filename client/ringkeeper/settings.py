@@ -294,6 +294,8 @@ class Setting:
     """The `Policy` value that it sets, if it is one: then each ring may have its own."""
     is_live: bool = False
     """Whether a reload takes it up; the others need a restart."""
+    is_an_app_s: bool = False
+    """Whether apps alone look at it, where they read the file, each when it starts."""
     is_secret: bool = False
     """Whether it may hold a password: then no message quotes it."""
 
@@ -502,6 +504,7 @@ SETTINGS: Final = (
         otherwise="none",
         why="Where an app keeps the ring, sealed, so that it starts while Redis is away; each app "
         "its own.",
+        is_an_app_s=True,
     ),
     Setting(
         key="token_cache",
@@ -509,6 +512,7 @@ SETTINGS: Final = (
         default=str(DEFAULT_ENTRIES),
         why="How many verified tokens an app remembers, so that their signatures are not checked "
         "again; whether a token counts is asked each time. Up to 4 KiB of memory each; 0: none.",
+        is_an_app_s=True,
     ),
     Setting(
         key="listen",

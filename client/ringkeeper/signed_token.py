@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _MOST_CONTAINERS: Final = 64
 """Claims within claims, in all: to copy more for each who asks would be as dear as to check."""
-_ITSELF: Final = 900
+_ITSELF: Final = 1100
 """Bytes for the object, what finds it, and the claims' own dictionary."""
 
 
@@ -86,7 +86,7 @@ def _weight(token: str, text: str, containers: int) -> int:
     """
     widest = 1 if text.isascii() and "\\" not in text else 4
     return (
-        _ITSELF + len(token) + widest * len(text) + 110 * text.count(",") + 260 * (containers - 1)
+        _ITSELF + len(token) + widest * len(text) + 150 * text.count(",") + 260 * (containers - 1)
     )
 
 

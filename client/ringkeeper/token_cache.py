@@ -48,7 +48,7 @@ def checked_size(value: object) -> int:
         ValueError: no cache can be of that size.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("is not a number; write e.g. 10000")
+        raise ValueError("is not a number; write e.g. 10000, or 0 for none")
     if not 0 <= value <= MOST_ENTRIES or value != int(value):
         raise ValueError(
             f"is no whole number up to {MOST_ENTRIES}; write e.g. 10000, or 0 for none"

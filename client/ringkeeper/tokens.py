@@ -282,12 +282,11 @@ def jwk_of(held: Held, kid: str) -> dict[str, Any]:
     Raises:
         UnknownKid, RevokedKid: there is none.
     """
-    key = held.ring.key(kid)
-    if key is None:
-        raise _unknown(held, kid)
-    if not key.may_verify:
-        raise _revoked(key)
-    return key.jwk()
+    if verifying := held.verifying.get(kid):
+        return verifying.key.jwk()
+    if revoked := held.revoked.get(kid):
+        raise _revoked(revoked.key)
+    raise _unknown(held, kid)
 
 
 def _refusal(held: Held, header: Header, token: str, verifies: Verifies) -> TokenError:
@@ -296,11 +295,12 @@ def _refusal(held: Held, header: Header, token: str, verifies: Verifies) -> Toke
     Of a revoked key none does, whoever made it; but no stranger makes it look as if a user had to
     refresh.
     """
-    key = held.ring.key(header.kid)
-    if key is None:
+    revoked = held.revoked.get(header.kid)
+    if revoked is None:
         return _unknown(held, header.kid)
+    key = revoked.key
     is_theirs = header.is_sound and header.algorithm == key.algorithm
-    if is_theirs and verifies(PublicKey(key.public, key.algorithm), token):
+    if is_theirs and verifies(revoked.public, token):
         return _revoked(key)
     return _forged(key)
 

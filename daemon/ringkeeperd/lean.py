@@ -59,6 +59,8 @@ with _without_ca_certificates():
 
 def load_client() -> None:
     """Load aiohttp's client, which most daemons never need."""
+    if "aiohttp.connector" in sys.modules:
+        return
     with _without_ca_certificates():
         _ = aiohttp.ClientSession  # asked for, and so it is there
 

@@ -10,6 +10,7 @@ the rest gets it, as if nothing had been put off.
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
@@ -17,6 +18,10 @@ from typing import Any, Final
 
 _PERHAPS: Final = ("__all__", "__file__", "__wrapped__")
 """What Python asks a module for in passing."""
+
+_running: Final = threading.RLock()
+"""Held while a package's own code runs: other threads that ask it for something wait."""
+_begun: Final = set[str]()
 
 
 class _Package(ModuleType):
@@ -28,9 +33,12 @@ class _Package(ModuleType):
             raise AttributeError(name)
         if not name.startswith("__") and find_spec(f"{self.__name__}.{name}"):
             return import_module(f"{self.__name__}.{name}")
-        self.__class__ = ModuleType  # type: ignore[assignment] # from now on like any other
-        spec.loader.exec_module(self)
-        return getattr(self, name)
+        with _running:
+            if self.__name__ not in _begun:  # else its own code asks, or another thread was faster
+                _begun.add(self.__name__)
+                spec.loader.exec_module(self)
+                self.__class__ = ModuleType  # type: ignore[assignment] # from now on like any other
+        return ModuleType.__getattribute__(self, name)
 
 
 def _put_off(package: str, **known: str) -> None:

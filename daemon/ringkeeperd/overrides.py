@@ -59,6 +59,10 @@ def setting_named(key: str) -> Setting:
     setting = BY_KEY.get(key)
     if setting and setting.policy:
         return setting
+    if setting and setting.is_an_app_s:
+        raise ConfigurationError(
+            [f"{key} is for each app, and no rule of a ring; edit its configuration, restart it"]
+        )
     if setting:
         raise ConfigurationError(
             [f"{key} is for the whole daemon, and no rule of a ring; edit the configuration"]

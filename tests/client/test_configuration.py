@@ -878,6 +878,11 @@ def test_one_file_cannot_be_two_secrets() -> None:
         ({"keyrings": {1: None}}, "keyrings.1: is not a ring's name"),
         ({"keyrings": {"access-token": None}}, "keyrings.access-token: is the name of the ring at"),
         ({"keyrings": {"a": {"listen": "x"}}}, "keyrings.a.listen: is for the whole daemon"),
+        ({"keyrings": {"a": {"token_cache": 1}}}, "keyrings.a.token_cache: is for each app, not"),
+        (
+            {"verify": "joserfc"},
+            'verify: no such setting; it is an argument: Keyring.from_config(…, verify="joserfc")',
+        ),
         (
             {"keyrings": {"a": {"clock_skw": "1s"}}},
             "keyrings.a.clock_skw: no such setting; did you mean clock_skew?",
@@ -971,7 +976,7 @@ def test_keys_that_stand_twice_are_all_told_beside_other_problems(tmp_path: Path
 def test_what_is_wrong_in_the_file_names_it_and_the_environment_does_not(tmp_path: Path) -> None:
     path = written(tmp_path, "redis: {url: 'redis://h'}\nlead: 7\npublication_interval: 8d\n")
     with pytest.raises(ConfigurationError) as caught:
-        load(path, {"RINGKEEPER_LISTEN": "x", "RINGKEEPER_NO": "1"})
+        load(path, {"RINGKEEPER_LISTEN": "x", "RINGKEEPER_NAMES": "1", "RINGKEEPER_VERIFY": "1"})
     named = [problem.split(": ")[:2] for problem in caught.value.problems]
     assert named == [
         [str(path), "lead"],
@@ -980,7 +985,8 @@ def test_what_is_wrong_in_the_file_names_it_and_the_environment_does_not(tmp_pat
             "RINGKEEPER_LISTEN",
             "'x' is not host:port; write host:port, e.g. 127.0.0.1:9465 or [::1]:9465",
         ],
-        ["RINGKEEPER_NO", "no such setting in the environment; did you mean RINGKEEPER_NAME?"],
+        ["RINGKEEPER_NAMES", "no such setting in the environment; did you mean RINGKEEPER_NAME?"],
+        ["RINGKEEPER_VERIFY", "no such setting in the environment; unset it"],
     ]
 
 

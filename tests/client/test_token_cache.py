@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringkeeper import compact, testing, tokens
+from ringkeeper import Keyring, compact, testing, tokens
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.errors import (
     ClaimMismatch,
@@ -28,6 +29,7 @@ from ringkeeper.errors import (
     StaleRing,
     TokenError,
 )
+from ringkeeper.replica import Verifying, _loaded
 from ringkeeper.signed_token import SignedToken
 from ringkeeper.token_cache import BYTES_AN_ENTRY, TokenCache
 
@@ -190,6 +192,66 @@ def test_a_token_counts_for_the_key_that_signed_it_and_no_other_of_its_kid(
     assert tokens.judge(held, *how)
     with pytest.raises(InvalidSignature):
         tokens.judge(replace(held, verifying=changed), *how)
+
+
+def test_a_key_that_goes_on_with_another_algorithm_is_loaded_anew() -> None:
+    """Another issuer may do that to its own: the numbers are the same, the padding is not."""
+    jwk = PrivateKey.generate("RS256").public_jwk
+    key: Any = SimpleNamespace(public=jwk, algorithm="RS256")
+    before = Verifying(key, PublicKey(jwk, "RS256"))
+    assert _loaded(key, before) is before.public
+    after = _loaded(SimpleNamespace(public=jwk, algorithm="PS256"), before)  # type: ignore[arg-type]
+    assert (after.algorithm.name, before.public.algorithm.name) == ("PS256", "RS256")
+
+
+def test_only_a_str_itself_is_looked_for_or_kept(ring: testing.MemoryKeyring) -> None:
+    """What else compares itself as it likes."""
+
+    class Sly(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = str.__hash__
+
+    token = ring.sign(CLAIMS)
+    assert ring.verify(Sly(token))["sub"] == CLAIMS["sub"]
+    assert ring.token_cache.entries == 0
+    ring.verify(token)
+    assert ring._cache.recall(Sly(token)) is None
+
+
+def test_a_child_of_a_fork_remembers_by_itself(ring: testing.MemoryKeyring) -> None:
+    """Its parent's lock may be held by nobody."""
+    live = object.__new__(Keyring)
+    live._connection = SimpleNamespace(token_cache=7)  # type: ignore[assignment]
+    live._count_anew()
+    former = live._cache
+    former._lock.acquire()
+    live._forked()
+    assert live._cache is not former
+    assert live._cache._most == 7
+    assert not live._cache._lock.locked()
+
+
+def test_the_kind_is_asked_last(ring: testing.MemoryKeyring) -> None:
+    """Who is told to refresh for that had a good token until the switch."""
+    token = ring.sign(CLAIMS)
+    asked = (ring._held(), token, ring._clock.timestamp())
+    for memory in (None, ring._cache, ring._cache):
+        how: Any = ("elsewhere", None, True, False, PublicKey.verifies, memory)
+        with pytest.raises(ClaimMismatch):
+            tokens.judge(*asked, *how)
+    with pytest.raises(KindMismatch):
+        tokens.judge(*asked, None, None, True, False, PublicKey.verifies, ring._cache)
+
+
+def test_statistics_may_be_looked_at_by_who_interrupts_whoever_looks() -> None:
+    """A signal handler that reports them, say."""
+    cache = TokenCache(10)
+    with cache.hits._looking, cache._misses._looking:
+        assert cache.statistics.hits == 0
 
 
 def test_a_signature_alone_makes_no_token_known(ring: testing.MemoryKeyring) -> None:
@@ -404,6 +466,7 @@ def test_a_token_that_would_take_much_of_the_room_is_not_remembered() -> None:
 
 
 NASTY = [
+    "{" + ",".join(f'"{chr(0x4E00 + n)}{chr(0x5E00 + n)}":"\\u4e00"' for n in range(300)) + "}",
     '{"sub":"alice","roles":["a","b"],"email":"alice@example.org"}',
     "{" + ",".join(f'"{n}":{n}' for n in range(150)) + "}",
     '{"a":[' + ",".join("[]" for _ in range(60)) + "]}",

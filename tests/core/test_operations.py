@@ -476,6 +476,7 @@ def test_files_that_say_nothing_of_a_value_leave_it_to_be_derived_from_the_ring_
     [
         ("no_such", "1", "no such setting of a ring; there are access_token_dynamic"),
         ("lead", "true", "for the whole daemon"),
+        ("token_cache", "0", "is for each app, and no rule of a ring"),
         (INTERVAL, "soon", "is not a number"),
         ("algorithm", "HS256", "is not offered"),
         ("rsa_key_size", "1024", "is not offered; use one of 2048, 3072, 4096"),

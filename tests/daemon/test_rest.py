@@ -86,6 +86,50 @@ def test_what_was_put_off_is_there_for_whoever_asks() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_threads_that_ask_at_once_are_all_answered() -> None:
+    script = (
+        "import sys, threading\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "import ringkeeperd.one_by_one, aiohttp\n"
+        "begin, found = threading.Barrier(6), []\n"
+        "def ask():\n"
+        "    begin.wait()\n"
+        "    found.append(aiohttp.ClientSession)\n"
+        "threads = [threading.Thread(target=ask) for _ in range(6)]\n"
+        "[each.start() for each in threads]\n"
+        "[each.join() for each in threads]\n"
+        "assert len(found) == 6, found\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_operator_s_own_certificates_are_left_alone() -> None:
+    script = (
+        "import os, ringkeeperd.__main__\n"
+        "from ringkeeperd import lean\n"
+        "lean.load_client()\n"
+        "lean.load_client()\n"
+        "assert os.environ['SSL_CERT_FILE'] == 'ours.pem'\n"
+        "assert 'SSL_CERT_DIR' not in os.environ\n"
+    )
+    without = {k: v for k, v in clean_environment().items() if k != "SSL_CERT_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**without, "SSL_CERT_FILE": "ours.pem"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_content_type_is_prometheus_own() -> None:
     assert CONTENT_TYPE == CONTENT_TYPE_PLAIN_0_0_4
 

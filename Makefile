@@ -144,8 +144,14 @@ deploy-test: .venv/deploy ## Run what deploy/ hands out, for real (Debian, root;
 	$(BIN)/pip check
 	touch $@
 
+NODE_MODULES := examples/node/node_modules/.package-lock.json
+$(NODE_MODULES): examples/node/package-lock.json
+	npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund
+	touch $@
+
 integrations: .venv/integrations ## Run ringkeeper in frameworks, SDKs and other languages (Debian, root); ARGS=--write
 	tests/provision integrations
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_MODULES)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m integrations $(or $(ARGS),) tests/integrations
 
 attack: .venv/dev ## Play an attacker with full write access to Redis against a fleet (2 minutes)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +31,14 @@ def stage(site: Site) -> Iterator[Stage]:
     made = Stage(site)
     yield made
     made.close()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder that is on no disk, for a signing key."""
+    folder = Path(tempfile.mkdtemp(prefix="rk-files-", dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -30,4 +30,7 @@ STACKS = [
         "Express; revoked: when its cache of the JWKS ends, 4 h unless set",
         because=VERIFIES,
     ),
+    Stack("Node: jose", "#node", "an app on the file of the key, and the JWKS"),
+    Stack("Node: jsonwebtoken", "#node", "an app with jwks-rsa", VERIFIES),
+    Stack("Node: jose with Redis", "#node", "an app with a Redis client and jose, and no daemon"),
 ]

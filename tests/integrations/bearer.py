@@ -1,0 +1,94 @@
+"""What all apps of the examples look like from outside: /login, and / for who has a token."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.plugins.daemons import eventually
+from tests.plugins.servers import free_port
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.integrations.stage import Stage
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def needs(*programs: str | Path) -> None:
+    """Skip the test where one of these programs, or files, is not installed."""
+    for program in programs:
+        if not (shutil.which(program) or Path(program).exists()):
+            pytest.skip(f"{program} is not installed: run make integrations")
+
+
+class App:
+    """A server of a test's own, in any language, of which only a port is known."""
+
+    def __init__(self, process: subprocess.Popen[Any], port: int, path: str = "/") -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.path = path
+        eventually(self._is_up, within=20)
+
+    @classmethod
+    def started(cls, stage: Stage, *command: str, **environment: str) -> App:
+        """`command`, with its port as the last argument."""
+        port = free_port()
+        env = {**stage.environment, "JWKS_URL": stage.jwks_url, "JWKS_MAX_AGE": "1", **environment}
+        return cls(stage.start(*command, str(port), env=env), port)
+
+    def get(self, path: str = "/", token: str = "") -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(self.url + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - http
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def login(self) -> str:
+        """A token."""
+        status, token = self.get("/login")
+        assert status == 200, (status, token)
+        return token
+
+    def accepts(self, token: str) -> bool:
+        """Whether the bearer is let in: yes or no, and nothing else."""
+        status, body = self.get(self.path, token)
+        assert status in {200, 401}, (status, body)
+        return status == 200
+
+    def _is_up(self) -> bool:
+        assert self.process.poll() is None, "it has ended"
+        try:
+            return self.get(self.path)[0] == 401  # without a token
+        except OSError:
+            return False
+
+
+def is_no_fool(app: App, good: str) -> None:
+    """Another's signature is refused, by a known name and by many unknown ones.
+
+    And those who ask by made-up names do not spoil it for the others.
+    """
+    claims = jwt.decode(good, options={"verify_signature": False})
+    own = ec.generate_private_key(ec.SECP256R1())
+    kid = jwt.get_unverified_header(good)["kid"]
+    head, _, signature = good.rpartition(".")
+    assert not app.accepts(f"{head}.{'A' * len(signature)}")
+    assert not app.accepts(jwt.encode(claims, own, "ES256", headers={"kid": kid}))
+    assert not app.accepts(jwt.encode(claims, key=None, algorithm="none", headers={"kid": kid}))
+    assert not app.accepts("x")
+    for number in range(50):
+        assert not app.accepts(jwt.encode(claims, own, "ES256", headers={"kid": f"d-{number}"}))
+    assert app.accepts(good)

@@ -1,0 +1,114 @@
+"""Apps in Node: they sign by a file, or by Redis itself, and verify by the JWKS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringkeeper import Keyring, TokenError
+from tests.integrations.bearer import EXAMPLES, App, is_no_fool, needs
+from tests.integrations.stage import Stage, eventually, go_through
+from tests.integrations.table import COLUMNS
+from tests.plugins.daemons import Site
+
+pytestmark = pytest.mark.integrations
+NODE = EXAMPLES / "node"
+ALL = ("RS256", "EdDSA")
+
+
+def app(stage: Stage, name: str, **environment: str) -> App:
+    needs("node", NODE / "node_modules/jose")
+    return App.started(stage, "node", str(NODE / name), **environment)
+
+
+def by_redis(stage: Stage, valkey: Any) -> App:
+    return app(
+        stage,
+        "redis.mjs",
+        REDIS_URL=valkey.tcp_url,
+        TRUST_ROOT=str(stage.folder / "root.pub.jwk"),
+        KEK=str(stage.folder / "kek.jwk"),
+    )
+
+
+def states(ring: Keyring, tokens: list[str]) -> list[bool]:
+    return [is_good(ring, token) for token in tokens]
+
+
+def is_good(ring: Keyring, token: str) -> bool:
+    try:
+        return bool(ring.verify(token))
+    except TokenError:
+        return False
+
+
+def node_states(node: App, tokens: list[str]) -> list[bool]:
+    return [node.accepts(token) for token in tokens]
+
+
+def test_jose_signs_by_the_file_and_verifies_by_the_jwks(
+    site: Site, memory: Path, request: pytest.FixtureRequest, shows: Callable[..., None]
+) -> None:
+    stage = Stage(site, files={"directory": str(memory), "signing_key": True})
+    request.addfinalizer(stage.close)
+    node = app(stage, "jose.mjs", SIGNING_KEY=str(memory / "signing-key.jwk"))
+    go_through(stage, node.login, node.accepts, algorithms=ALL)
+    is_no_fool(node, node.login())
+    shows("Node: jose", *COLUMNS)
+
+
+def test_jsonwebtoken_verifies_by_the_jwks(stage: Stage, shows: Callable[..., None]) -> None:
+    node, ring = app(stage, "jsonwebtoken.mjs"), stage.keyring()
+    go_through(stage, lambda: ring.sign({"sub": "alice"}), node.accepts)
+    is_no_fool(node, ring.sign({"sub": "alice"}))
+    shows("Node: jsonwebtoken", *COLUMNS[1:])
+
+
+@pytest.mark.parametrize("name", ["jose.mjs", "jsonwebtoken.mjs"])
+def test_while_the_daemon_is_away_nobody_is_logged_out(stage: Stage, name: str) -> None:
+    node, token = app(stage, name), stage.keyring().sign({"sub": "alice"})
+    assert node.accepts(token)
+    stage.daemon.kill()
+
+    def missed_it() -> bool:
+        assert node.accepts(token)
+        return "the JWKS cannot be had" in stage.log()
+
+    eventually(missed_it)
+
+
+def test_jose_signs_and_verifies_by_redis_itself(
+    stage: Stage, valkey: Any, shows: Callable[..., None]
+) -> None:
+    node, ring = by_redis(stage, valkey), stage.keyring()
+    go_through(stage, node.login, node.accepts, algorithms=ALL, within=2)
+    is_no_fool(node, node.login())
+    assert ring.verify(node.login())["sub"] == "alice"
+    assert node.accepts(ring.sign({"sub": "alice"}))
+    shows("Node: jose with Redis", *COLUMNS)
+
+
+def test_a_key_that_drains_does_so_for_all_alike(stage: Stage, valkey: Any) -> None:
+    """Who reads the ring in Redis refuses the same tokens as our own client."""
+    node, ring = by_redis(stage, valkey), stage.keyring()
+    tokens = [ring.sign({"sub": f"user {number}"}) for number in range(40)]
+    # A token with no subject has a turn, too.
+    tokens += [ring.sign({"sid": number}) for number in range(10)]
+    assert all(node.accepts(token) for token in tokens)
+    retired = stage.signer
+    stage.rotate()
+    stage.site.done("revoke", retired, "--drain", "6s", "--reason", "a test")
+
+    def alike() -> bool:
+        """Whether some of them, and not all, are refused, by both."""
+        before, seen, after = states(ring, tokens), node_states(node, tokens), states(ring, tokens)
+        assert [s for s, b, a in zip(seen, before, after, strict=True) if b == a] == [
+            b for b, a in zip(before, after, strict=True) if b == a
+        ]
+        return 5 < sum(seen) < 45
+
+    eventually(alike)
+    eventually(lambda: not any(node_states(node, tokens)))

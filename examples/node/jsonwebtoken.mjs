@@ -6,6 +6,7 @@ import jwksRsa from "jwks-rsa";
 const env = process.env;
 // jwks_max_age of the ring, or less: so long a revoked key is still believed here.
 const JWKS_MAX_AGE = Number(env.JWKS_MAX_AGE ?? 300) * 1000;
+const ALGORITHMS = ["RS256", "ES256"]; // those that the ring may have; jsonwebtoken has no EdDSA
 
 /** The JWKS, asked for once a second at most: jwks-rsa asks anew for each kid that it lacks. */
 let asked = { at: -Infinity };
@@ -34,8 +35,10 @@ async function verify(token) {
   const header = jwt.decode(token, { complete: true })?.header;
   if (typeof header?.kid !== "string") throw new jwt.JsonWebTokenError("it names no key");
   const key = await jwks.getSigningKey(header.kid);
+  // By an EdDSA key it raises an error that looks like one of ours.
+  if (!ALGORITHMS.includes(key.alg)) throw new jwt.JsonWebTokenError("not an algorithm of ours");
   const claims = jwt.verify(token, key.getPublicKey(), {
-    algorithms: [key.alg], // the key's, and no other; RSA and ECDSA: it has no EdDSA
+    algorithms: [key.alg], // the key's, and no other
     clockTolerance: 60, // clock_skew of the ring
   });
   if (typeof claims.exp !== "number") throw new jwt.JsonWebTokenError("it never expires");

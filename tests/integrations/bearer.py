@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+import redis
 from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jwe
+from joserfc.jwk import OctKey
 
+from ringkeeper.layout import Layout
+from tests.integrations.stage import kid_in
 from tests.plugins.daemons import eventually
 from tests.plugins.servers import free_port
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
 
     from tests.integrations.stage import Stage
 
@@ -35,7 +43,7 @@ class App:
 
     def __init__(self, process: subprocess.Popen[Any], port: int, path: str = "/") -> None:
         self.process = process
-        self.url = f"http://127.0.0.1:{port}"
+        self.port = port
         self.path = path
         eventually(self._is_up, within=20)
 
@@ -48,7 +56,7 @@ class App:
 
     def get(self, path: str = "/", token: str = "") -> tuple[int, str]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        request = urllib.request.Request(self.url + path, headers=headers)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - http
                 return response.status, response.read().decode()
@@ -76,14 +84,23 @@ class App:
             return False
 
 
-def is_no_fool(app: App, good: str) -> None:
-    """Another's signature is refused, by a known name and by many unknown ones.
+def is_no_fool(stage: Stage, app: App, good: str) -> None:
+    """Another's signature is refused, by a known name and by many unknown ones, and a wrong time.
 
     And those who ask by made-up names do not spoil it for the others.
     """
     claims = jwt.decode(good, options={"verify_signature": False})
-    own = ec.generate_private_key(ec.SECP256R1())
-    kid = jwt.get_unverified_header(good)["kid"]
+    kid, now = kid_in(good), int(time.time())
+    own, ring_s = ec.generate_private_key(ec.SECP256R1()), private_key(stage, kid)
+
+    def signed(**changed: Any) -> str:
+        now_claims = {k: v for k, v in {**claims, **changed}.items() if v is not None}
+        return jwt.encode(now_claims, ring_s.key, ring_s.algorithm_name, headers={"kid": kid})
+
+    assert app.accepts(signed())
+    assert not app.accepts(signed(exp=None))
+    assert not app.accepts(signed(iat=now - 600, exp=now - 300))
+    assert not app.accepts(signed(nbf=now + 300))
     head, _, signature = good.rpartition(".")
     assert not app.accepts(f"{head}.{'A' * len(signature)}")
     assert not app.accepts(jwt.encode(claims, own, "ES256", headers={"kid": kid}))
@@ -92,3 +109,24 @@ def is_no_fool(app: App, good: str) -> None:
     for number in range(50):
         assert not app.accepts(jwt.encode(claims, own, "ES256", headers={"kid": f"d-{number}"}))
     assert app.accepts(good)
+
+
+def private_key(stage: Stage, kid: str) -> jwt.PyJWK:
+    """One of the ring's, for tokens that no ring would sign."""
+    with redis.Redis.from_url(stage.site.redis_url, decode_responses=True) as client:
+        sealed = str(client.hget(Layout("access-token").sealed, kid))
+    kek = OctKey.import_key(json.loads((stage.folder / "kek.jwk").read_text()))
+    opened = jwe.decrypt_compact(sealed, kek, algorithms=["dir", "A256GCM"]).plaintext
+    assert opened
+    public = json.loads(stage.daemon.get("/.well-known/jwks.json")[2])["keys"]
+    algorithm = next(key["alg"] for key in public if key["kid"] == kid)
+    return jwt.PyJWK({**json.loads(opened), "alg": algorithm})
+
+
+def has_no_eddsa(stage: Stage, issue: Callable[[], str], app: App) -> None:
+    """A verifier without EdDSA refuses its tokens, and takes no harm from its keys."""
+    before = issue()
+    kid = stage.change_algorithm("EdDSA")
+    eventually(lambda: kid_in(issue()) == kid)
+    assert not app.accepts(issue())
+    assert app.accepts(before)

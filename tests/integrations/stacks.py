@@ -33,4 +33,8 @@ STACKS = [
     Stack("Node: jose", "#node", "an app on the file of the key, and the JWKS"),
     Stack("Node: jsonwebtoken", "#node", "an app with jwks-rsa", VERIFIES),
     Stack("Node: jose with Redis", "#node", "an app with a Redis client and jose, and no daemon"),
+    Stack("Go: go-jose", "#go", "an app that fetches the JWKS", VERIFIES),
+    Stack("Go: golang-jwt", "#go", "an app that fetches the JWKS", VERIFIES),
+    Stack("Ruby: ruby-jwt", "#ruby", "an app that fetches the JWKS", VERIFIES),
+    Stack("HAProxy", "#haproxy", "reloaded by the daemon beside it, before an app", VERIFIES),
 ]

@@ -9,9 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-from joserfc.jwk import import_key
+from joserfc.jwk import ECKey, RSAKey
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384")  # HAProxy 2.6 has no PS256, and no EdDSA
+KINDS: dict[str, type[RSAKey | ECKey]] = {"RSA": RSAKey, "EC": ECKey}
 HEAD = """\
 # Written by keys.py; HAProxy finds its keys when it starts, or is reloaded.
 defaults keys
@@ -42,7 +43,7 @@ def main(folder: Path) -> None:
     rules = ""
     for kid, key in keys.items():
         pem = folder.absolute() / f"{kid}.pem"
-        replace(pem, import_key(key).as_pem(private=False).decode())
+        replace(pem, KINDS[key["kty"]].import_key(key).as_pem(private=False).decode())
         rules += RULE.format(kid=kid, alg=key["alg"], pem=pem)
     replace(folder / "keys.cfg", HEAD + rules)
     for pem in folder.glob("*.pem"):

@@ -37,4 +37,5 @@ STACKS = [
     Stack("Go: golang-jwt", "#go", "an app that fetches the JWKS", VERIFIES),
     Stack("Ruby: ruby-jwt", "#ruby", "an app that fetches the JWKS", VERIFIES),
     Stack("HAProxy", "#haproxy", "reloaded by the daemon beside it, before an app", VERIFIES),
+    Stack("Apache: mod_auth_openidc", "#apache", "restarted gracefully by the daemon", VERIFIES),
 ]

@@ -1,0 +1,74 @@
+"""Apache with mod_auth_openidc, a resource server of OAuth 2.0, verifies by the JWKS over https."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integrations.bearer import EXAMPLES, App, has_no_eddsa, is_no_fool, needs
+from tests.integrations.stage import Stage, free_port, go_through
+from tests.integrations.table import COLUMNS
+from tests.plugins.certificates import Authority
+from tests.plugins.daemons import Site
+
+pytestmark = pytest.mark.integrations
+APACHE = "/usr/sbin/apache2"
+MODULES = Path("/usr/lib/apache2/modules")
+LOADED = "mpm_event authn_core authz_core authz_user dir mime socache_shmcb ssl proxy proxy_http"
+AROUND = """\
+{modules}
+ServerRoot {folder}
+ServerName 127.0.0.1
+PidFile {folder}/apache.pid
+DefaultRuntimeDir {folder}
+Mutex file:{folder}
+ErrorLog /dev/stderr
+LogLevel warn auth_openidc:info
+DirectoryIndex index.html
+TypesConfig /dev/null
+Include {site}
+"""
+
+
+def test_apache_verifies_by_the_jwks(
+    site: Site,
+    authority: Authority,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    shows: Callable[..., None],
+) -> None:
+    needs(APACHE, MODULES / "mod_auth_openidc.so")
+    pid_file = tmp_path / "apache.pid"
+    stage = Stage(site, on_change={"pid_file": str(pid_file), "signal": "USR1"})
+    request.addfinalizer(stage.close)
+    modules = [
+        f"LoadModule {n}_module {MODULES}/mod_{n}.so" for n in [*LOADED.split(), "auth_openidc"]
+    ]
+    config = tmp_path / "apache.conf"
+    config.write_text(
+        AROUND.format(
+            modules="\n".join(modules), folder=tmp_path, site=EXAMPLES / "apache/site.conf"
+        )
+    )
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/index.html").write_text("hello")
+    pair, port = authority.issue(), free_port()
+    settings = {
+        "JWKS_ADDRESS": f"127.0.0.1:{free_port()}",
+        "APP_ADDRESS": f"127.0.0.1:{port}",
+        "DAEMON": f"http://127.0.0.1:{stage.daemon.port}",
+        "TLS_CERT": str(pair.cert),
+        "TLS_KEY": str(pair.key),
+        "TLS_CA": str(authority.file),
+        "APP": str(tmp_path / "app"),
+    }
+    process = stage.start(
+        APACHE, "-D", "FOREGROUND", "-f", str(config), env={**stage.environment, **settings}
+    )
+    app, ring = App(process, port), stage.keyring()
+    go_through(stage, lambda: ring.sign({"sub": "alice"}), app.accepts)
+    is_no_fool(stage, app, ring.sign({"sub": "alice"}), overlooks=("no exp", "nbf"))
+    has_no_eddsa(stage, lambda: ring.sign({"sub": "alice"}), app)
+    shows("Apache: mod_auth_openidc", *COLUMNS[1:])

@@ -40,6 +40,7 @@ def main(folder: Path) -> None:
     files = Path(os.environ.get("RINGKEEPER_FILES", "/run/ringkeeper"))
     jwks = json.loads((files / "jwks.json").read_text())
     keys = {key["kid"]: key for key in jwks["keys"] if key["alg"] in ALGORITHMS}
+    folder.mkdir(parents=True, exist_ok=True)
     rules = ""
     for kid, key in keys.items():
         pem = folder.absolute() / f"{kid}.pem"

@@ -14,6 +14,7 @@ import jwt
 import pytest
 import redis
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from joserfc import jwe
 from joserfc.jwk import OctKey
 
@@ -87,22 +88,23 @@ class App:
 def is_no_fool(stage: Stage, app: App, good: str, *, overlooks: tuple[str, ...] = ()) -> None:
     """Another's signature is refused, by a known name and by many unknown ones, and a wrong time.
 
-    And those who ask by made-up names do not spoil it for the others. What it `overlooks` are times
-    that this verifier does not look at.
+    And those who ask by made-up names do not spoil it for the others. `good` is signed by RS256.
+    What it `overlooks` is what this verifier does not look at, in tokens that no ring signs.
     """
     claims = jwt.decode(good, options={"verify_signature": False})
     kid, now = kid_in(good), int(time.time())
     own, ring_s = ec.generate_private_key(ec.SECP256R1()), private_key(stage, kid)
 
-    def signed(**changed: Any) -> str:
-        now_claims = {k: v for k, v in {**claims, **changed}.items() if v is not None}
-        return jwt.encode(now_claims, ring_s.key, ring_s.algorithm_name, headers={"kid": kid})
+    def signed(algorithm: str = "RS256", **changed: Any) -> str:
+        changed_claims = {k: v for k, v in {**claims, **changed}.items() if v is not None}
+        return jwt.encode(changed_claims, ring_s, algorithm, headers={"kid": kid})
 
     assert app.accepts(signed())
     wrong = {
         "no exp": signed(exp=None),
         "exp": signed(iat=now - 600, exp=now - 300),
         "nbf": signed(nbf=now + 300),
+        "alg": signed("RS512"),
     }
     for name, token in wrong.items():
         assert app.accepts(token) == (name in overlooks), name
@@ -116,16 +118,16 @@ def is_no_fool(stage: Stage, app: App, good: str, *, overlooks: tuple[str, ...] 
     assert app.accepts(good)
 
 
-def private_key(stage: Stage, kid: str) -> jwt.PyJWK:
-    """One of the ring's, for tokens that no ring would sign."""
+def private_key(stage: Stage, kid: str) -> RSAPrivateKey:
+    """The ring's, for tokens that no ring would sign."""
     with redis.Redis.from_url(stage.site.redis_url, decode_responses=True) as client:
         sealed = str(client.hget(Layout("access-token").sealed, kid))
     kek = OctKey.import_key(json.loads((stage.folder / "kek.jwk").read_text()))
     opened = jwe.decrypt_compact(sealed, kek, algorithms=["dir", "A256GCM"]).plaintext
     assert opened
-    public = json.loads(stage.daemon.get("/.well-known/jwks.json")[2])["keys"]
-    algorithm = next(key["alg"] for key in public if key["kid"] == kid)
-    return jwt.PyJWK({**json.loads(opened), "alg": algorithm})
+    key = jwt.PyJWK({**json.loads(opened), "alg": "RS256"}).key
+    assert isinstance(key, RSAPrivateKey)
+    return key
 
 
 def has_no_eddsa(stage: Stage, issue: Callable[[], str], app: App) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.integrations.bearer import EXAMPLES, App, has_no_eddsa, is_no_fool, needs
-from tests.integrations.stage import Stage, free_port, go_through
+from tests.integrations.stage import Stage, eventually, free_port, go_through
 from tests.integrations.table import COLUMNS
 from tests.plugins.certificates import Authority
 from tests.plugins.daemons import Site
@@ -16,7 +17,8 @@ from tests.plugins.daemons import Site
 pytestmark = pytest.mark.integrations
 APACHE = "/usr/sbin/apache2"
 MODULES = Path("/usr/lib/apache2/modules")
-LOADED = "mpm_event authn_core authz_core authz_user dir mime socache_shmcb ssl proxy proxy_http"
+LOADED = "mpm_event authn_core authz_core authz_user alias dir mime socache_shmcb ssl"
+BEGUN = "resuming normal operations"
 AROUND = """\
 {modules}
 ServerRoot {folder}
@@ -25,7 +27,7 @@ PidFile {folder}/apache.pid
 DefaultRuntimeDir {folder}
 Mutex file:{folder}
 ErrorLog /dev/stderr
-LogLevel warn auth_openidc:info
+LogLevel notice auth_openidc:info
 DirectoryIndex index.html
 TypesConfig /dev/null
 Include {site}
@@ -35,13 +37,18 @@ Include {site}
 def test_apache_verifies_by_the_jwks(
     site: Site,
     authority: Authority,
+    memory: Path,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     shows: Callable[..., None],
 ) -> None:
     needs(APACHE, MODULES / "mod_auth_openidc.so")
     pid_file = tmp_path / "apache.pid"
-    stage = Stage(site, on_change={"pid_file": str(pid_file), "signal": "USR1"})
+    stage = Stage(
+        site,
+        files={"directory": str(memory)},
+        on_change={"pid_file": str(pid_file), "signal": "USR1"},
+    )
     request.addfinalizer(stage.close)
     modules = [
         f"LoadModule {n}_module {MODULES}/mod_{n}.so" for n in [*LOADED.split(), "auth_openidc"]
@@ -58,7 +65,7 @@ def test_apache_verifies_by_the_jwks(
     settings = {
         "JWKS_ADDRESS": f"127.0.0.1:{free_port()}",
         "APP_ADDRESS": f"127.0.0.1:{port}",
-        "DAEMON": f"http://127.0.0.1:{stage.daemon.port}",
+        "RINGKEEPER_FILES": str(memory),
         "TLS_CERT": str(pair.cert),
         "TLS_KEY": str(pair.key),
         "TLS_CA": str(authority.file),
@@ -69,6 +76,14 @@ def test_apache_verifies_by_the_jwks(
     )
     app, ring = App(process, port), stage.keyring()
     go_through(stage, lambda: ring.sign({"sub": "alice"}), app.accepts)
-    is_no_fool(stage, app, ring.sign({"sub": "alice"}), overlooks=("no exp", "nbf"))
+    good = ring.sign({"sub": "alice"})
+    is_no_fool(stage, app, good, overlooks=("no exp", "nbf", "alg"))
     has_no_eddsa(stage, lambda: ring.sign({"sub": "alice"}), app)
+
+    # Without a daemon, and without what Apache had remembered.
+    stage.daemon.kill()
+    begun = stage.log().count(BEGUN)
+    process.send_signal(signal.SIGUSR1)
+    eventually(lambda: stage.log().count(BEGUN) > begun)
+    assert app.accepts(good)
     shows("Apache: mod_auth_openidc", *COLUMNS[1:])

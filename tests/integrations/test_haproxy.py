@@ -25,20 +25,20 @@ def test_haproxy_verifies_by_the_file(
     shows: Callable[..., None],
 ) -> None:
     needs(HAPROXY)
+    folder, pid_file = memory / "haproxy", tmp_path / "haproxy.pid"
     stage = Stage(
         site,
         files={"directory": str(memory)},
         on_change={
-            "command": [sys.executable, str(EXAMPLES / "haproxy/keys.py"), str(tmp_path)],
-            "pid_file": str(tmp_path / "haproxy.pid"),
+            "command": [sys.executable, str(EXAMPLES / "haproxy/keys.py"), str(folder)],
+            "pid_file": str(pid_file),
             "signal": "USR2",
         },
     )
     request.addfinalizer(stage.close)
-    keys = tmp_path / "keys.cfg"
+    keys = folder / "keys.cfg"
     eventually(keys.exists)
     port, config = free_port(), EXAMPLES / "haproxy/haproxy.cfg"
-    pid_file = tmp_path / "haproxy.pid"
     process = stage.start(
         *(HAPROXY, "-W", "-p", str(pid_file), "-f", str(keys), "-f", str(config)),
         env={**stage.environment, "PORT": str(port)},
@@ -47,4 +47,7 @@ def test_haproxy_verifies_by_the_file(
     go_through(stage, lambda: ring.sign({"sub": "alice"}), app.accepts)
     is_no_fool(stage, app, ring.sign({"sub": "alice"}))
     has_no_eddsa(stage, lambda: ring.sign({"sub": "alice"}), app)
+    in_use = [k for k in stage.site.status()["keys"] if k["algorithm"] != "EdDSA"]
+    kids = {k["kid"] for k in in_use if k["state"] != "revoked"}
+    eventually(lambda: {pem.stem for pem in folder.glob("*.pem")} == kids)
     shows("HAProxy", *COLUMNS[1:])

@@ -161,7 +161,12 @@ export class Ring {
   }
 
   async #read() {
-    const [snapshot, proof] = await this.#redis.hmGet(this.at("keyring"), ["snapshot", "proof"]);
+    const key = this.at("keyring");
+    for (const field of ["snapshot", "proof"]) {
+      // Who may write to Redis shall not fill our memory.
+      if ((await this.#redis.hStrLen(key, field)) > 128 * 1024) throw new Error("too long");
+    }
+    const [snapshot, proof] = await this.#redis.hmGet(key, ["snapshot", "proof"]);
     if (!snapshot || !proof) return;
     const ring = await this.#opened(snapshot, "ringkeeper-snapshot+json");
     const vouched = await this.#opened(proof, "ringkeeper-proof+json");
@@ -217,7 +222,8 @@ export class Ring {
     for (const [kid, key] of keys) {
       if (!isForSigning(key.entry)) continue;
       try {
-        key.signs = await this.#unsealed(await this.#redis.hGet(this.at("sealed"), kid), key.entry);
+        const [jwe] = await this.#redis.hmGet(this.at("sealed"), [kid]);
+        key.signs = await this.#unsealed(jwe, key.entry);
         await jwtVerify(await signed({}, key, 1), key.verifies); // it is tried before it is needed
       } catch (error) {
         [key.signs, isUsable] = [null, false];

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ringkeeper import Keyring, TokenError
+from ringkeeperd.acl import Role, acl_rules, password_hash
 from tests.integrations.bearer import EXAMPLES, App, has_no_eddsa, is_no_fool, needs
 from tests.integrations.stage import Stage, eventually, go_through
 from tests.integrations.table import COLUMNS
@@ -16,7 +17,7 @@ from tests.plugins.daemons import Site
 
 pytestmark = pytest.mark.integrations
 NODE = EXAMPLES / "node"
-ALL = ("RS256", "EdDSA")
+ALL = ("EdDSA", "RS256")
 
 
 def app(stage: Stage, name: str, **environment: str) -> App:
@@ -25,10 +26,14 @@ def app(stage: Stage, name: str, **environment: str) -> App:
 
 
 def by_redis(stage: Stage, valkey: Any) -> App:
+    """It may do in Redis what an app may that signs, and no more."""
+    rules = acl_rules(Role.SIGNER, ["access-token"], password_hash=password_hash("secret"))
+    with valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", Role.SIGNER.user, *rules)
     return app(
         stage,
         "redis.mjs",
-        REDIS_URL=valkey.tcp_url,
+        REDIS_URL=f"redis://{Role.SIGNER.user}:secret@127.0.0.1:{valkey.port}/0",
         TRUST_ROOT=str(stage.folder / "root.pub.jwk"),
         KEK=str(stage.folder / "kek.jwk"),
     )

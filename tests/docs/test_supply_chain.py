@@ -18,6 +18,12 @@ from tests.plugins.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 PINNED = sorted((ROOT / "requirements").glob("*.txt"))
+LOCKED = sorted(
+    path
+    for folder in ("examples", "tests")
+    for path in (ROOT / folder).glob("**/package-lock.json")
+    if "node_modules" not in path.parts
+)
 SUPPLY = ROOT / ".venv" / "supply" / "bin" / "python"
 _LINE = re.compile(
     r"^[a-z0-9._-]+(?:\[[a-z,]+\])?==[^\s;]+(?: ;.*)?((?: --hash=sha256:[0-9a-f]{64})+)$"
@@ -32,6 +38,15 @@ def test_every_requirement_is_pinned_and_hashed_and_names_no_place(file: Path) -
     assert len(lines) >= 2
     assert [line for line in lines if not _LINE.fullmatch(line)] == []
     assert "://" not in text
+
+
+@pytest.mark.parametrize("file", LOCKED, ids=lambda path: path.parent.name)
+def test_every_package_for_node_is_hashed_and_names_no_place(file: Path) -> None:
+    packages = json.loads(file.read_text())["packages"]
+    assert len(packages) >= 2
+    for name, package in packages.items():
+        assert "resolved" not in package, name
+        assert not name or package["integrity"].startswith("sha512-"), name
 
 
 def test_everything_is_installed_from_those_files_alone() -> None:

@@ -119,15 +119,18 @@ export class Ring {
 
   async close() {
     this.#closing.abort();
-    await this.#work;
-    await this.#redis.hDel(this.at("instances"), this.#id);
-    await this.#redis.zRem(this.at("seen"), this.#id);
+    const leave = async () => {
+      await this.#work;
+      await this.#redis.hDel(this.at("instances"), this.#id);
+      await this.#redis.zRem(this.at("seen"), this.#id);
+    };
+    await Promise.race([leave().catch(() => {}), sleep(1000)]); // Redis may be away
     this.#subscriber.destroy();
     this.#redis.destroy();
   }
 
   async #follow(url) {
-    this.#redis = createClient({ url });
+    this.#redis = createClient({ url, disableOfflineQueue: true });
     this.#subscriber = this.#redis.duplicate();
     for (const client of [this.#redis, this.#subscriber]) {
       client.on("error", (error) => console.error("redis:", error.message));

@@ -45,10 +45,12 @@ KEYS = JWKS.new(JWKS_URL, Integer(ENV.fetch("JWKS_MAX_AGE", "300")))
 def verify(token)
   _, header = JWT.decode(token, nil, false)
   key = KEYS[header["kid"]]
+  # The key's algorithm, and no other: asked here, for ruby-jwt 2.5 fails with a NoMethodError where a
+  # token has none, or has ES256 and names an RSA key.
+  raise JWT::IncorrectAlgorithm, "not the key's algorithm" unless header["alg"] == key["alg"]
+
   claims, = JWT.decode(
     token, JWT::JWK.import(key).keypair, true,
-    # The key's, and no other: ruby-jwt 2.5 fails with a NoMethodError where an RSA key is to check
-    # an ES256.
     algorithm: key["alg"],
     required_claims: %w[exp sub],
     leeway: 60 # clock_skew of the ring

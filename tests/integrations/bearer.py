@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import time
@@ -30,6 +31,21 @@ if TYPE_CHECKING:
     from tests.integrations.stage import Stage
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+ODD: list[dict[str, Any]] = [
+    {},
+    {"alg": None},
+    {"alg": 256},
+    {"alg": "HS256"},
+    {"alg": "ES256"},
+    {"alg": "EdDSA"},
+    {"alg": "RS256", "kid": None},
+    {"alg": "RS256", "kid": 7},
+    {"alg": "RS256", "kid": ""},
+    {"alg": "RS256", "kid": {"$": "x"}},
+    {"alg": "RS256", "crit": ["x"], "x": 1},
+    {"alg": "RS256", "b64": False, "crit": ["b64"]},
+]
+"""Headers that a stranger may write."""
 
 
 def needs(*programs: str | Path) -> None:
@@ -112,7 +128,11 @@ def is_no_fool(stage: Stage, app: App, good: str, *, overlooks: tuple[str, ...] 
     assert not app.accepts(f"{head}.{'A' * len(signature)}")
     assert not app.accepts(jwt.encode(claims, own, "ES256", headers={"kid": kid}))
     assert not app.accepts(jwt.encode(claims, key="", algorithm="none", headers={"kid": kid}))
-    assert not app.accepts("x")
+    for text in ("x", "..", "a.b.c"):
+        assert not app.accepts(text)
+    for odd in ODD:
+        header = base64.urlsafe_b64encode(json.dumps({"kid": kid, **odd}).encode()).decode()
+        assert not app.accepts(f"{header.rstrip('=')}.{good.split('.')[1]}.{signature}"), odd
     for number in range(50):
         assert not app.accepts(jwt.encode(claims, own, "ES256", headers={"kid": f"d-{number}"}))
     assert app.accepts(good)
@@ -137,3 +157,5 @@ def has_no_eddsa(stage: Stage, issue: Callable[[], str], app: App) -> None:
     eventually(lambda: kid_in(issue()) == kid)
     assert not app.accepts(issue())
     assert app.accepts(before)
+    stage.revoke(kid_in(before))
+    eventually(lambda: not app.accepts(before))

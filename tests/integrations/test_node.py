@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ringkeeper import Keyring, TokenError
 from ringkeeperd.acl import Role, acl_rules, password_hash
 from tests.integrations.bearer import EXAMPLES, App, has_no_eddsa, is_no_fool, needs
-from tests.integrations.stage import Stage, eventually, go_through
+from tests.integrations.stage import Stage, eventually, go_through, kid_in
 from tests.integrations.table import COLUMNS
 from tests.plugins.daemons import Site
+from tests.plugins.servers import Server
 
 pytestmark = pytest.mark.integrations
 NODE = EXAMPLES / "node"
@@ -25,11 +25,15 @@ def app(stage: Stage, name: str, **environment: str) -> App:
     return App.started(stage, "node", str(NODE / name), **environment)
 
 
-def by_redis(stage: Stage, valkey: Any) -> App:
-    """It may do in Redis what an app may that signs, and no more."""
+def allow_signers(server: Server) -> None:
     rules = acl_rules(Role.SIGNER, ["access-token"], password_hash=password_hash("secret"))
-    with valkey.client() as client:
+    with server.client() as client:
         client.execute_command("ACL", "SETUSER", Role.SIGNER.user, *rules)
+
+
+def by_redis(stage: Stage, valkey: Server) -> App:
+    """It may do in Redis what an app may that signs, and no more."""
+    allow_signers(valkey)
     return app(
         stage,
         "redis.mjs",
@@ -37,6 +41,27 @@ def by_redis(stage: Stage, valkey: Any) -> App:
         TRUST_ROOT=str(stage.folder / "root.pub.jwk"),
         KEK=str(stage.folder / "kek.jwk"),
     )
+
+
+def test_while_redis_is_away_it_goes_on_and_then_catches_up(
+    make_site: Callable[[str], Site],
+    own_server: Callable[[], Server],
+    request: pytest.FixtureRequest,
+) -> None:
+    server = own_server()
+    stage = Stage(make_site(server.url))
+    request.addfinalizer(stage.close)
+    node = by_redis(stage, server)
+    server.kill()
+    eventually(lambda: "redis:" in stage.log())
+    token = node.login()
+    assert node.accepts(token)
+    server.start()  # empty: the daemon puts back what it knows
+    allow_signers(server)
+    eventually(lambda: stage.site.run("status").returncode == 0)
+    signer = stage.rotate()
+    eventually(lambda: kid_in(node.login()) == signer)
+    assert node.accepts(token)
 
 
 def states(ring: Keyring, tokens: list[str]) -> list[bool]:
@@ -87,7 +112,7 @@ def test_while_the_daemon_is_away_nobody_is_logged_out(stage: Stage, name: str) 
 
 
 def test_jose_signs_and_verifies_by_redis_itself(
-    stage: Stage, valkey: Any, shows: Callable[..., None]
+    stage: Stage, valkey: Server, shows: Callable[..., None]
 ) -> None:
     node, ring = by_redis(stage, valkey), stage.keyring()
     go_through(stage, node.login, node.accepts, algorithms=ALL, within=2)
@@ -97,7 +122,7 @@ def test_jose_signs_and_verifies_by_redis_itself(
     shows("Node: jose with Redis", *COLUMNS)
 
 
-def test_a_key_that_drains_does_so_for_all_alike(stage: Stage, valkey: Any) -> None:
+def test_a_key_that_drains_does_so_for_all_alike(stage: Stage, valkey: Server) -> None:
     """Who reads the ring in Redis refuses the same tokens as our own client."""
     node, ring = by_redis(stage, valkey), stage.keyring()
     tokens = [ring.sign({"sub": f"user {number}"}) for number in range(40)]

@@ -151,7 +151,7 @@ $(NODE_MODULES): examples/node/package-lock.json
 
 integrations: .venv/integrations ## Run ringkeeper in frameworks, SDKs and other languages (Debian, root); ARGS=--write
 	tests/provision integrations
-	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_MODULES)
+	-@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_MODULES)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m integrations $(or $(ARGS),) tests/integrations
 
 attack: .venv/dev ## Play an attacker with full write access to Redis against a fleet (2 minutes)

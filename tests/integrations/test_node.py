@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ringkeeper import Keyring, TokenError
+from ringkeeper.layout import Layout
+from ringkeeper.trust import TrustRoot
 from ringkeeperd.acl import Role, acl_rules, password_hash
 from tests.integrations.bearer import EXAMPLES, App, has_no_eddsa, is_no_fool, needs
 from tests.integrations.stage import Stage, eventually, go_through, kid_in
 from tests.integrations.table import COLUMNS
 from tests.plugins.daemons import Site
-from tests.plugins.servers import Server
+from tests.plugins.servers import Server, free_port
 
 pytestmark = pytest.mark.integrations
 NODE = EXAMPLES / "node"
@@ -62,6 +65,55 @@ def test_while_redis_is_away_it_goes_on_and_then_catches_up(
     signer = stage.rotate()
     eventually(lambda: kid_in(node.login()) == signer)
     assert node.accepts(token)
+
+
+def test_who_writes_to_redis_forges_nothing_and_turns_nothing_back(
+    stage: Stage, valkey: Server
+) -> None:
+    node = by_redis(stage, valkey)
+    token, kid, layout = node.login(), stage.signer, Layout("access-token")
+    with valkey.client() as client:
+        before = client.hgetall(layout.keyring)
+        stage.rotate()
+        stage.revoke(kid)
+        eventually(lambda: not node.accepts(token))
+        stage.daemon.kill()  # it would mend what follows
+        now = client.hgetall(layout.keyring)
+
+        client.hset(layout.keyring, mapping=before)
+        eventually(lambda: "an older one" in stage.log())
+        assert not node.accepts(token)
+
+        forged = f"{now['snapshot'].rpartition('.')[0]}.{before['snapshot'].rpartition('.')[2]}"
+        client.hset(layout.keyring, mapping={**now, "snapshot": forged})
+        eventually(lambda: "signature verification failed" in stage.log())
+        assert not node.accepts(token)
+
+        # Whoever starts now is given each private half under another's name.
+        client.hset(layout.keyring, mapping=now)
+        sealed = client.hgetall(layout.sealed)
+        first, *rest = sealed.values()
+        client.hset(layout.sealed, mapping=dict(zip(sealed, [*rest, first], strict=True)))
+    late = by_redis(stage, valkey)
+    assert "another key's private half" in stage.log(1)
+    assert late.get("/login")[0] == 503
+    assert late.accepts(node.login())
+
+
+def test_another_root_than_the_pinned_one_is_not_believed(stage: Stage, valkey: Server) -> None:
+    pinned = stage.folder / "root.pub.jwk"
+    pinned.write_text(json.dumps(TrustRoot.generate().public_jwk()))
+    process = stage.start(
+        *("node", str(NODE / "redis.mjs"), str(free_port())),
+        env={
+            **stage.environment,
+            "REDIS_URL": valkey.tcp_url,
+            "TRUST_ROOT": str(pinned),
+            "KEK": str(stage.folder / "kek.jwk"),
+        },
+    )
+    assert process.wait(20) != 0
+    assert "a root that is not pinned" in stage.log()
 
 
 def states(ring: Keyring, tokens: list[str]) -> list[bool]:

@@ -126,6 +126,8 @@ def _tokens(algorithm: str, effort: Effort, found: dict[str, Any]) -> None:
             found["traffic"][algorithm] = measured
             found["ladder"][algorithm] = ladder.measure(on, effort.rounds, effort.calls)
         if algorithm == "ES256":
+            wide = traffic.measure(on, max(2, effort.traffic_rounds // 4), 10 * effort.sessions)
+            found["wide_traffic"] = wide
             found["threads"] = threads.measure(on, effort.traffic_rounds)
             rounds = max(2, effort.rounds // 3)
             found["payload"] = growth.with_payload(on, rounds, effort.calls // 2)

@@ -88,7 +88,8 @@ def peers(found: Mapping[str, Any]) -> str:
             [[rung, *(each[rung] for each in rungs.values())] for rung in ladder.RUNGS[1:]],
         )
     )
-    traffic = found["traffic"]
+    wide = found["wide_traffic"]
+    traffic = {**found["traffic"], f"ES256, {wide['sessions']:,} sessions": wide}
     names = list(next(iter(traffic.values()))["times_faster_than"])
     parts.append(
         table(
@@ -106,6 +107,7 @@ def peers(found: Mapping[str, Any]) -> str:
                     "requests with a token that is not remembered",
                     *(f"{e['miss_share']:.1%}" for e in traffic.values()),
                 ],
+                ["what is remembered then, MB", *(e["cache_mb"] for e in traffic.values())],
             ],
         )
     )
@@ -124,6 +126,13 @@ def peers(found: Mapping[str, Any]) -> str:
         )
     )
     parts.append(table(["A process until", "ms"], found["start"]["ms"].items()))
+    server = found["rest"]["server"]
+    parts.append(
+        table(
+            ["The embedded server beside a daemon at rest", "resident, MB", "CPU a minute, ms"],
+            [["valkey-server", server["rss_mb"], server["cpu_ms_a_minute"]]],
+        )
+    )
     return "\n\n".join(parts)
 
 

@@ -70,10 +70,14 @@ def daemon(seconds: float) -> dict[str, Any]:
         process, ready_ms = _started(config, port)
         try:
             time.sleep(_SETTLES)
+            server = int(Path(folder, "var/valkey.pid").read_text())
             before, woken = cpu_ms(process.pid), wakes(process.pid)
+            served = cpu_ms(server)
             time.sleep(seconds)
             cpu, woken = cpu_ms(process.pid) - before, wakes(process.pid) - woken
+            served = cpu_ms(server) - served
             memory, private = memory_mib(process.pid), private_mib(process.pid)
+            server_memory = memory_mib(server)
         finally:
             process.terminate()
             process.wait()
@@ -82,6 +86,8 @@ def daemon(seconds: float) -> dict[str, Any]:
         "private_mib": round(private, 1),
         "cpu_ms_a_minute": round(cpu * 60 / seconds, 1),
         "wakes_a_minute": round(woken * 60 / seconds),
+        "server_rss_mib": round(server_memory, 1),
+        "server_cpu_ms_a_minute": round(served * 60 / seconds, 1),
         "first_start_to_ready_ms": round(first_ms),
         "start_to_ready_ms": round(ready_ms),
     }

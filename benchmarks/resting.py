@@ -35,6 +35,10 @@ def measure(seconds: float, few: Sequence[int] = FEW) -> dict[str, Any]:
                 "private_mb": Spread.of(each["private_mib"] for each in found).times(_MB),
                 "cpu_ms_a_minute": Spread.of(each["cpu_ms_a_minute"] for each in found),
             },
+            "server": {
+                "rss_mb": Spread.of(each["server_rss_mib"] for each in found).times(_MB),
+                "cpu_ms_a_minute": Spread.of(each["server_cpu_ms_a_minute"] for each in found),
+            },
             "apps": {"commands_a_second": Spread.of(apps.result()["parts"])},
             "rings": {count: each.result() for count, each in zip(few, many, strict=True)},
         }

@@ -41,7 +41,8 @@ def found() -> dict[str, Any]:
     verify = both(RAW, CAREFUL, OURS, PYJWT, JOSERFC, SEEN)
     sign = both(RAW, CAREFUL, OURS, PYJWT, JOSERFC)
     traffic = {
-        "times_faster_than": of(PYJWT, JOSERFC), "new_share": 0.05, "miss_share": 0.06, "fastest_peer": JOSERFC,
+        "times_faster_than": of(PYJWT, JOSERFC), "new_share": 0.05, "miss_share": 0.06, "cache_mb": 29.0,
+        "sessions": 10_000, "fastest_peer": JOSERFC,
         "fastest": one(),
     }  # fmt: skip
     wait = {name: {"mean_s": 1.0, "s": one()} for name in (OURS, POLLER, PYJWK_CLIENT)}
@@ -63,12 +64,14 @@ def found() -> dict[str, Any]:
         "verify": dict.fromkeys(("RS256", "PS256", "ES256", "EdDSA"), verify),
         "sign": dict.fromkeys(("RS256", "PS256", "ES256", "EdDSA"), sign),
         "traffic": dict.fromkeys(("RS256", "ES256"), traffic),
+        "wide_traffic": {**traffic, "sessions": 100_000},
         "ladder": dict.fromkeys(("RS256", "ES256"), of(*ladder.RUNGS[1:])),
         "threads": {"gain": of(RAW, OURS)},
         "fanout": published,
         "waits": {"interval_s": 300.0, "each": 20, "fresh": wait, "revoked": wait},
         "rest": {
             "daemon": of("rss_mb", "private_mb", "cpu_ms_a_minute"),
+            "server": of("rss_mb", "cpu_ms_a_minute"),
             "apps": of("commands_a_second"),
         },
         "start": {"ms": of(starting.OURS, starting.IMPORTS)},

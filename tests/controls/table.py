@@ -226,7 +226,7 @@ CONTROLS: Final = (
     ),
     _without(
         "room for tokens that are known",
-        (_TOKEN_CACHE, "and (is_crowded or not self._staying):", "and not self._staying:"),
+        (_TOKEN_CACHE, "and (self._is_crowded or not self._staying):", "and not self._staying:"),
     ),
     _without(
         "size of a token",
@@ -414,7 +414,7 @@ CONTROLS: Final = (
         "revoked tokens are genuine",
         (
             _TOKENS,
-            "if is_theirs and verifies(PublicKey(key.public, key.algorithm), token):",
+            "if is_theirs and verifies(revoked.public, token):",
             "if True:",
         ),
     ),

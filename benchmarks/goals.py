@@ -90,7 +90,10 @@ GOALS: Final = (
         "client, import time over `redis` and `cryptography` alone",
         ("import", "ratio", OURS), 1.25,
     ),
-    Goal("client, just imported: resident memory on top of those", ("import", "added_mb", OURS), 6, " MB"),
+    Goal(
+        "client, just imported: resident memory on top of those",
+        ("import", "added_mb", OURS), 6, " MB",
+    ),
     Goal(
         "idle instance, Redis commands a second", ("rest", "apps", "commands_a_second"), 0.3
     ),

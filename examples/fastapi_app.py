@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
 
-from ringkeeper import Keyring
-from ringkeeper.fastapi import RingBearer
+from ringkeeper import InfrastructureError, Keyring
+from ringkeeper.fastapi import RingBearer, unavailable
 
 ring = Keyring.from_config("config.yaml")  # as the daemon's; or Keyring.connect, or from_env
 app = FastAPI()
+app.add_exception_handler(InfrastructureError, unavailable)  # while no key may sign here: 503
 Claims = Annotated[dict[str, Any], Depends(RingBearer(ring))]
 
 

@@ -2,12 +2,13 @@
 
 from flask import Flask, g
 
-from ringkeeper import Keyring
-from ringkeeper.flask import TokenRequired
+from ringkeeper import InfrastructureError, Keyring
+from ringkeeper.flask import TokenRequired, unavailable
 
 ring = Keyring.from_config("config.yaml")  # a fork of gunicorn's follows it by itself
 token_required = TokenRequired(ring)
 app = Flask(__name__)
+app.register_error_handler(InfrastructureError, unavailable)  # while no key may sign here: 503
 
 
 @app.post("/login")

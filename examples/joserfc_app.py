@@ -6,13 +6,14 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from joserfc import jwt
 from joserfc.errors import JoseError
 
-from ringkeeper import Keyring
+from ringkeeper import InfrastructureError, Keyring
 from ringkeeper.joserfc import keys_of
 
 ALGORITHMS = ["RS256", "ES256", "Ed25519", "EdDSA"]  # those that the ring has had, or will have
+LEEWAY = 60  # clock_skew of the ring, in seconds
 ring = Keyring.from_config("config.yaml")
 keys = keys_of(ring)
-times = jwt.JWTClaimsRegistry(exp={"essential": True})
+times = jwt.JWTClaimsRegistry(leeway=LEEWAY, exp={"essential": True})
 
 
 def subject(token: str) -> str:
@@ -30,7 +31,9 @@ def app(request: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
             answer = {"access_token": ring.sign({"sub": "alice"})}
         else:
             answer = {"sub": subject(request.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer "))}
-    except JoseError:
+    except InfrastructureError:  # not the user's fault: nobody is logged out
+        status, answer = "503 Service Unavailable", {"detail": "temporarily unavailable"}
+    except (JoseError, TypeError, ValueError):
         status, answer = "401 Unauthorized", {"detail": "invalid token"}
     start_response(status, [("Content-Type", "application/json")])
     return [json.dumps(answer).encode()]

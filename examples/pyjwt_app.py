@@ -5,10 +5,11 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import jwt
 
-from ringkeeper import Keyring
+from ringkeeper import InfrastructureError, Keyring
 from ringkeeper.pyjwt import RingJWKClient
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]  # those that the ring has had, or will have
+LEEWAY = 60  # clock_skew of the ring, in seconds
 ring = Keyring.from_config("config.yaml")
 keys = RingJWKClient(ring)  # PyJWKClient(url) before
 
@@ -16,7 +17,7 @@ keys = RingJWKClient(ring)  # PyJWKClient(url) before
 def subject(token: str) -> str:
     """Who it is, by a token that is good."""
     key = keys.get_signing_key_from_jwt(token)
-    return str(jwt.decode(token, key, algorithms=ALGORITHMS)["sub"])
+    return str(jwt.decode(token, key, algorithms=ALGORITHMS, leeway=LEEWAY)["sub"])
 
 
 def app(request: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
@@ -27,6 +28,11 @@ def app(request: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
             answer = {"access_token": ring.sign({"sub": "alice"})}
         else:
             answer = {"sub": subject(request.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer "))}
+    except (
+        InfrastructureError,
+        jwt.PyJWKClientConnectionError,
+    ):  # not the user's fault: nobody is logged out
+        status, answer = "503 Service Unavailable", {"detail": "temporarily unavailable"}
     except jwt.PyJWTError:
         status, answer = "401 Unauthorized", {"detail": "invalid token"}
     start_response(status, [("Content-Type", "application/json")])

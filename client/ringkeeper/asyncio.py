@@ -193,12 +193,10 @@ class Keyring:
         *,
         audience: str | Collection[str] | None = None,
         issuer: str | None = None,
-        wait: bool = True,
     ) -> dict[str, Any]:
         """The claims of `token`; see `ringkeeper.tokens.verify`.
 
-        An unknown kid is looked for in Redis once, within a second; `wait=False`: it is refused at
-        once.
+        An unknown kid is looked for in Redis once, within a second.
         """
         self._verified.tick()
         try:
@@ -207,7 +205,7 @@ class Keyring:
                 self._is_strict, self._use_dynamic, self._verifies, self._cache,
             )  # fmt: skip
         except UnknownKid:
-            if not wait or not await self._seek(tokens.kid_in(token)):
+            if not await self._seek(tokens.kid_in(token)):
                 raise
         return tokens.judge(
             self._held(), token, self._clock.timestamp(), audience, issuer,
@@ -233,13 +231,14 @@ class Keyring:
 
         Raises:
             UnknownKid, RevokedKid: there is none.
+            StaleRing: only where `max_verify_staleness` is set and exceeded.
         """
         try:
-            return tokens.jwk_of(self._held(), kid)
+            return tokens.jwk_of(self._held(), kid, self._clock.timestamp())
         except UnknownKid:
-            if not await self._seek(kid):
+            if len(kid) > tokens.MAX_HEADER or not await self._seek(kid):
                 raise
-        return tokens.jwk_of(self._held(), kid)
+        return tokens.jwk_of(self._held(), kid, self._clock.timestamp())
 
     @property
     def snapshot(self) -> Ring:

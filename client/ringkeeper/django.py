@@ -1,54 +1,95 @@
-"""Django: a decorator that lets in whose token is good; `pip install 'ringkeeper[django]'`.
+"""Django: a decorator that lets in whose token is good; extra `[django]`.
 
     # settings.py; or {"config": "config.yaml"}, or nothing: then the environment tells
-    RINGKEEPER = {"url": "redis://...", "trust_root": "root.pub.jwk", "audience": "api"}
+    RINGKEEPER = {"url": "redis://...", "trust_root": "root.pub.jwk", "kek": "kek.jwk"}
 
     @token_required
     def me(request):
         return HttpResponse(request.claims["sub"])
 
-`ring()` is the keyring, for views that sign. `ringkeeper.rest_framework` is for Django REST
-framework.
+`"audience"` and `"issuer"` may stand there, too: then every token must name them. `ring()` is the
+keyring, for views that sign. `ringkeeper.rest_framework` is for Django REST framework.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import threading
 from functools import wraps
-from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpResponse
-
+from ringkeeper.clock import SystemClock
+from ringkeeper.errors import InfrastructureError, RingkeeperError, RingNotLoaded
+from ringkeeper.extras import lacking
 from ringkeeper.gate import Gate, Refused
 from ringkeeper.keyring import Keyring
+
+try:
+    from asgiref.sync import iscoroutinefunction
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+    from django.http import HttpResponse
+except ModuleNotFoundError:
+    raise lacking(__name__, "django", "django") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_lock = threading.Lock()
-_made: list[Keyring] = []
+_log = logging.getLogger("ringkeeper")
+_clock = SystemClock()
+_AGAIN_AFTER: Final = 1.0
+"""Seconds for which a ring that could not be had is not asked for again: requests do not queue."""
+_CHECKS: Final = ("audience", "issuer")
+
+
+class _Made:
+    """The keyring of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ring: Keyring | None = None
+        self.trouble = ""
+        self.failed_at = 0.0
+
+    def get(self) -> Keyring:
+        if self.ring:
+            return self.ring
+        with self.lock:
+            if self.ring is None:
+                self._make()
+            assert self.ring  # noqa: S101 - made, or it was raised why not
+            return self.ring
+
+    def _make(self) -> None:
+        if self.trouble and _clock.monotonic() - self.failed_at < _AGAIN_AFTER:
+            raise RingNotLoaded(self.trouble)
+        try:
+            self.ring = _connected()
+        except InfrastructureError as error:
+            self.trouble, self.failed_at = str(error), _clock.monotonic()
+            raise
+
+
+_made = _Made()
 
 
 def ring() -> Keyring:
     """The keyring that `settings.RINGKEEPER` tells of; made at the first use in a process.
 
+    Call it where the app begins (`AppConfig.ready`) to hear of mistakes there, not from a request.
+
     Raises:
         ImproperlyConfigured: what stands there tells of none.
-        RingkeeperError: as `Keyring.connect`.
+        InfrastructureError: it cannot be had now; asked for again at the next use.
     """
-    with _lock:
-        if not _made:
-            _made.append(_connected())
-        return _made[0]
+    return _made.get()
 
 
 def use(keyring: Keyring) -> None:
     """Use this one from now on: in tests, that of `ringkeeper.testing`."""
-    with _lock:
-        _made[:] = [keyring]
+    _made.ring = keyring
 
 
 def gate() -> Gate:
@@ -60,29 +101,30 @@ def gate() -> Gate:
 def token_required(view: Callable[..., Any]) -> Callable[..., Any]:
     """`view`, with `request.claims`, for those alone whose token is good; it may be async.
 
-    401 and 503 are answered as `ringkeeper.gate` says.
+    401 and 503 are answered as `ringkeeper.gate` says. For a view that is a class:
+    `token_required(View.as_view())`, or `method_decorator(token_required, name="dispatch")`.
     """
-    if iscoroutinefunction(view):
 
-        @wraps(view)
-        async def guarded_async(request: Any, *args: Any, **kwargs: Any) -> Any:
-            try:
-                request.claims = await gate().admit_async(request.headers.get("Authorization"))
-            except Refused as refused:
-                return answer_to(refused)
-            return await view(request, *args, **kwargs)
+    async def guarded_async(request: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if _made.ring is None:  # no event loop waits for it
+                await asyncio.to_thread(_attempt)
+            request.claims = await gate().admit_async(request.headers.get("Authorization"))
+        except Refused as refused:
+            return answer_to(refused)
+        answer = view(request, *args, **kwargs)
+        return await answer if inspect.isawaitable(answer) else answer
 
-        return guarded_async
-
-    @wraps(view)
     def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_in_a_loop():  # a method of an async view: its answer is awaited
+            return guarded_async(request, *args, **kwargs)
         try:
             request.claims = gate().admit(request.headers.get("Authorization"))
         except Refused as refused:
             return answer_to(refused)
         return view(request, *args, **kwargs)
 
-    return guarded
+    return wraps(view)(guarded_async if iscoroutinefunction(view) else guarded)
 
 
 def answer_to(refused: Refused) -> HttpResponse:
@@ -90,6 +132,21 @@ def answer_to(refused: Refused) -> HttpResponse:
     return HttpResponse(
         refused.detail, status=refused.status, headers=refused.headers, content_type="text/plain"
     )
+
+
+def _attempt() -> None:
+    try:
+        ring()
+    except RingkeeperError:
+        return  # it is told where it is asked for next
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _told() -> dict[str, Any]:
@@ -100,12 +157,18 @@ def _told() -> dict[str, Any]:
 
 
 def _connected() -> Keyring:
-    how = {name: value for name, value in _told().items() if name not in ("audience", "issuer")}
+    how = {name: value for name, value in _told().items() if name not in _CHECKS}
     try:
         if "config" in how:
             return Keyring.from_config(how.pop("config"), **how)
         return Keyring.connect(how.pop("url"), **how) if "url" in how else Keyring.from_env(**how)
     except TypeError as error:  # no such argument; it names it, and no value
         raise ImproperlyConfigured(
-            f"RINGKEEPER: {error}; write what Keyring.connect or Keyring.from_config takes"
+            f"settings.RINGKEEPER: {error}; write what Keyring.connect takes, or 'config'"
         ) from None
+    except InfrastructureError:
+        raise
+    except RingkeeperError as error:
+        where = "settings.RINGKEEPER" if _told() else "settings.RINGKEEPER is not set, and so"
+        _log.error("%s: %s", where, error)
+        raise ImproperlyConfigured(f"{where}: {error}") from error

@@ -1,4 +1,4 @@
-"""FastAPI: a dependency that lets in whose token is good; `pip install 'ringkeeper[fastapi]'`.
+"""FastAPI: a dependency that lets in whose token is good; extra `[fastapi]`.
 
     claims_of = RingBearer(ring)
 
@@ -6,24 +6,39 @@
     async def me(claims: Annotated[dict[str, Any], Depends(claims_of)]) -> str:
         return claims["sub"]
 
+    app.add_exception_handler(InfrastructureError, unavailable)  # for routes that sign
+
 The OpenAPI document, and its page for trying it out, know that a bearer token is wanted.
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from fastapi import HTTPException
-from fastapi.openapi.models import HTTPBearer
-from fastapi.requests import HTTPConnection  # noqa: TC002 - FastAPI reads the annotation
-from fastapi.security.base import SecurityBase
-
+from ringkeeper.errors import InfrastructureError, RingkeeperError
+from ringkeeper.extras import lacking
 from ringkeeper.gate import Gate, Refused
+
+try:
+    from fastapi import HTTPException
+    from fastapi.openapi.models import HTTPBearer
+    from fastapi.requests import HTTPConnection  # noqa: TC002 - FastAPI reads the annotation
+    from fastapi.responses import JSONResponse
+    from fastapi.security.base import SecurityBase
+except ModuleNotFoundError:
+    raise lacking(__name__, "fastapi", "fastapi") from None
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ringkeeper.gate import Ring
+
+
+def unavailable(_request: HTTPConnection, error: Exception) -> JSONResponse:
+    """The answer to whom cannot be served now, for no fault of theirs."""
+    detail = error.public if isinstance(error, RingkeeperError) else InfrastructureError.public
+    return JSONResponse({"detail": detail}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class RingBearer(SecurityBase):
@@ -49,6 +64,8 @@ class RingBearer(SecurityBase):
     async def __call__(self, request: HTTPConnection) -> dict[str, Any]:
         """The claims."""
         try:
-            return await self._gate.admit_async(request.headers.get("Authorization"))
+            # Several headers of that name are refused as no token: whose would it be?
+            given = ", ".join(request.headers.getlist("Authorization"))
+            return await self._gate.admit_async(given)
         except Refused as refused:
             raise HTTPException(refused.status, refused.detail, refused.headers) from refused

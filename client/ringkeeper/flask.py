@@ -1,4 +1,4 @@
-"""Flask: a decorator that lets in whose token is good; `pip install 'ringkeeper[flask]'`.
+"""Flask: a decorator that lets in whose token is good; extra `[flask]`.
 
     token_required = TokenRequired(ring)
 
@@ -7,6 +7,9 @@
     def me() -> str:
         return g.claims["sub"]
 
+    app.register_error_handler(InfrastructureError, unavailable)  # for routes that sign
+
+`@token_required` stands below the route, next to the function.
 `blueprint.before_request(token_required.check)` is the same for every route of a blueprint, or of
 an app.
 """
@@ -14,19 +17,30 @@ an app.
 from __future__ import annotations
 
 from functools import wraps
+from http import HTTPStatus
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from flask import Response, current_app, g, request
-
+from ringkeeper.extras import lacking
 from ringkeeper.gate import Gate, Refused
+
+try:
+    from flask import Response, current_app, g, request
+except ModuleNotFoundError:
+    raise lacking(__name__, "flask", "flask") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from ringkeeper.errors import InfrastructureError
     from ringkeeper.gate import Ring
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def unavailable(error: InfrastructureError) -> Response:
+    """The answer to whom cannot be served now, for no fault of theirs."""
+    return Response(error.public, HTTPStatus.SERVICE_UNAVAILABLE, content_type="text/plain")
 
 
 class TokenRequired:

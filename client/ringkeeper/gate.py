@@ -9,17 +9,18 @@ What the helpers for frameworks have in common, and what to use where there is n
         return Response(refused.detail, status=refused.status, headers=refused.headers)
 
 A token that is not acceptable is counted (`record_refresh`) and answered with 401; while ringkeeper
-itself cannot tell, the answer is 503, and nobody is logged out for it.
+itself cannot tell, the answer is 503, and nobody is logged out for it. Why, the log says
+(`logging.getLogger("ringkeeper")`): at the level INFO for tokens, WARNING for what is wrong here.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from ringkeeper.errors import RingkeeperError, TokenError, UnknownKid
+from ringkeeper.errors import RingkeeperError, TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     Ring = AnyKeyring | Callable[[], AnyKeyring]
     """A keyring, or what finds it, where it is made only once the app runs."""
 
+_log = logging.getLogger("ringkeeper")
+
 
 class Refused(Exception):
-    """A request that may not come in. `__cause__` is what `verify` said, for the log."""
+    """A request that may not come in. `__cause__` is what `verify` said."""
 
     def __init__(self, status: HTTPStatus, detail: str, headers: dict[str, str]) -> None:
         """Answer with `status` (401 or 503), these `headers`, and `detail`, which tells nothing."""
@@ -53,7 +56,16 @@ class Gate:
         audience: str | Collection[str] | None = None,
         issuer: str | None = None,
     ) -> None:
-        """Verify with `ring`; `audience` and `issuer` are checked if given."""
+        """Verify with `ring`; `audience` and `issuer` are checked if given.
+
+        Raises:
+            TypeError: `ring` is no keyring.
+        """
+        if not (callable(ring) or hasattr(ring, "verify")):
+            raise TypeError(
+                f"a ring is what Keyring.connect returns, or a function that finds it, and no "
+                f"{type(ring).__name__}"
+            )
         self._ring = ring
         self._wanted: dict[str, Any] = {"audience": audience, "issuer": issuer}
 
@@ -63,8 +75,9 @@ class Gate:
         Raises:
             Refused: the answer to give instead.
         """
-        token, ring = token_in(authorization), self._keyring()
+        token, ring = token_in(authorization), None
         try:
+            ring = self._keyring()
             claims = ring.verify(token, **self._wanted)
         except RingkeeperError as error:
             raise _refused(error, ring) from error
@@ -79,20 +92,15 @@ class Gate:
         Raises:
             Refused: the answer to give instead.
         """
-        token, ring = token_in(authorization), self._keyring()
+        token, ring = token_in(authorization), None
         try:
-            return await self._verified(token, ring)
+            ring = self._keyring()
+            # That of threads has one for event loops, too.
+            verify: Any = getattr(ring, "verify_async", ring.verify)
+            claims: dict[str, Any] = await verify(token, **self._wanted)
         except RingkeeperError as error:
             raise _refused(error, ring) from error
-
-    async def _verified(self, token: str, ring: AnyKeyring) -> dict[str, Any]:
-        if inspect.iscoroutinefunction(ring.verify):
-            claims: dict[str, Any] = await ring.verify(token, **self._wanted)
-            return claims
-        try:
-            return ring.verify(token, wait=False, **self._wanted)  # type: ignore[return-value]
-        except UnknownKid:  # it is looked for, and this loop does not wait for Redis
-            return await asyncio.to_thread(ring.verify, token, **self._wanted)  # type: ignore[arg-type]
+        return claims
 
     def _keyring(self) -> AnyKeyring:
         return self._ring() if callable(self._ring) else self._ring
@@ -111,9 +119,11 @@ def token_in(authorization: str | None) -> str:
     return token.strip()
 
 
-def _refused(error: RingkeeperError, ring: AnyKeyring) -> Refused:
-    if not isinstance(error, TokenError):
+def _refused(error: RingkeeperError, ring: AnyKeyring | None) -> Refused:
+    if ring is None or not isinstance(error, TokenError):
+        _log.warning("a request is answered with 503: %s", error)
         return Refused(HTTPStatus.SERVICE_UNAVAILABLE, error.public, {})
+    _log.info("a token is refused: %s", error)
     ring.record_refresh(error.reason)
     told = f'Bearer error="invalid_token", error_description="{error.public}"'
     headers = {"WWW-Authenticate": told}

@@ -30,20 +30,23 @@ def keys_of(ring: Keyring) -> Callable[[GuestProtocol], Key]:
     """What to hand to joserfc as a key: it finds the one that a token names, if it counts.
 
     It raises joserfc's `InvalidKeyIdError` if there is none, an `InfrastructureError` if the ring
-    is not there.
+    cannot tell.
     """
     loaded = Loaded(ring, _imported)
 
     def key_for(token: GuestProtocol) -> Key:
         try:
-            return loaded.key(str(token.headers().get("kid")))
+            algorithm, key = loaded.key(str(token.headers().get("kid")))
         except TokenError as error:
             raise InvalidKeyIdError(str(error)) from error
+        if token.headers().get("alg") != algorithm:
+            raise InvalidKeyIdError(f"that key verifies {algorithm} alone")
+        return key
 
     return key_for
 
 
-def _imported(jwk: dict[str, str]) -> Key:
+def _imported(jwk: dict[str, str]) -> tuple[str, Key]:
     key = JWKRegistry.import_key(dict(jwk))
     assert isinstance(key, Key)  # noqa: S101 - rings have no others
-    return key
+    return jwk["alg"], key

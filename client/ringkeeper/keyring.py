@@ -34,7 +34,7 @@ from ringkeeper.tasks import first_of
 from ringkeeper.token_cache import DEFAULT_ENTRIES, CacheStatistics, TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping
     from datetime import timedelta
     from pathlib import Path
 
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 _AFTER_FORK = 2.0
 """Seconds that the first use in a forked child waits for news, at the most."""
+_SOUGHT_FOR = 2.0
+"""Seconds that an unknown kid is looked for, at the most."""
 
 
 class Keyring:
@@ -200,12 +202,10 @@ class Keyring:
         *,
         audience: str | Collection[str] | None = None,
         issuer: str | None = None,
-        wait: bool = True,
     ) -> dict[str, Any]:
         """The claims of `token`; see `ringkeeper.tokens.verify`.
 
-        An unknown kid is looked for in Redis once, within a second; `wait=False`: it is refused at
-        once, for an event loop, say, that must not wait.
+        An unknown kid is looked for in Redis once, within a second.
         """
         self._verified.tick()
         try:
@@ -214,10 +214,32 @@ class Keyring:
                 self._is_strict, self._use_dynamic, self._verifies, self._cache,
             )  # fmt: skip
         except UnknownKid:
-            if not wait or not self._seek(tokens.kid_in(token)):
+            if not self._seek(tokens.kid_in(token)):
                 raise
         return tokens.judge(
             self._held(), token, self._clock.timestamp(), audience, issuer,
+            self._is_strict, self._use_dynamic, self._verifies, self._cache,
+        )  # fmt: skip
+
+    async def verify_async(
+        self,
+        token: str,
+        *,
+        audience: str | Collection[str] | None = None,
+        issuer: str | None = None,
+    ) -> dict[str, Any]:
+        """As `verify`, for an event loop: what has to be looked for is awaited."""
+        self._verified.tick()
+        try:
+            return tokens.judge(
+                self._held_at_once(), token, self._clock.timestamp(), audience, issuer,
+                self._is_strict, self._use_dynamic, self._verifies, self._cache,
+            )  # fmt: skip
+        except UnknownKid:
+            if not await self._seek_async(tokens.kid_in(token)):
+                raise
+        return tokens.judge(
+            self._held_at_once(), token, self._clock.timestamp(), audience, issuer,
             self._is_strict, self._use_dynamic, self._verifies, self._cache,
         )  # fmt: skip
 
@@ -250,13 +272,14 @@ class Keyring:
 
         Raises:
             UnknownKid, RevokedKid: there is none.
+            StaleRing: only where `max_verify_staleness` is set and exceeded.
         """
         try:
-            return tokens.jwk_of(self._held(), kid)
+            return tokens.jwk_of(self._held(), kid, self._clock.timestamp())
         except UnknownKid:
-            if not self._seek(kid):
+            if len(kid) > tokens.MAX_HEADER or not self._seek(kid):
                 raise
-        return tokens.jwk_of(self._held(), kid)
+        return tokens.jwk_of(self._held(), kid, self._clock.timestamp())
 
     @property
     def snapshot(self) -> Ring:
@@ -313,6 +336,21 @@ class Keyring:
                 "ring here any more; connect anew"
             )
         return self._background.replica.loaded()
+
+    def _held_at_once(self) -> Held:
+        """As `_held`; after a fork, what the parent held, until there is news."""
+        if self._is_forked and not self._is_closed:
+            self._begin_after_fork()
+            if self._is_begun:
+                self._background.when_there_is_news(self._has_news)
+            return self._background.replica.loaded()
+        return self._held()
+
+    def _has_news(self) -> None:
+        self._is_forked = False
+
+    async def _seek_async(self, kid: str) -> bool:
+        return await self._background.seek_async(kid)
 
     def _seek(self, kid: str) -> bool:
         is_news = self._background.seek(kid)
@@ -384,6 +422,7 @@ class _Background:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._reading: Future[bool] | None = None
 
     @property
     def held(self) -> Held | None:
@@ -458,7 +497,31 @@ class _Background:
         async def ask() -> None:
             found.append(await follower.seek(kid))
 
-        return self._within(ask(), 2.0) and found == [True]
+        return self._within(ask(), _SOUGHT_FOR) and found == [True]
+
+    async def seek_async(self, kid: str) -> bool:
+        """As `seek`, awaited in another loop."""
+        follower, loop = self._follower, self._loop
+        if follower is None or loop is None or loop.is_closed():
+            return False
+        seeking = follower.seek(kid)
+        try:
+            found = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(seeking, loop))
+        except RuntimeError:  # the loop ended at this very moment
+            seeking.close()
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SOUGHT_FOR):
+                return await found
+        return False
+
+    def when_there_is_news(self, tell: Callable[[], None]) -> None:
+        """Read the hash, if nobody does yet, and `tell` then; wait for nothing."""
+        if self._reading is None and self._loop and self._follower:
+            with suppress(RuntimeError):
+                reading = self._follower.refresh()
+                self._reading = asyncio.run_coroutine_threadsafe(reading, self._loop)
+                self._reading.add_done_callback(lambda _: tell())
 
     def _within(self, doing: Coroutine[Any, Any, object], timeout: float) -> bool:
         """Whether `doing`, run in the background, ended within `timeout` seconds."""

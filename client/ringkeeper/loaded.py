@@ -17,7 +17,13 @@ class Loaded(Generic[Key]):
     """Keys by kid. Any thread may use it."""
 
     def __init__(self, ring: Keyring, load: Callable[[dict[str, Any]], Key]) -> None:
-        """`load` makes a key of its JWK."""
+        """`load` makes a key of its JWK.
+
+        Raises:
+            TypeError: `ring` is no keyring.
+        """
+        if not hasattr(ring, "jwks"):
+            raise TypeError(f"a ring is what Keyring.connect returns, and no {type(ring).__name__}")
         self._ring = ring
         self._load = load
         self._held: tuple[Ring, dict[str, Key]] | None = None
@@ -27,12 +33,11 @@ class Loaded(Generic[Key]):
 
         Raises:
             UnknownKid, RevokedKid: there is none.
-            InfrastructureError: the ring is not there.
+            InfrastructureError: the ring is not there, or too old to verify by.
         """
+        jwk = self._ring.jwk(kid)
         found = self.keys().get(kid)
-        if found is None:
-            found = self._load(self._ring.jwk(kid))
-        return found
+        return self._load(jwk) if found is None else found
 
     def keys(self) -> dict[str, Key]:
         """All whose tokens count now."""

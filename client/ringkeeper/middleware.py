@@ -17,6 +17,7 @@ Why a session was refreshed is not known here: it counts as `other`. An app that
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from ringkeeper.errors import RefreshReason
@@ -128,12 +129,12 @@ class RequireToken(_Requiring["AsgiApp"]):
     """An ASGI app for those whose bearer token is good; the ring may be of either kind.
 
     A WebSocket is refused before it is accepted. Put what answers CORS preflights around this.
+    Of scopes that there are not yet, none is let in unasked.
     """
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Pass it on with the claims, or answer it."""
-        kind = scope["type"]
-        if kind not in ("http", "websocket") or self._is_public(
+        if scope["type"] == "lifespan" or self._is_public(
             scope["path"].removeprefix(scope.get("root_path", ""))
         ):
             await self._app(scope, receive, send)
@@ -143,20 +144,31 @@ class RequireToken(_Requiring["AsgiApp"]):
         try:
             claims = await self._gate.admit_async(b", ".join(given).decode("latin-1"))
         except Refused as refused:
-            await _answer(refused, kind, send)
+            await _answer(refused, scope, send)
             return
-        state = {**scope.get("state", {}), "claims": claims}
-        await self._app({**scope, "state": state}, receive, send)
+        # The scope itself stays: whoever is around this sees what is written into it further in.
+        scope["state"] = {**scope.get("state", {}), "claims": claims}
+        await self._app(scope, receive, send)
 
 
-async def _answer(refused: Refused, kind: str, send: _Send) -> None:
-    if kind == "websocket":
-        await send({"type": "websocket.close", "code": 1008})  # a server makes a 403 of it
-        return
-    headers = {"Content-Type": "text/plain", **refused.headers}
-    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": int(refused.status), "headers": pairs})
-    await send({"type": "http.response.body", "body": refused.detail.encode()})
+async def _answer(refused: Refused, scope: _Message, send: _Send) -> None:
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        kind = "websocket.http.response"
+        if kind not in scope.get("extensions", {}):
+            # Whatever the code, the server makes a 403 of it.
+            is_ours = refused.status == HTTPStatus.SERVICE_UNAVAILABLE
+            await send({"type": "websocket.close", "code": 1013 if is_ours else 1008})
+            return
+    headers = _headers(refused).items()
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers]
+    await send({"type": f"{kind}.start", "status": int(refused.status), "headers": pairs})
+    await send({"type": f"{kind}.body", "body": refused.detail.encode()})
+
+
+def _headers(refused: Refused) -> dict[str, str]:
+    length = str(len(refused.detail.encode()))
+    return {"Content-Type": "text/plain", "Content-Length": length, **refused.headers}
 
 
 class RequireTokenWsgi(_Requiring["WsgiApp"]):
@@ -164,13 +176,15 @@ class RequireTokenWsgi(_Requiring["WsgiApp"]):
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Pass it on with the claims, or answer it."""
-        if self._is_public(environ.get("PATH_INFO", "")):
+        # As the path came: bytes, each as a character (PEP 3333).
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+        if self._is_public(path):
             return self._app(environ, start_response)
         try:
             claims = self._gate.admit(environ.get("HTTP_AUTHORIZATION"))
         except Refused as refused:
-            headers = {"Content-Type": "text/plain", **refused.headers}
             status = f"{refused.status.value} {refused.status.phrase}"
-            start_response(status, list(headers.items()))
-            return [refused.detail.encode()]
+            start_response(status, list(_headers(refused).items()))
+            is_head = environ.get("REQUEST_METHOD") == "HEAD"  # a body would be the next answer's
+            return [] if is_head else [refused.detail.encode()]
         return self._app({**environ, "ringkeeper.claims": claims}, start_response)

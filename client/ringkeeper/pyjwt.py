@@ -1,4 +1,4 @@
-"""PyJWT, with the keys of a ring: `pip install 'ringkeeper[pyjwt]'`.
+"""PyJWT, with the keys of a ring: extra `[pyjwt]`.
 
     client = RingJWKClient(ring)          # in place of jwt.PyJWKClient(url)
     key = client.get_signing_key_from_jwt(token)
@@ -12,11 +12,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jwt import PyJWK, PyJWKClient, PyJWKSet
-from jwt.exceptions import PyJWKClientConnectionError, PyJWKClientError
-
 from ringkeeper.errors import InfrastructureError, TokenError
+from ringkeeper.extras import lacking
 from ringkeeper.loaded import Loaded
+
+try:
+    from jwt import PyJWK, PyJWKClient, PyJWKSet
+    from jwt.exceptions import PyJWKClientConnectionError, PyJWKClientError
+except ModuleNotFoundError:
+    raise lacking(__name__, "pyjwt", "pyjwt") from None
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +36,11 @@ class RingJWKClient(PyJWKClient):
     """
 
     def __init__(self, ring: Keyring) -> None:
-        """Hand out the keys of `ring`; PyJWT's own asks for a URL, and is not called."""
+        """Hand out the keys of `ring`; PyJWT's own asks for a URL, and is not called.
+
+        Raises:
+            TypeError: `ring` is no keyring.
+        """
         self._ring = ring
         self._loaded = Loaded(ring, PyJWK)
         self.uri = ""
@@ -61,6 +69,7 @@ class RingJWKClient(PyJWKClient):
 
         Raises:
             PyJWKClientError: there is none, or it was revoked.
+            PyJWKClientConnectionError: the ring cannot tell; that is no fault of the token's.
         """
         with _as_its_own():
             return self._loaded.key(str(kid))

@@ -1,41 +1,60 @@
-"""Django REST framework: `pip install 'ringkeeper[rest_framework]'`.
+"""Django REST framework: extra `[rest_framework]`.
 
     REST_FRAMEWORK = {
         "DEFAULT_AUTHENTICATION_CLASSES": ["ringkeeper.rest_framework.RingAuthentication"],
         "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     }
 
-`request.auth` has the claims; `settings.RINGKEEPER` is as `ringkeeper.django` says.
+Stand first where there are several: it is the first that says what a 401 asks for. `request.auth`
+has the claims; `settings.RINGKEEPER` is as `ringkeeper.django` says.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import APIException, AuthenticationFailed
-
 from ringkeeper.django import gate
+from ringkeeper.extras import lacking
 from ringkeeper.gate import Refused
 
+try:
+    from rest_framework.authentication import BaseAuthentication
+    from rest_framework.exceptions import APIException, AuthenticationFailed
+except ModuleNotFoundError:
+    raise lacking(__name__, "rest_framework", "djangorestframework") from None
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class TokenUser:
-    """Whoever a token speaks of, where no database of users is asked."""
+    """Whoever a token speaks of, where no database of users is asked; with no rights there."""
 
     is_authenticated = True
     is_anonymous = False
     is_active = True
+    is_staff = False
+    is_superuser = False
 
     def __init__(self, claims: Mapping[str, Any]) -> None:
         """The user whose token says this."""
         self.claims = claims
         self.pk = self.id = claims.get("sub")
 
-    def __str__(self) -> str:
+    def get_username(self) -> str:
+        """The `sub` of the token."""
         return str(self.pk)
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:  # noqa: ARG002 - Django's own
+        """No: rights are for a database, or for `claims`."""
+        return False
+
+    def has_perms(self, perm_list: Iterable[str], obj: object = None) -> bool:  # noqa: ARG002
+        """Only none at all."""
+        return not list(perm_list)
+
+    def __str__(self) -> str:
+        return self.get_username()
 
 
 class _Unavailable(APIException):  # type: ignore[misc]  # it has no types

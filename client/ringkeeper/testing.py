@@ -177,6 +177,12 @@ class MemoryKeyring(_InMemory, ringkeeper.keyring.Keyring):
     def _seek(self, kid: str) -> bool:  # noqa: ARG002 - there is nowhere to look
         return False
 
+    async def _seek_async(self, kid: str) -> bool:
+        return self._seek(kid)
+
+    def _held_at_once(self) -> Held:
+        return self._held()
+
 
 class AsyncMemoryKeyring(_InMemory, ringkeeper.asyncio.Keyring):
     """A `ringkeeper.asyncio.Keyring` without Redis; `rotate` and the like are not awaited."""

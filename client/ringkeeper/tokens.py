@@ -212,11 +212,8 @@ def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, whi
         TokenError: one of its kinds; `reason` says why the user must refresh.
         StaleRing: only where `max_verify_staleness` is set and exceeded.
     """
-    if held.is_verifying_limited and not held.may_verify(from_seconds(now)):
-        raise StaleRing(
-            f"ring {held.ring.name!r}: the newest proof of freshness is older than "
-            "max_verify_staleness; is Redis reachable and a daemon leading?"
-        )
+    if held.is_verifying_limited:
+        _check_verifying(held, now)
     signed = memory.recall(token) if memory else None
     verifying = held.verifying.get(signed.kid) if signed else None
     if signed and verifying and verifying.public is signed.public:
@@ -233,6 +230,14 @@ def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, whi
         # Last: who is told to refresh for that had a good token until the switch.
         _check_kind(held, verifying.key, use_dynamic)
     return claims
+
+
+def _check_verifying(held: Held, now: float) -> None:
+    if not held.may_verify(from_seconds(now)):
+        raise StaleRing(
+            f"ring {held.ring.name!r}: the newest proof of freshness is older than "
+            "max_verify_staleness; is Redis reachable and a daemon leading?"
+        )
 
 
 def _first_seen(
@@ -276,12 +281,15 @@ def kid_in(token: str) -> str:
     return header.kid
 
 
-def jwk_of(held: Held, kid: str) -> dict[str, Any]:
-    """The JWK of one key whose tokens count.
+def jwk_of(held: Held, kid: str, now: float) -> dict[str, Any]:
+    """The JWK of one key whose tokens count at `now`, in seconds since 1970.
 
     Raises:
         UnknownKid, RevokedKid: there is none.
+        StaleRing: only where `max_verify_staleness` is set and exceeded.
     """
+    if held.is_verifying_limited:
+        _check_verifying(held, now)
     if verifying := held.verifying.get(kid):
         return verifying.key.jwk()
     if revoked := held.revoked.get(kid):

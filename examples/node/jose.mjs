@@ -47,7 +47,7 @@ async function sign(claims) {
 
 /** Whether it is this token that is wrong, and not we. */
 function isAboutTheToken(error) {
-  return /^ERR_(JWT|JWS|JOSE_ALG|JOSE_NOT_SUPPORTED|JWKS_NO_MATCHING_KEY)/.test(error.code ?? "");
+  return /^ERR_(JWT|JWS|JOSE_ALG|JOSE_NOT_SUPPORTED|JWKS_NO_MATCHING_KEY|JWKS_MULTIPLE_MATCHING_KEYS)/.test(error.code ?? "");
 }
 
 async function answer(request) {

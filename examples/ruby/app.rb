@@ -44,6 +44,7 @@ KEYS = JWKS.new(JWKS_URL, Integer(ENV.fetch("JWKS_MAX_AGE", "300")))
 # Whose token it is.
 def verify(token)
   _, header = JWT.decode(token, nil, false)
+  raise JWT::DecodeError, "no header" unless header.is_a?(Hash)
   key = KEYS[header["kid"]]
   # The key's algorithm, and no other: asked here, for ruby-jwt 2.5 fails with a NoMethodError where a
   # token has none, or has ES256 and names an RSA key.

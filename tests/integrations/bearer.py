@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
 import pytest
@@ -101,7 +101,13 @@ class App:
             return False
 
 
-def is_no_fool(stage: Stage, app: App, good: str, *, overlooks: tuple[str, ...] = ()) -> None:
+class Accepting(Protocol):
+    """An app, as far as it is asked here."""
+
+    def accepts(self, token: str) -> bool: ...
+
+
+def is_no_fool(stage: Stage, app: Accepting, good: str, *, overlooks: tuple[str, ...] = ()) -> None:
     """Another's signature is refused, by a known name and by many unknown ones, and a wrong time.
 
     And those who ask by made-up names do not spoil it for the others. `good` is signed by RS256.
@@ -133,6 +139,9 @@ def is_no_fool(stage: Stage, app: App, good: str, *, overlooks: tuple[str, ...] 
     for odd in ODD:
         header = base64.urlsafe_b64encode(json.dumps({"kid": kid, **odd}).encode()).decode()
         assert not app.accepts(f"{header.rstrip('=')}.{good.split('.')[1]}.{signature}"), odd
+    for raw in ({"alg": "RS256"}, {"alg": "ES256"}, [1], 5, "x", None):
+        header = base64.urlsafe_b64encode(json.dumps(raw).encode()).decode().rstrip("=")
+        assert not app.accepts(f"{header}.{good.split('.')[1]}.{signature}"), raw
     for number in range(50):
         assert not app.accepts(jwt.encode(claims, own, "ES256", headers={"kid": f"d-{number}"}))
     assert app.accepts(good)

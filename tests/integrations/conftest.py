@@ -69,7 +69,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workerinput") or not _ran or _failed or _is_part(config):
         return
-    found = table(STACKS, _shown, set())
+    found = table(STACKS, _shown)
     if missing := open_cells(STACKS, _shown):
         _fail(session, "tests/integrations/stacks.py does not say what was seen: ", missing)
     page = PAGE.read_text()

@@ -25,25 +25,20 @@ class Stack:
     """Why a column cannot be, each in a few words."""
 
 
-def table(stacks: list[Stack], shown: dict[str, set[str]], failed: set[str]) -> str:
-    """The page's part: `shown` are the columns of each stack that a test went through.
-
-    `failed`: the stacks of which a test failed, or did not run.
-    """
+def table(stacks: list[Stack], shown: dict[str, set[str]]) -> str:
+    """The page's part: `shown` are the columns of each stack that a test went through."""
     head = [HEAD.get(column, column) for column in COLUMNS]
     lines = [
         f"| | {' | '.join(head)} | how it is tested |",
         f"|---|{'---|' * len(COLUMNS)}---|",
     ]
     for stack in stacks:
-        cells = [_cell(stack, column, shown.get(stack.name, set()), failed) for column in COLUMNS]
+        cells = [_cell(stack, column, shown.get(stack.name, set())) for column in COLUMNS]
         lines.append(f"| [{stack.name}]({stack.where}) | {' | '.join(cells)} | {stack.how} |")
     return "\n".join(lines)
 
 
-def _cell(stack: Stack, column: str, shown: set[str], failed: set[str]) -> str:
-    if stack.name in failed:
-        return "**failed**"
+def _cell(stack: Stack, column: str, shown: set[str]) -> str:
     if column in shown:
         return "yes"
     return stack.because.get(column, "**not tested**")

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -1011,6 +1011,82 @@ async def test_a_flood_of_unknown_kids_costs_an_asyncio_app_few_reads(led: LedRi
             allowed = 2 + int((time.monotonic() - began) / follower._SEEK_SPACING)
             assert {type(error) for error in refused} == {UnknownKid}
             assert 1 <= reads() <= allowed
+
+
+class _Loop:
+    """How long a loop stood still, at the most."""
+
+    def __init__(self) -> None:
+        self.stood_still = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._ticking = asyncio.create_task(self._tick())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._ticking.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            self.stood_still = max(self.stood_still, time.monotonic() - before)
+
+
+async def test_an_event_loop_does_not_wait_for_a_ring_of_threads(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(own_server())
+    with connect(led, kek=None) as ring, connect(led) as issuer:
+        token = issuer.sign({"sub": "alice"})
+        await eventually_async(lambda: rested(ring))
+        assert (await ring.verify_async(token))["sub"] == "alice"
+        led.server.pause()
+        try:
+            async with _Loop() as loop:
+                with pytest.raises(UnknownKid):
+                    await ring.verify_async(stranger())
+                assert (await ring.verify_async(token))["sub"] == "alice"
+            assert loop.stood_still < 0.5
+        finally:
+            led.server.resume()
+
+
+async def test_what_is_new_is_found_for_an_event_loop_too(led: LedRing) -> None:
+    with connect(led, kek=None) as ring:
+        await eventually_async(lambda: rested(ring))
+        led.turn(silently=True)
+        led.turn(silently=True)  # the first one's standby was known
+        with connect(led) as issuer:
+            token = issuer.sign({"sub": "alice"})
+        assert ring.version == 1
+        assert (await ring.verify_async(token))["sub"] == "alice"
+        assert ring.version == 3
+
+
+async def test_in_the_child_of_a_fork_an_event_loop_goes_on_until_there_is_news(
+    own_server: Callable[..., Server], make_ring: Callable[..., LedRing]
+) -> None:
+    led = make_ring(own_server())
+    with connect(led, kek=None) as ring, connect(led) as issuer:
+        token = issuer.sign({"sub": "alice"})
+        await eventually_async(lambda: rested(ring))
+        former = ring._background
+        ring._forked()  # what a child finds; here the parent's thread is there, too
+        led.server.pause()
+        try:
+            async with _Loop() as loop:
+                assert (await ring.verify_async(token))["sub"] == "alice"
+            assert loop.stood_still < 0.5
+            assert ring._background is not former
+            assert ring._is_forked
+        finally:
+            led.server.resume()
+        await eventually_async(lambda: not ring._is_forked)
+        led.turn()
+        await eventually_async(lambda: ring.version == 2)
+        former.stop()
 
 
 async def test_a_flood_of_unknown_kids_fills_no_memory(

@@ -62,6 +62,18 @@ def test_a_daemon_that_runs_has_not_loaded_what_it_does_not_use(site: Site) -> N
     assert not loaded & UNUSED
 
 
+def passes(script: str, environment: dict[str, str] | None = None) -> None:
+    """In an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment or clean_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_was_put_off_is_there_for_whoever_asks() -> None:
     script = (
         "import sys, ringkeeperd.one_by_one, redis, redis.asyncio, aiohttp, prometheus_client\n"
@@ -76,14 +88,7 @@ def test_what_was_put_off_is_there_for_whoever_asks() -> None:
         "from prometheus_client import Counter, generate_latest\n"
         "assert type(redis) is type(redis.asyncio) is type(aiohttp) is type(sys)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-    )
-    assert done.returncode == 0, done.stderr
+    passes(script)
 
 
 def test_threads_that_ask_at_once_are_all_answered() -> None:
@@ -100,14 +105,7 @@ def test_threads_that_ask_at_once_are_all_answered() -> None:
         "[each.join() for each in threads]\n"
         "assert len(found) == 6, found\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-    )
-    assert done.returncode == 0, done.stderr
+    passes(script)
 
 
 def test_the_operator_s_own_certificates_are_left_alone() -> None:
@@ -120,14 +118,7 @@ def test_the_operator_s_own_certificates_are_left_alone() -> None:
         "assert 'SSL_CERT_DIR' not in os.environ\n"
     )
     without = {k: v for k, v in clean_environment().items() if k != "SSL_CERT_DIR"}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**without, "SSL_CERT_FILE": "ours.pem"},
-    )
-    assert done.returncode == 0, done.stderr
+    passes(script, {**without, "SSL_CERT_FILE": "ours.pem"})
 
 
 def test_the_content_type_is_prometheus_own() -> None:

@@ -20,7 +20,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations fuzz controls lock docs clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations fuzz controls lock docs site clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,12 @@ help: ## List the targets
 	.venv/supply/bin/pip install --quiet --no-deps --require-hashes -r requirements/supply.txt
 	touch $@
 
+# Nor is what makes pages.
+.venv/site/made: .venv/created requirements/site.txt
+	$(PYTHON) -m venv .venv/site
+	.venv/site/bin/pip install --quiet --no-deps --require-hashes -r requirements/site.txt
+	touch $@
+
 # What an app's or a daemon's environment holds, and nothing else: no pip, no tests.
 .venv/runtime/made: .venv/run requirements/run.txt
 	$(PYTHON) -m venv --clear --without-pip .venv/runtime
@@ -64,12 +70,12 @@ run: .venv/run ## Run the daemon on the embedded server with config.yaml
 demo: .venv/run ## Watch keys turn under a thousand users; ARGS=--faults kills things meanwhile
 	$(BIN)/ringkeeper demo $(ARGS)
 
-test: .venv/dev .venv/supply/made provision ## Run the tests, against real servers
+test: .venv/dev .venv/supply/made .venv/site/made provision ## Run the tests, against real servers
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 check: format lint types contracts audit coverage ## All that a change must pass
 
-coverage: .venv/dev .venv/supply/made provision ## Run the tests; the pure modules must be covered, branches too
+coverage: .venv/dev .venv/supply/made .venv/site/made provision ## Run the tests; the pure modules must be covered, branches too
 	$(BIN)/python -m pytest $(TESTS) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(PURE)' --show-missing --fail-under=100
 
@@ -161,9 +167,13 @@ RUNS ?= 100000
 fuzz: .venv/fuzz ## Throw RUNS inputs at everything that reads (Linux on x86-64); ARGS=--write
 	$(BIN)/python -m tests.fuzz --runs $(RUNS) $(ARGS)
 
-docs: .venv/deploy ## Write the generated parts of docs/ anew, and the dashboard
+docs: .venv/deploy .venv/site/made ## Write the generated parts of docs/ anew, and the dashboard; build the site
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m deploy.grafana.generate
+	@$(MAKE) --no-print-directory site
+
+site: .venv/site/made ## Build the pages into dist/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 .venv/site/bin/mkdocs build --strict --quiet
 
 lock: ## Pin the requirements anew, hashed, without URLs (needs uv; ARGS=--upgrade takes newer ones)
 	requirements/lock $(ARGS)

@@ -217,8 +217,13 @@ def load_everything() -> None:
     for package in ("ringkeeper", "ringkeeperd"):
         found = importlib.import_module(package)
         for each in pkgutil.walk_packages(found.__path__, f"{package}."):
-            if not each.name.rpartition(".")[2].startswith(("__main__", "demo")):
+            if each.name.rpartition(".")[2].startswith(("__main__", "demo")):
+                continue
+            try:
                 importlib.import_module(each.name)
+            except ModuleNotFoundError as error:  # a framework that only make integrations has
+                if (error.name or "ringkeeper").partition(".")[0] in ("ringkeeper", "ringkeeperd"):
+                    raise
     gc.collect()
     gc.freeze()
 

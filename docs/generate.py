@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from ringkeeper.ring import KeyState
 
 ROOT: Final = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 
+from docs import reference  # noqa: E402 - it lies beside this file, and is installed nowhere
 
 # --- docs/lifecycle.md ---------------------------------------------------------------------------
 
@@ -147,7 +149,11 @@ def acl() -> str:
 
 PARTS: Final = {
     "README.md": {"example": example},
+    "docs/api.md": {"names": reference.names},
+    "docs/cli.md": {"commands": reference.commands},
     "docs/configuration.md": {"settings": as_markdown},
+    "docs/errors.md": {"errors": reference.error_table},
+    "docs/http.md": {"http": reference.over_http},
     "docs/lifecycle.md": {"diagram": diagram, "transitions": transitions},
     "docs/metrics.md": {"metrics": metrics, "alerts": alerts},
     "docs/redis.md": {"acl": acl},

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ("*.md", "docs/**/*.md", "deploy/**/*.md")
 _AS_THEY_ARE: Final = {".png", ".svg"}
+_FOR_PROGRAMS: Final = ROOT / "docs/openapi.yaml"
 _ADDED: Final = {"Runbooks": "docs/runbooks/*.md", "Decisions": "docs/adr/*.md"}
 _LINK: Final = re.compile(r"(\]\()([^)\s]+)(\))")
 _LANGUAGES: Final = {
@@ -59,7 +60,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if path.is_dir() and not (path / "README.md").exists():
             waiting += [each for each in _inside(path) if each.is_file() and each.suffix != ".md"]
             made.setdefault(f"{_uri(path)}/index.md", _listing(path, config))
-        elif path.suffix in _AS_THEY_ARE:
+        elif path.suffix in _AS_THEY_ARE or path == _FOR_PROGRAMS:
             made.setdefault(_uri(path), _as_it_is(path, config))
         elif path.is_file() and path not in pages:
             made.setdefault(f"{_uri(path)}.md", _source(path, config))

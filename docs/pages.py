@@ -40,13 +40,11 @@ _LANGUAGES: Final = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Give what is there a place in the navigation: the tutorial, each runbook, each decision."""
+    """Give each runbook and each decision a place in the navigation."""
     for section in config.nav or []:
         for name, pattern in _ADDED.items():
             if name in section:
                 section[name] = [_uri(path) for path in sorted(ROOT.glob(pattern))]
-    if config.nav and (ROOT / "docs/tutorial.md").exists():
-        config.nav.insert(1, {"Tutorial": ["docs/tutorial.md"]})
     return config
 
 

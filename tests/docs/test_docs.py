@@ -206,7 +206,7 @@ def test_every_command_shown_is_one_that_exists(name: str) -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     shown = commands(text) + re.findall(r"`((?:ringkeeper|make) [^`]+)`", text)
     for command in shown:
-        for part in re.split(r" &&? | \| |\$\(", command):
+        for part in re.split(r" &&? | \|\|? |\$\(", command):
             words = shlex.split(part.rstrip(") &"), comments=True)
             match words:
                 case ["ringkeeper", "COMMAND", *_]:

@@ -72,13 +72,6 @@ def test_what_leads_nowhere_fails_and_is_named(copy: Path) -> None:
     assert "docs/stray.md" in done.stderr
 
 
-def test_a_tutorial_has_its_place_once_it_is_there(copy: Path) -> None:
-    (copy / "docs/tutorial.md").write_text("# Ten minutes\n")
-    done = built(copy)
-    assert done.returncode == 0, done.stderr
-    assert "docs/tutorial.html" in (copy / "dist/site/index.html").read_text()
-
-
 def test_lists_tables_and_code_are_what_they_are_on_a_code_host(copy: Path) -> None:
     """Python-Markdown is not quite what code hosts read."""
     assert built(copy).returncode == 0

@@ -14,6 +14,7 @@ import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from xml.sax.saxutils import escape
 
 import yaml
 from prometheus_client.core import GaugeMetricFamily
@@ -57,6 +58,76 @@ def transitions() -> str:
         for before, after, when in TRANSITIONS
     ]
     return "\n".join(["| from | to | when |", "|---|---|---|", *rows])
+
+
+Point = tuple[int, int]
+_PLACES: Final = {"published": (230, 190), "active": (430, 190), "retired": (630, 190)} | {
+    "revoked": (430, 340)
+}
+_WAYS: Final[dict[tuple[str, str], tuple[Point, Point, Point, Point]]] = {
+    ("", "published"): ((52, 190), (90, 190), (130, 190), (175, 190)),
+    ("", "active"): ((50, 182), (110, 90), (320, 90), (410, 166)),
+    ("", "retired"): ((46, 180), (100, -30), (560, -30), (632, 166)),
+    ("published", "active"): ((284, 190), (310, 190), (340, 190), (373, 190)),
+    ("active", "retired"): ((484, 190), (510, 190), (540, 190), (573, 190)),
+    ("published", "retired"): ((250, 214), (290, 315), (400, 315), (600, 216)),
+    ("retired", "published"): ((612, 166), (520, 50), (330, 50), (250, 166)),
+    ("retired", ""): ((684, 190), (700, 190), (730, 190), (752, 190)),
+    ("published", "revoked"): ((220, 214), (220, 310), (300, 340), (373, 340)),
+    ("active", "revoked"): ((430, 214), (430, 250), (430, 280), (430, 314)),
+    ("retired", "revoked"): ((640, 214), (640, 310), (560, 340), (487, 340)),
+    ("revoked", ""): ((470, 364), (600, 430), (765, 340), (765, 203)),
+}
+"""Where the line from a state to another runs: a Bézier curve's four points."""
+
+
+def picture() -> str:
+    """The same drawn, for the site, where nobody draws mermaid; numbers as in the table's rows."""
+    height = 410 + 20 * len(TRANSITIONS)
+    shown = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 810 {height}" '
+            'font-family="system-ui, sans-serif" font-size="15">'
+        ),
+        "<title>The states of a key, and how it moves from one to another</title>",
+        (
+            '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
+            'markerHeight="8" orient="auto"><path d="M0 0 8 4 0 8z" fill="#37474f"/></marker>'
+            "</defs>"
+        ),
+        f'<rect width="810" height="{height}" rx="8" fill="#fff"/>',
+        '<circle cx="42" cy="190" r="9" fill="#37474f"/>',
+        '<circle cx="765" cy="190" r="11" fill="none" stroke="#37474f" stroke-width="2"/>',
+        '<circle cx="765" cy="190" r="6" fill="#37474f"/>',
+    ]
+    for name, (x, y) in _PLACES.items():
+        shown += [
+            (
+                f'<rect x="{x - 54}" y="{y - 24}" width="108" height="48" rx="10" fill="#eceff1" '
+                'stroke="#37474f" stroke-width="1.5"/>'
+            ),
+            f'<text x="{x}" y="{y + 5}" text-anchor="middle">{name}</text>',
+        ]
+    for number, (before, after, when) in enumerate(TRANSITIONS, 1):
+        way = (before.value if before else "", after.value if after else "")
+        if way not in _WAYS:
+            raise SystemExit(f"docs/generate.py: draw the way from {way[0]!r} to {way[1]!r}, too")
+        (a, b), *rest = _WAYS[way]
+        curve = " ".join(f"{x},{y}" for x, y in rest)
+        x, y = (
+            sum(map(int.__mul__, (1, 3, 3, 1), each)) // 8 for each in zip(*_WAYS[way], strict=True)
+        )
+        told = f"{way[0] or 'new'} → {way[1] or 'removed'}: {when}"
+        shown += [
+            (
+                f'<path d="M{a},{b} C{curve}" fill="none" stroke="#37474f" stroke-width="1.5" '
+                'marker-end="url(#tip)"/>'
+            ),
+            f'<circle cx="{x}" cy="{y}" r="11" fill="#fff" stroke="#00796b"/>',
+            f'<text x="{x}" y="{y + 4}" text-anchor="middle" font-size="12">{number}</text>',
+            f'<text x="40" y="{400 + 20 * number}" font-size="14">{number}. {escape(told)}</text>',
+        ]
+    return "\n".join([*shown, "</svg>", ""])
 
 
 def _node(state: KeyState | None) -> str:
@@ -161,6 +232,10 @@ PARTS: Final = {
 }
 
 
+FILES: Final = {"docs/lifecycle.svg": picture}
+"""Files that are generated whole."""
+
+
 def written(text: str, name: str, content: str) -> str:
     """`text` with `content` as its generated part `name`."""
     part = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -173,11 +248,13 @@ def main(arguments: list[str]) -> int:
     """Write what is out of step, or with `--check` only say so."""
     is_check = arguments == ["--check"]
     stale = 0
-    for file, parts in PARTS.items():
+    for file in (*PARTS, *FILES):
         path = ROOT / file
-        former = text = path.read_text("utf-8")
-        for name, content in parts.items():
+        former = text = path.read_text("utf-8") if path.exists() else ""
+        for name, content in PARTS.get(file, {}).items():
             text = written(text, name, content())
+        if file in FILES:
+            text = FILES[file]()
         if text == former:
             continue
         stale += 1

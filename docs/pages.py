@@ -5,8 +5,9 @@ repository's own layout, and a link from page to page is right in both. What is 
 linked to (a program, a configuration, a folder) becomes one, so that no link leads out of the site:
 it needs no host, and can be read from a disk (all but its search).
 
-Diagrams in mermaid stay text: what draws them is 3 MB of script, which the theme would fetch from
-somebody else's host. Each stands beside words or a table that say the same.
+What draws mermaid is 3 MB of script, which the theme would fetch from somebody else's host. So the
+diagram of a key's life is the picture that docs/generate.py draws of the same table, and the other
+one stands in words.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ _AS_THEY_ARE: Final = {".png", ".svg"}
 _FOR_PROGRAMS: Final = ROOT / "docs/openapi.yaml"
 _ADDED: Final = {"Runbooks": "docs/runbooks/*.md", "Decisions": "docs/adr/*.md"}
 _LINK: Final = re.compile(r"(\]\()([^)\s]+)(\))")
+_DIAGRAM: Final = re.compile(r"^```mermaid\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_NODE: Final = re.compile(r'(\w+)\[\(?"(.*?)"\)?\]')
+_EDGE: Final = re.compile(r'(\w+) -- "(.*?)" --> (\w+)')
+_LIFE: Final = ROOT / "docs/lifecycle.svg"
 _LANGUAGES: Final = {
     ".mjs": "js",
     ".rb": "ruby",
@@ -51,7 +56,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The repository's pages, by their places in it; what they link to; what the theme brings."""
     pages = [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
-    made: dict[str, File] = {_uri(path): _as_it_is(path, config) for path in pages}
+    made: dict[str, File] = {_uri(path): _as_it_is(path, config) for path in (*pages, _LIFE)}
     waiting = [linked for page in pages for linked in _linked(page)]
     while waiting:
         path = waiting.pop()
@@ -86,12 +91,28 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
                 return f"{link[1]}{posixpath.relpath(name, folder or '.')}{hash_}{anchor}{link[3]}"
         return link[0]
 
+    markdown = _DIAGRAM.sub(_in_words, markdown)
     led = "".join(text if is_code else _LINK.sub(there, text) for is_code, text in _parts(markdown))
     # What belongs to an item of a list stands two spaces in; Python-Markdown wants four.
     return "".join(
         text if is_code else re.sub(r"^ {2,3}(?=\S)", " " * 4, text, flags=re.MULTILINE)
         for is_code, text in _parts(led, indented="")
     )
+
+
+def _in_words(diagram: re.Match[str]) -> str:
+    """The picture of a key's life; of a flowchart its arrows, one by one."""
+    if diagram[1].startswith("stateDiagram"):
+        return f"![The states of a key, and how it moves]({_LIFE.name})"
+    told = {name: text.partition("<br>")[0] for name, text in _NODE.findall(diagram[1])}
+    told = {name: re.sub(r"</?b>", "**", text) for name, text in told.items()}
+    edges = [
+        f"- {told[before]} → {told[after]}: {text}"
+        for before, text, after in _EDGE.findall(diagram[1])
+    ]
+    if not edges or len(edges) < diagram[1].count("-->"):
+        raise SystemExit(f"docs/pages.py: what is this diagram in words?\n{diagram[1]}")
+    return "\n".join(edges)
 
 
 def _parts(markdown: str, indented: str = " *") -> Iterator[tuple[bool, str]]:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from ringkeeperd.transitions import TRANSITIONS
 from tests.docs.test_docs import PAGES, ROOT, names
 
 MKDOCS = ROOT / ".venv" / "site" / "bin" / "mkdocs"
@@ -79,7 +80,13 @@ def test_lists_tables_and_code_are_what_they_are_on_a_code_host(copy: Path) -> N
     assert "<table>" in (site / "docs/configuration.html").read_text()  # behind a comment
     nested = (site / "docs/refresh-spikes.html").read_text()
     assert re.search(r"<li>\s*<p><strong>An app in any other language.*?<pre>", nested, re.DOTALL)
+    life = (site / "docs/lifecycle.html").read_text()
+    assert 'src="lifecycle.svg"' in life
+    assert (site / "docs/lifecycle.svg").read_text().count("marker-end") == len(TRANSITIONS)
+    words = (site / "index.html").read_text()
+    assert "<strong>ringkeeper daemon</strong> → <strong>Redis</strong>: publishes" in words
     for page in site.glob("**/*.html"):
+        assert "mermaid" not in page.read_text() or "adr" in str(page) or "CONTRIB" in page.name
         article = page.read_text().partition("<article")[2].partition("</article>")[0]
         prose = re.sub(r"<(pre|code)\b.*?</\1>", "", article, flags=re.DOTALL)
         assert not re.search(r"```|\| \||\]\(|^- ", prose, re.MULTILINE), page

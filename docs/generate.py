@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated parts of docs/ and README.md anew: `make docs`.
+"""Write the generated parts of docs/ and README.md anew, and the manual page: `make docs`.
 
 With `--check` nothing is written; exit 1 and a line for each file that is out of step.
 
@@ -20,9 +20,12 @@ import yaml
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
+import ringkeeper
 from ringkeeper.configuration import as_markdown
 from ringkeeper.layout import DEFAULT_NAME
+from ringkeeperd import grammar, man_page
 from ringkeeperd.acl import acl_lines
+from ringkeeperd.cli import _parser
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.transitions import TRANSITIONS
 
@@ -216,6 +219,14 @@ def acl() -> str:
     return "\n".join(["```text", *acl_lines([DEFAULT_NAME]), "```"])
 
 
+# --- deploy/man/ringkeeper.1 ---------------------------------------------------------------------
+
+
+def manual() -> str:
+    """The manual page of the command."""
+    return man_page.page(grammar.read(_parser(is_demo=True)), ringkeeper.__version__)
+
+
 # --- putting them in their places ----------------------------------------------------------------
 
 PARTS: Final = {
@@ -231,9 +242,8 @@ PARTS: Final = {
     "docs/wire-format.md": {"documents": documents},
 }
 
-
-FILES: Final = {"docs/lifecycle.svg": picture}
-"""Files that are generated whole."""
+WHOLE: Final = {"deploy/man/ringkeeper.1": manual, "docs/lifecycle.svg": picture}
+"""Files of which all is generated."""
 
 
 def written(text: str, name: str, content: str) -> str:
@@ -248,18 +258,19 @@ def main(arguments: list[str]) -> int:
     """Write what is out of step, or with `--check` only say so."""
     is_check = arguments == ["--check"]
     stale = 0
-    for file in (*PARTS, *FILES):
+    texts = {file: whole() for file, whole in WHOLE.items()}
+    for file, parts in PARTS.items():
+        texts[file] = (ROOT / file).read_text("utf-8")
+        for name, content in parts.items():
+            texts[file] = written(texts[file], name, content())
+    for file, text in texts.items():
         path = ROOT / file
-        former = text = path.read_text("utf-8") if path.exists() else ""
-        for name, content in PARTS.get(file, {}).items():
-            text = written(text, name, content())
-        if file in FILES:
-            text = FILES[file]()
-        if text == former:
+        if path.exists() and path.read_text("utf-8") == text:
             continue
         stale += 1
         print(f"{file}: {'is out of step; run make docs' if is_check else 'written anew'}")
         if not is_check:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, "utf-8")
     return int(is_check and stale > 0)
 

@@ -169,6 +169,17 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         module.add_arguments(demo)
         demo.set_defaults(run=module.main)
 
+    text = "Print a script that lets a shell complete commands, options and files."
+    completing = subparsers.add_parser("completion", help=text, description=text)
+    completing.add_argument("shell", choices=("bash", "zsh", "fish"), help="for which shell")
+    completing.epilog = (
+        "For bash, in this shell: source <(ringkeeper completion bash). In every one: put what it "
+        "prints into ~/.local/share/bash-completion/completions/ringkeeper. For zsh: into a file "
+        "_ringkeeper in a folder of $fpath. For fish: into ~/.config/fish/completions/"
+        "ringkeeper.fish."
+    )
+    completing.set_defaults(run=_completion)
+
     top = subparsers
     text = "Make, import, show and retire static keys."
     static = top.add_parser("static", help=text, description=text)
@@ -179,6 +190,13 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     subparsers = token.add_subparsers(metavar="ACTION", required=True)
     _add_tokens(command)
     return parser
+
+
+def _completion(parsed: argparse.Namespace) -> int:
+    from ringkeeperd import completion, grammar  # noqa: PLC0415 - nobody else needs them
+
+    sys.stdout.write(completion.script(parsed.shell, grammar.read(_parser(is_demo=True))))
+    return 0
 
 
 def _add_importing(

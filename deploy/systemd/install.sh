@@ -54,6 +54,8 @@ source=$(cd "$here/../.." && pwd)
 etc=/etc/ringkeeper
 units=/etc/systemd/system
 command=/usr/local/bin/ringkeeper
+manual=/usr/local/share/man/man1/ringkeeper.1
+completion=/usr/local/share/bash-completion/completions/ringkeeper
 
 [ "$(id -u)" -eq 0 ] || fail "must be root: it writes to $prefix, $etc and /etc/systemd; use sudo"
 case $prefix in
@@ -83,7 +85,9 @@ if [ "$uninstall" ]; then
         systemctl daemon-reload
     fi
     rm -rf "$prefix"
-    if [ "$(readlink "$command" || true)" = "$prefix/bin/ringkeeper" ]; then rm -f "$command"; fi
+    if [ "$(readlink "$command" || true)" = "$prefix/bin/ringkeeper" ]; then
+        rm -f "$command" "$manual" "$completion"
+    fi
     say "removed. Still there: $etc (configuration, secrets) and /var/lib/private/ringkeeper (the ring)."
     edited=$units/ringkeeper.service.d
     [ ! -d "$edited" ] || say "And $edited (what systemctl edit wrote)."
@@ -138,6 +142,11 @@ cp -r "$source/README.md" "$source/LICENSE" "$source/docs" "$prefix/"
 mkdir -p "$(dirname "$command")"
 if [ -L "$command" ] || [ ! -e "$command" ]; then
     ln -sfn "$prefix/bin/ringkeeper" "$command"
+    # Where man and bash look by themselves.
+    mkdir -p "$(dirname "$manual")" "$(dirname "$completion")"
+    install -m 644 "$source/deploy/man/ringkeeper.1" "$manual"
+    "$prefix/bin/ringkeeper" completion bash >"$work/completion"
+    install -m 644 "$work/completion" "$completion"
 else
     say "left alone: $command, which is not ringkeeper's; the command is $prefix/bin/ringkeeper"
 fi

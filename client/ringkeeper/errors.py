@@ -215,7 +215,7 @@ class ConfigurationError(RingkeeperError):
     """The configuration cannot be used. `problems` lists every one found, a line each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         super().__init__("; ".join(self.problems))
 
 

@@ -181,13 +181,13 @@ class Follower:
         `known` those of them whose signature it had checked before.
         `leads_by`: of a process that would lead the ring, were its lease free: by which policy.
         """
-        self.replica = replace(replica, roots=roots) if replica else Replica(name, roots)
+        self.replica: Replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._use_dynamic = use_dynamic
         self._troubles: dict[str, RingkeeperError] = {}
         self._told: set[tuple[str, type[RingkeeperError]]] = set()
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
         """Set once the ring was loaded and, for a signing app, its private halves opened."""
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         """Whether it still polls, with or without success."""
         self._store = store
         self._clock = clock

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LEAST: Final = 1.0
 """Seconds that a rate is the mean of, at least."""
@@ -16,7 +19,7 @@ class Tally:
     __slots__ = ("_looks", "_looking", "tick")
 
     def __init__(self) -> None:
-        self.tick = itertools.count().__next__
+        self.tick: Callable[[], int] = itertools.count().__next__
         """It happened once more."""
         self._looks = 0
         self._looking = threading.RLock()

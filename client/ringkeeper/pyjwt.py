@@ -44,7 +44,7 @@ class RingJWKClient(PyJWKClient):
         self._ring = ring
         self._loaded = Loaded(ring, PyJWK)
         self.uri = ""
-        self.jwk_set_cache = None
+        self.jwk_set_cache: None = None
         """There is none to go stale."""
 
     def fetch_data(self) -> dict[str, Any]:

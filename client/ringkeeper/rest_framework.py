@@ -39,7 +39,8 @@ class TokenUser:
     def __init__(self, claims: Mapping[str, Any]) -> None:
         """The user whose token says this."""
         self.claims = claims
-        self.pk = self.id = claims.get("sub")
+        self.id: Any = claims.get("sub")
+        self.pk: Any = self.id
 
     def get_username(self) -> str:
         """The `sub` of the token."""

@@ -39,18 +39,18 @@ class SignedToken:
 
         Both in seconds since 1970.
         """
-        self.token = token
-        self.kid = kid
-        self.public = public
-        self.since = since
-        self.expires = expires
-        self.is_seen = False
+        self.token: str = token
+        self.kid: str = kid
+        self.public: PublicKey = public
+        self.since: float = since
+        self.expires: float = expires
+        self.is_seen: bool = False
         """Whether it was of use since that was last asked."""
-        self.is_staying = False
+        self.is_staying: bool = False
         """Whether it is past its probation."""
         self._claims = claims
         containers = text.count("{") + text.count("[")
-        self.weight = _weight(token, text, containers)
+        self.weight: int = _weight(token, text, containers)
         """Bytes that it takes, at the most."""
         self._flat: tuple[str, ...] = ()
         """The names of lists and objects with nothing of that kind in them."""

@@ -40,7 +40,7 @@ class StateFile:
         `roots`, what they did not sign, or another ring of that name, is neither read nor replaced:
         it is somebody's only memory of a ring.
         """
-        self.path = directory / f"{setting.removesuffix('_dir')}-{ring}.json"
+        self.path: Path = directory / f"{setting.removesuffix('_dir')}-{ring}.json"
         self._ring = ring
         self._setting = setting
         self.roots = roots

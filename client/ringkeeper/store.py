@@ -157,8 +157,8 @@ class RedisStore:
         self._client = client
         self._clock = clock or SystemClock()
         self._is_sharded = is_sharded(client)
-        self.layout = Layout(name)
-        self.where = f"redis, ring {name!r}"
+        self.layout: Layout = Layout(name)
+        self.where: str = f"redis, ring {name!r}"
 
     @property
     def publishing(self) -> str:

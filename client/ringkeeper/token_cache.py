@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ringkeeper.meter import Meter, Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ringkeeper.signed_token import SignedToken
 
 DEFAULT_ENTRIES: Final = 10_000
@@ -87,10 +89,11 @@ class TokenCache:
         """How many of those that stay, and on probation, there still are this time."""
         self._is_whole = True
         """Whether the last change was made to its end."""
-        self.hits, self._misses = Meter(), Tally()
+        self.hits: Meter = Meter()
+        self._misses = Tally()
         self._find = self._known.get
         self._hit = self.hits.tick
-        self.miss = self._misses.tick
+        self.miss: Callable[[], int] = self._misses.tick
         """Count one that was not there."""
 
     def recall(self, token: str) -> SignedToken | None:

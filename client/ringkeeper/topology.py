@@ -317,6 +317,9 @@ class SlotFinder:
 class SlotConnection(Connection):
     """A connection to the primary of one slot, looked for anew whenever it connects."""
 
+    host: str
+    port: int
+
     def __init__(self, *, finder: SlotFinder, **options: Any) -> None:
         """Go where `finder` says."""
         super().__init__(**options)

@@ -20,7 +20,7 @@ class Watched(Generic[T]):
         self._read = read
         # Before they are read: what changes meanwhile is a change.
         self._seen = self._signatures()
-        self.value = read()
+        self.value: T = read()
         """The newest that could be read."""
 
     def renewed(self) -> T | None:

@@ -46,6 +46,9 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
         raise ConfigurationError(
             [f"there is no {' and no '.join(map(str, _DEFAULT_CONFIGS))}; name one with --config"]
         )
+    if found:
+        import yaml  # noqa: F401, PLC0415 - else `load` tells what an app would do without it
+
     return load(found, os.environ)
 
 

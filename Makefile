@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 WORKERS ?= 5
-TESTS := -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy and not integrations"
+TESTS := -n $(WORKERS) --dist worksteal -m "not attack and not minutes and not deploy and not integrations and not package"
 # Else each process of the tests compiles them anew: 30 s of `make test`.
 unexport PYTHONDONTWRITEBYTECODE
 # The modules that hold the promises and do no I/O: every branch of theirs is tested.
@@ -20,7 +20,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations fuzz controls lock docs site clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations dist package-test fuzz controls lock docs site clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,13 @@ help: ## List the targets
 .venv/site/made: .venv/created requirements/site.txt
 	$(PYTHON) -m venv .venv/site
 	.venv/site/bin/pip install --quiet --no-deps --require-hashes -r requirements/site.txt
+	touch $@
+
+# What builds the distribution, and looks at it.
+.venv/package/made: .venv/created requirements/package.txt
+	$(PYTHON) -m venv .venv/package
+	.venv/package/bin/pip install --quiet --no-deps --require-hashes -r requirements/package.txt
+	.venv/package/bin/pip check
 	touch $@
 
 # What an app's or a daemon's environment holds, and nothing else: no pip, no tests.
@@ -133,7 +140,7 @@ controls: .venv/dev .venv/supply/made ## Take every control of the threat model 
 
 minutes: .venv/dev provision ## Run the tests that take minutes, and those of Hypothesis on all their examples
 	RINGKEEPER_TESTS_THOROUGH=1 $(BIN)/python -m pytest \
-		-m "(minutes or hypothesis) and not attack and not deploy and not integrations" $(ARGS)
+		-m "(minutes or hypothesis) and not attack and not deploy and not integrations and not package" $(ARGS)
 
 .venv/deploy: .venv/dev requirements/deploy.txt
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
@@ -159,6 +166,27 @@ integrations: .venv/integrations ## Run ringkeeper in frameworks, SDKs and other
 	tests/provision integrations
 	-@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_MODULES)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m integrations $(or $(ARGS),) tests/integrations
+
+# What HEAD holds, and nothing that lies about in the folder: the same bytes wherever it is built.
+DIST ?= dist
+dist: .venv/package/made ## Build wheel and sdist of HEAD into dist/, the same bytes each time, and check them
+	rm -rf $(DIST)/source $(DIST)/ringkeeper-*
+	mkdir -p $(DIST)/source
+	git archive HEAD | tar -x -C $(DIST)/source
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) .venv/package/bin/python -m build \
+		--no-isolation --outdir $(DIST) $(DIST)/source >/dev/null
+	rm -rf $(DIST)/source
+	.venv/package/bin/twine check --strict $(DIST)/ringkeeper-*
+
+PYRIGHT := tests/package/pyright/node_modules/.package-lock.json
+$(PYRIGHT): tests/package/pyright/package-lock.json
+	npm ci --prefix tests/package/pyright --ignore-scripts --no-audit --no-fund
+	touch $@
+
+package-test: .venv/dev .venv/package/made ## Build the distribution, install it into empty environments, meet the former release
+	tests/provision package
+	-@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(PYRIGHT)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m package $(or $(ARGS),) tests/package
 
 attack: .venv/dev ## Play an attacker with full write access to Redis against a fleet (2 minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m attack $(ARGS)

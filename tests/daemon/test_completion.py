@@ -46,6 +46,7 @@ def offered(*words: str, cwd: Path | None = None) -> list[str]:
         (["rotate", "--no"], ["--now", "--no-wait"]),
         (["revoke", "d-x", "--reason", "status", "--dr"], ["--drain"]),
         (["demo", "--sp"], ["--spikes"]),
+        (["restore", "--dr"], ["--dry-run"]),
         (["revoke", "--reason", ""], []),
         (["nothing"], []),
     ],
@@ -74,7 +75,8 @@ def test_bash_offers_folders_where_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_every_command_and_option_is_in_each_script_and_in_the_manual_page() -> None:
-    page = man_page.page(GRAMMAR, "1.2.3").replace("\\-", "-")
+    page = man_page.page(GRAMMAR, "1.2.3").replace("\\-", "-").replace("\\(aq", "'")
+    told = " ".join(page.replace("\n.", "\n").replace("\\&", "").split())
     scripts = {shell: completion.script(shell, GRAMMAR) for shell in completion.SHELLS}
     commands = list(GRAMMAR.all())
     assert len(commands) >= 25
@@ -84,6 +86,7 @@ def test_every_command_and_option_is_in_each_script_and_in_the_manual_page() -> 
         for script in scripts.values():
             assert command.words[-1:] == () or command.words[-1] in script
         for option in command.options:
+            assert option.text in told, (name, option)
             for flag in option.flags:
                 assert flag in page, (name, flag)
                 assert flag in scripts["bash"], (name, flag)

@@ -113,6 +113,8 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(built: Built) -> N
 def test_the_sdist_is_enough_to_work_on_and_holds_no_leftovers(built: Built) -> None:
     _, names = members(built)
     assert {
+        ".ci/run",
+        ".github/workflows/ci.yml",
         "Makefile",
         "pyproject.toml",
         "LICENSE",

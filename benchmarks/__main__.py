@@ -69,13 +69,15 @@ class Effort(NamedTuple):
     """In daemons that rest by themselves."""
     interval: float
     """Seconds, of those who poll."""
+    crowd: int
+    """Idle instances that one Redis serves; 0: nobody asks."""
 
 
 WHOLE: Final = Effort(
     30, 60, 20, traffic.SESSIONS, {1: 20, 10: 20, 100: 20, 1_000: 15, 10_000: 6},
-    8, 60.0, resting.FEW, (100, 1_000), INTERVAL,
+    8, 60.0, resting.FEW, (100, 1_000), INTERVAL, 10_000,
 )  # fmt: skip
-QUICK: Final = Effort(4, 10, 2, 500, {1: 3, 10: 3, 100: 3}, 2, 3.0, (1, 3), (), 10.0)
+QUICK: Final = Effort(4, 10, 2, 500, {1: 3, 10: 3, 100: 3}, 2, 3.0, (1, 3), (), 10.0, 0)
 
 
 def measure(effort: Effort) -> dict[str, Any]:
@@ -105,6 +107,10 @@ def measure(effort: Effort) -> dict[str, Any]:
         for count in effort.many:
             tell(f"{count:,} rings at rest")
             found["rings"][count] = rings.measure(count, effort.rest / 3, turns=False)
+        found["crowd"] = {}
+        if effort.crowd:
+            tell(f"a Redis with {effort.crowd:,} idle instances")
+            found["crowd"][effort.crowd] = rest.crowd(effort.rest / 2, effort.crowd)
         tell("the last who poll")
         found["waits"] = waiting.result()
     finally:

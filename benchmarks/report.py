@@ -133,7 +133,19 @@ def peers(found: Mapping[str, Any]) -> str:
             [["valkey-server", server["rss_mb"], server["cpu_ms_a_minute"]]],
         )
     )
+    if found["crowd"]:
+        parts.append(_crowd(found["crowd"]))
     return "\n\n".join(parts)
+
+
+def _crowd(sizes: Mapping[int, Any]) -> str:
+    return table(
+        ["A Redis with idle instances", "CPU, % of a core", "commands a second, of each"],
+        [
+            [f"{count:,}", each["redis_cpu_percent"], each["commands_a_second_an_instance"]]
+            for count, each in sizes.items()
+        ],
+    )
 
 
 def _fanout(sizes: Mapping[int, Any]) -> str:

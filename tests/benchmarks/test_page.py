@@ -65,6 +65,7 @@ def found() -> dict[str, Any]:
         "sign": dict.fromkeys(("RS256", "PS256", "ES256", "EdDSA"), sign),
         "traffic": dict.fromkeys(("RS256", "ES256"), traffic),
         "wide_traffic": {**traffic, "sessions": 100_000},
+        "crowd": {10_000: {"redis_cpu_percent": 3.0, "commands_a_second_an_instance": 0.3}},
         "ladder": dict.fromkeys(("RS256", "ES256"), of(*ladder.RUNGS[1:])),
         "threads": {"gain": of(RAW, OURS)},
         "fanout": published,

@@ -107,7 +107,7 @@ def peers(found: Mapping[str, Any]) -> str:
                     "requests with a token that is not remembered",
                     *(f"{e['miss_share']:.1%}" for e in traffic.values()),
                 ],
-                ["what is remembered then, MB", *(e["cache_mb"] for e in traffic.values())],
+                ["what is remembered then, MB", *(told(e["cache_mb"]) for e in traffic.values())],
             ],
         )
     )

@@ -170,9 +170,10 @@ def test_the_page_is_written_between_its_marks(tmp_path: Path, found: dict[str, 
 
 
 def test_a_number_of_instances_that_could_not_be_had_is_left_out(found: dict[str, Any]) -> None:
-    found["fanout"][10_000] = {}
+    found["fanout"][10_000], found["crowd"] = {}, {}
     assert "| 10,000 |" not in report.peers(found)
     assert "10,000" not in report.panels(found)[0].words
+    assert "idle instances" not in report.peers(found)
 
 
 def test_all_of_it_can_be_told_as_json(found: dict[str, Any]) -> None:

@@ -167,7 +167,7 @@ integrations: .venv/integrations ## Run ringkeeper in frameworks, SDKs and other
 	-@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_MODULES)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m integrations $(or $(ARGS),) tests/integrations
 
-# What HEAD holds, and nothing that lies about in the folder: the same bytes wherever it is built.
+# What HEAD holds, and nothing that lies about in the folder: the same bytes with the same Python.
 DIST ?= dist
 dist: .venv/package/made ## Build wheel and sdist of HEAD into dist/, the same bytes each time, and check them
 	rm -rf $(DIST)/source $(DIST)/ringkeeper-*

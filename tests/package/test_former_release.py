@@ -17,15 +17,13 @@ from typing import IO, Any
 import jwt
 import pytest
 
-import ringkeeper
 from ringkeeper.wire import SCHEMA
 from tests.package.distributions import BUILDER, PIP, ROOT, built_wheel, run
+from tests.package.former import former_commit
 from tests.plugins.daemons import Site, clean_environment, eventually
 from tests.plugins.servers import free_port
 
 pytestmark = pytest.mark.package
-BEFORE_ANY_RELEASE = "2f97572200d4eee87524d9327c0017954ab37ff0"
-"""What stands for the former release while there is none: a commit of some days before."""
 RULES: dict[str, Any] = {
     "access_token_dynamic_signing_key_update_interval": 1,
     "access_token_validity": 600,
@@ -67,21 +65,6 @@ for kid, sealed in vector["sealed"].items():
     assert kek.unseal(sealed, ring.key(kid)).public_jwk == ring.key(kid).public
 print(SCHEMA)
 """
-
-
-def git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-
-
-def former_commit() -> str:
-    """The newest tag of another version than this one; without any, a commit of some days ago."""
-    tags = git("tag", "--merged", "HEAD", "--sort=-v:refname", "--list", "v[0-9]*").split()
-    for tag in tags:
-        if tag != f"v{ringkeeper.__version__}" and re.fullmatch(r"v\d+\.\d+\.\d+", tag):
-            return tag
-    return BEFORE_ANY_RELEASE
 
 
 def kid_of(token: str) -> str:
@@ -192,8 +175,6 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Release:
     if not BUILDER.exists():
         pytest.skip("build is not installed: run make .venv/package/made")
     commit = former_commit()
-    if not git("cat-file", "-t", commit):
-        pytest.skip(f"{commit} is not in this clone: run git fetch --unshallow --tags")
     folder = tmp_path_factory.mktemp("former")
     archive, source, place = folder / "former.tar", folder / "source", folder / "place"
     run("git", "archive", "--output", archive, commit, cwd=ROOT)

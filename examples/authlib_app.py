@@ -18,7 +18,7 @@ tokens = JsonWebToken(ALGORITHMS)
 
 def subject(token: str) -> str:
     """Who it is, by a token that is good."""
-    claims = tokens.decode(token, keys)
+    claims = tokens.decode(token, keys, claims_options={"exp": {"essential": True}})
     claims.validate(leeway=LEEWAY)
     return str(claims["sub"])
 

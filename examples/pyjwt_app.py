@@ -17,7 +17,8 @@ keys = RingJWKClient(ring)  # PyJWKClient(url) before
 def subject(token: str) -> str:
     """Who it is, by a token that is good."""
     key = keys.get_signing_key_from_jwt(token)
-    return str(jwt.decode(token, key, algorithms=ALGORITHMS, leeway=LEEWAY)["sub"])
+    claims = jwt.decode(token, key, ALGORITHMS, leeway=LEEWAY, options={"require": ["exp", "sub"]})
+    return str(claims["sub"])
 
 
 def app(request: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:

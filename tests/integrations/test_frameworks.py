@@ -10,16 +10,24 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import django
 import pytest
-from django.conf import settings
 
 import ringkeeper.testing
 from ringkeeper import Keyring
 from ringkeeper.errors import InfrastructureError, RingNotLoaded
 from ringkeeper.testing import MemoryKeyring
 
-if not settings.configured:
+pytestmark = pytest.mark.integrations
+GOOD = {"sub": "alice", "aud": "api", "iss": "us"}
+WRONG = ({**GOOD, "aud": "web"}, {**GOOD, "iss": "them"}, {"sub": "alice"})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def django_is_set_up() -> None:
+    """Here, not above: where frameworks are not installed this file is read all the same."""
+    import django
+    from django.conf import settings
+
     settings.configure(
         REST_FRAMEWORK={
             "DEFAULT_AUTHENTICATION_CLASSES": ["ringkeeper.rest_framework.RingAuthentication"],
@@ -29,10 +37,6 @@ if not settings.configured:
         RINGKEEPER={"audience": "api", "issuer": "us"},
     )
     django.setup()
-
-pytestmark = pytest.mark.integrations
-GOOD = {"sub": "alice", "aud": "api", "iss": "us"}
-WRONG = ({**GOOD, "aud": "web"}, {**GOOD, "iss": "them"}, {"sub": "alice"})
 
 
 @pytest.fixture
@@ -149,11 +153,22 @@ def views() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("form", views())
+FORMS = (
+    "plain",
+    "awaited",
+    "class",
+    "awaited class",
+    "class by its dispatch",
+    "awaited class by its dispatch",
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_view_of_django_s_in_any_form_is_guarded(form: str, django_ring: MemoryKeyring) -> None:
     from asgiref.sync import iscoroutinefunction
     from django.test import RequestFactory
 
+    assert tuple(views()) == FORMS
     view = views()[form]
     assert iscoroutinefunction(view) == form.startswith("awaited")
 
@@ -234,6 +249,7 @@ def test_a_ring_that_cannot_be_had_keeps_no_request_of_django_s_waiting(
 def test_what_django_is_told_amiss_is_said_so(
     given: Any, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
 
     import ringkeeper.django as ours

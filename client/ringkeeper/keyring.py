@@ -208,7 +208,7 @@ class Keyring:
         An unknown kid is looked for in Redis once, within a second.
         """
         self._verified.tick()
-        try:
+        try:  # spelt out: at each request, where a call more shows
             return tokens.judge(
                 self._held(), token, self._clock.timestamp(), audience, issuer,
                 self._is_strict, self._use_dynamic, self._verifies, self._cache,
@@ -216,10 +216,7 @@ class Keyring:
         except UnknownKid:
             if not self._seek(tokens.kid_in(token)):
                 raise
-        return tokens.judge(
-            self._held(), token, self._clock.timestamp(), audience, issuer,
-            self._is_strict, self._use_dynamic, self._verifies, self._cache,
-        )  # fmt: skip
+        return self._judge(self._held(), token, audience, issuer)
 
     async def verify_async(
         self,
@@ -231,17 +228,11 @@ class Keyring:
         """As `verify`, for an event loop: what has to be looked for is awaited."""
         self._verified.tick()
         try:
-            return tokens.judge(
-                self._held_at_once(), token, self._clock.timestamp(), audience, issuer,
-                self._is_strict, self._use_dynamic, self._verifies, self._cache,
-            )  # fmt: skip
+            return self._judge(self._held_at_once(), token, audience, issuer)
         except UnknownKid:
             if not await self._seek_async(tokens.kid_in(token)):
                 raise
-        return tokens.judge(
-            self._held_at_once(), token, self._clock.timestamp(), audience, issuer,
-            self._is_strict, self._use_dynamic, self._verifies, self._cache,
-        )  # fmt: skip
+        return self._judge(self._held_at_once(), token, audience, issuer)
 
     def record_refresh(self, reason: str = RefreshReason.OTHER, count: int = 1) -> None:
         """Count a session that has to be refreshed, for metrics; see `ringkeeper.refreshes`.
@@ -319,6 +310,14 @@ class Keyring:
         with suppress(RingNotLoaded):  # not followed yet: one that failed to start is shown, too
             held = self._background.replica.held
         return f"<Keyring {self._connection.name} version {held.ring.version if held else '-'}>"
+
+    def _judge(
+        self, held: Held, token: str, audience: str | Collection[str] | None, issuer: str | None
+    ) -> dict[str, Any]:
+        return tokens.judge(
+            held, token, self._clock.timestamp(), audience, issuer,
+            self._is_strict, self._use_dynamic, self._verifies, self._cache,
+        )  # fmt: skip
 
     def _held(self) -> Held:
         held = None if self._is_closed or self._is_forked else self._background.held

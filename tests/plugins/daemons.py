@@ -149,7 +149,7 @@ class Site:
         for daemon in self.daemons:
             daemon.kill()
         # A daemon that was killed leaves its embedded server to the next one, which never comes.
-        for left in self.folder.glob("*/valkey.pid"):
+        for left in self.folder.rglob("valkey.pid"):  # wherever a test had it put
             with suppress(ValueError, ProcessLookupError):
                 os.kill(int(left.read_text()), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -11,18 +11,22 @@ if TYPE_CHECKING:
 
     from ringkeeper.algorithms import PublicKey
 
+TAIL: Final = 64
+"""Characters of a token that it is found by."""
 _MOST_CONTAINERS: Final = 64
 """Claims within claims, in all: to copy more for each who asks would be as dear as to check."""
 _ITSELF: Final = 1100
 """Bytes for the object, what finds it, and the claims' own dictionary."""
+_NESTED: Final = frozenset((dict, list))
+"""As JSON is read."""
 
 
 class SignedToken:
     """A token that a key signed, and what it says."""
 
     __slots__ = (
-        "_claims", "_deep", "_flat", "expires", "is_seen", "is_staying", "kid", "public", "since",
-        "token", "weight",
+        "_claims", "_deep", "_flat", "expires", "is_copyable", "is_seen", "is_staying", "kid",
+        "public", "since", "tail", "token", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +44,8 @@ class SignedToken:
         Both in seconds since 1970.
         """
         self.token: str = token
+        self.tail: str = token[-TAIL:]
+        """What it is found by: of its signature, so hardly two have the same."""
         self.kid: str = kid
         self.public: PublicKey = public
         self.since: float = since
@@ -49,17 +55,31 @@ class SignedToken:
         self.is_staying: bool = False
         """Whether it is past its probation."""
         self._claims = claims
-        containers = text.count("{") + text.count("[")
-        self.weight: int = _weight(token, text, containers)
+        containers = text.count("{") + text.count("[")  # at the most: some may stand in a string
+        self.is_copyable: bool = containers <= _MOST_CONTAINERS
+        """Whether its claims can well be copied for each who asks."""
+        # Each comma is a member or an element more, and a character takes four bytes at the most:
+        # what both take once they are read, at the most, of CPython 3.11, and estimated.
+        widest = 1 if text.isascii() and "\\" not in text else 4
+        self.weight: int = (
+            _ITSELF
+            + len(token)
+            + widest * len(text)
+            + 150 * text.count(",")
+            + 260 * (containers - 1)
+        )
         """Bytes that it takes, at the most."""
         self._flat: tuple[str, ...] = ()
         """The names of lists and objects with nothing of that kind in them."""
         self._deep: tuple[str, ...] = ()
         """And of those others."""
         if containers > 1:
-            nested = {name: value for name, value in claims.items() if _is_nested(value)}
-            self._deep = tuple(name for name, value in nested.items() if _is_deep(value))
-            self._flat = tuple(name for name in nested if name not in self._deep)
+            nested = [name for name, value in claims.items() if type(value) in _NESTED]
+            if len(nested) == containers - 1:  # all there are, so there is none in another
+                self._flat = tuple(nested)
+            else:
+                self._deep = tuple(name for name in nested if _is_deep(claims[name]))
+                self._flat = tuple(name for name in nested if name not in self._deep)
 
     def claims(self) -> dict[str, Any]:
         """What it says; the caller's own, to change as they like."""
@@ -74,34 +94,14 @@ class SignedToken:
         return claims
 
 
-def is_copyable(text: str) -> bool:
-    """Whether claims that are written as `text` can well be copied for each who asks."""
-    return text.count("{") + text.count("[") <= _MOST_CONTAINERS
-
-
-def _weight(token: str, text: str, containers: int) -> int:
-    """The bytes that both take once they are read, at the most: of CPython 3.11, and estimated.
-
-    Each comma is a member or an element more, and a character takes four bytes at the most.
-    """
-    widest = 1 if text.isascii() and "\\" not in text else 4
-    return (
-        _ITSELF + len(token) + widest * len(text) + 150 * text.count(",") + 260 * (containers - 1)
-    )
-
-
-def _is_nested(value: object) -> bool:
-    return type(value) is dict or type(value) is list  # as JSON is read
-
-
 def _is_deep(value: Any) -> bool:
-    return any(map(_is_nested, value.values() if type(value) is dict else value))
+    return any(type(each) in _NESTED for each in (value.values() if type(value) is dict else value))
 
 
 def _copied(value: Any) -> Any:
     copy = value.copy()
     for place, member in copy.items() if type(copy) is dict else enumerate(copy):
-        if _is_nested(member):
+        if type(member) in _NESTED:
             copy[place] = _copied(member)
     return copy
 

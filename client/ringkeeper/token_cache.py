@@ -16,10 +16,11 @@ Reading takes no lock: one lookup, and a mark on what was found.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.meter import Meter, Tally
+from ringkeeper.signed_token import TAIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,6 @@ DEFAULT_ENTRIES: Final = 10_000
 MOST_ENTRIES: Final = 1_000_000
 BYTES_AN_ENTRY: Final = 4096
 """What a cache holds takes no more memory than that for each entry that it may have."""
-_TAIL: Final = 64
 _PROBATION: Final = 0.1
 """The share of the room for tokens that were seen once."""
 _CHANCES: Final = 1000
@@ -74,14 +74,18 @@ class TokenCache:
         """Room for so many tokens, and for `BYTES_AN_ENTRY` of memory for each; 0: for none."""
         self._most = entries
         self._most_bytes = entries * BYTES_AN_ENTRY
+        self._most_on_probation = entries * _PROBATION
+        self._most_probation_bytes = self._most_bytes * _PROBATION
         self._largest = max(self._most_bytes * _LARGEST, BYTES_AN_ENTRY) if entries else 0
         self._lock = threading.Lock()
         self._known: dict[str, SignedToken] = {}
-        """By their last characters: those of the signature, so hardly two have the same."""
+        """By their tails."""
         self._on_probation: deque[SignedToken] = deque()
         self._staying: deque[SignedToken] = deque()
-        self._gone: OrderedDict[str, None] = OrderedDict()
-        """The tails of tokens that were not seen again on probation, the oldest first."""
+        self._gone: set[int] = set()
+        """The hashes of tails of tokens that were not seen again on probation."""
+        self._long_gone: set[int] = set()
+        """The same of those before: once there are too many, these are forgotten."""
         self._bytes = self._probation_bytes = 0
         self._arrivals = 0
         """Since all were looked at for those that have expired."""
@@ -100,7 +104,7 @@ class TokenCache:
         """The token, if it is remembered."""
         if type(token) is not str:  # nothing else is kept, nor compared
             return None
-        signed = self._find(token[-_TAIL:])
+        signed = self._find(token[-TAIL:])
         if signed is None or signed.token != token:
             return None
         self._hit()
@@ -116,12 +120,12 @@ class TokenCache:
         if signed.weight > self._largest or not self._lock.acquire(blocking=False):
             return
         try:
-            self._keep(signed, signed.token[-_TAIL:], now)
+            self._keep(signed, now)
         finally:
             self._lock.release()
 
-    def _keep(self, signed: SignedToken, tail: str, now: float) -> None:
-        if known := self._find(tail):
+    def _keep(self, signed: SignedToken, now: float) -> None:
+        if known := self._find(signed.tail):
             if known.token == signed.token:  # the ring was loaded anew, and its keys with it
                 known.public = signed.public
             return
@@ -130,12 +134,15 @@ class TokenCache:
         self._is_whole = False
         self._drop_expired(now)
         self._bytes += signed.weight
-        if self._gone and self._gone.pop(tail, ...) is None:
+        name = hash(signed.tail)
+        if name in self._gone or name in self._long_gone:
+            self._gone.discard(name)
+            self._long_gone.discard(name)
             self._stay(signed)
         else:
             self._on_probation.append(signed)
             self._probation_bytes += signed.weight
-        self._known[tail] = signed
+        self._known[signed.tail] = signed
         if len(self._known) > self._most or self._bytes > self._most_bytes:
             self._make_room()
         self._is_whole = True
@@ -146,25 +153,21 @@ class TokenCache:
 
     def _make_room(self) -> None:
         """Let go who was not of use lately, until all fit in."""
-        chances = _CHANCES
+        probation, staying, chances = self._on_probation, self._staying, _CHANCES
         while len(self._known) > self._most or self._bytes > self._most_bytes:
-            if self._on_probation and (self._is_crowded or not self._staying):
-                self._end_probation(self._on_probation.popleft())
+            is_crowded = (
+                len(probation) > self._most_on_probation
+                or self._probation_bytes > self._most_probation_bytes
+            )
+            if probation and (is_crowded or not staying):
+                self._end_probation(probation.popleft())
             else:
-                signed, chances = self._staying.popleft(), chances - 1
+                signed, chances = staying.popleft(), chances - 1
                 if signed.is_seen and chances > 0:
                     signed.is_seen = False
-                    self._staying.append(signed)
+                    staying.append(signed)
                 else:
                     self._forget(signed)
-
-    @property
-    def _is_crowded(self) -> bool:
-        """Whether those on probation take more than their share."""
-        return (
-            self._probation_bytes > self._most_bytes * _PROBATION
-            or len(self._on_probation) > self._most * _PROBATION
-        )
 
     def _drop_expired(self, now: float) -> None:
         """Let go who has expired: all are looked at in turn, a few whenever one comes in.
@@ -195,19 +198,19 @@ class TokenCache:
             signed.is_seen = False
             self._stay(signed)
             return
-        self._gone[self._forget(signed)] = None
-        if len(self._gone) > self._most:
-            self._gone.popitem(last=False)
+        self._forget(signed)
+        self._gone.add(hash(signed.tail))
+        if len(self._gone) > self._most / 2:
+            self._gone, self._long_gone = set(), self._gone
 
-    def _forget(self, signed: SignedToken) -> str:
-        tail = signed.token[-_TAIL:]
-        del self._known[tail]
+    def _forget(self, signed: SignedToken) -> None:
+        del self._known[signed.tail]
         self._bytes -= signed.weight
-        return tail
 
     def _begin_anew(self) -> None:
         """An exception came in the middle of a change, as Ctrl-C does: nothing adds up any more."""
-        for each in (self._known, self._on_probation, self._staying, self._gone):
+        held = self._known, self._on_probation, self._staying, self._gone, self._long_gone
+        for each in held:
             each.clear()
         self._bytes = self._probation_bytes = 0
 

@@ -35,7 +35,7 @@ from ringkeeper.errors import (
     WrongAlgorithm,
 )
 from ringkeeper.ring import KeyKind
-from ringkeeper.signed_token import SignedToken, is_copyable
+from ringkeeper.signed_token import SignedToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -263,11 +263,12 @@ def _first_seen(
         raise _forged(key)
     if memory:
         memory.miss()
-        if type(token) is str and is_copyable(text):
+        if type(token) is str:
             public = verifying.public
             signed = SignedToken(token, key.kid, public, claims, text, since, expires)
-            memory.remember(signed, now)
-            claims = signed.claims()
+            if signed.is_copyable:
+                memory.remember(signed, now)
+                claims = signed.claims()
     return verifying, claims
 
 

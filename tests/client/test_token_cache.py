@@ -319,7 +319,11 @@ def signed(name: object, *, padding: int = 0, claims: str = "") -> SignedToken:
     """As if some key had signed it: the cache asks no key."""
     text = claims or f'{{"sub":"{name}","pad":"{"x" * padding}"}}'
     token = f"e30.{compact.base64url(text.encode())}.{str(name).rjust(80, '_')}"
-    return SignedToken(token, "d-x", KEY, compact.claims_in(text), text, 0.0, 1e12)
+    return made_of(token, text, 1e12)
+
+
+def made_of(token: str, text: str, expires: float) -> SignedToken:
+    return SignedToken(token, "d-x", KEY, compact.claims_in(text), text, 0.0, expires)
 
 
 def seen(cache: TokenCache, each: SignedToken) -> bool:
@@ -328,7 +332,7 @@ def seen(cache: TokenCache, each: SignedToken) -> bool:
         assert found.claims() == each.claims()
         return True
     text = compact.octets_in(each.token.split(".")[1]).decode()
-    cache.remember(SignedToken(each.token, each.kid, KEY, each.claims(), text, 0.0, 1e12), 0.0)
+    cache.remember(made_of(each.token, text, 1e12), 0.0)
     return False
 
 
@@ -339,7 +343,8 @@ def check(cache: TokenCache) -> None:
     assert {each.token[-64:] for each in queues} == set(cache._known)
     assert cache._bytes == sum(each.weight for each in queues) <= cache._most_bytes
     assert cache._probation_bytes == sum(each.weight for each in cache._on_probation)
-    assert len(cache._gone) <= cache._most
+    assert len(cache._gone) + len(cache._long_gone) <= cache._most + 1
+    assert not cache._gone & cache._long_gone
     assert all(each.is_staying for each in cache._staying)
     assert not any(each.is_staying for each in cache._on_probation)
 
@@ -401,7 +406,7 @@ def brought(cache: TokenCache, name: object, now: float, expires: float) -> bool
     if cache.recall(each.token):
         return True
     text = '{"sub":"x"}'
-    cache.remember(SignedToken(each.token, "d-x", KEY, {"sub": "x"}, text, 0.0, expires), now)
+    cache.remember(made_of(each.token, text, expires), now)
     return False
 
 
@@ -488,8 +493,7 @@ def test_it_takes_no_more_memory_than_it_says(text: str) -> None:
             each = f"e30.{compact.base64url(claims.encode())}.{str(number).rjust(80, '_')}"
             for _ in range(2):
                 if not cache.recall(each):
-                    read = compact.claims_in(claims)
-                    cache.remember(SignedToken(each, "d-x", KEY, read, claims, 0.0, 1e12), 0.0)
+                    cache.remember(made_of(each, claims, 1e12), 0.0)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -518,7 +522,7 @@ def test_a_token_is_known_anew_where_its_key_was_loaded_anew(
 def test_of_two_tokens_with_one_end_the_first_stays_and_neither_is_taken_for_the_other() -> None:
     cache = TokenCache(10)
     each = signed("a")
-    other = SignedToken(f"x{each.token}", "d-y", KEY, {"sub": "b"}, '{"sub":"b"}', 0.0, 1e12)
+    other = made_of(f"x{each.token}", '{"sub":"b"}', 1e12)
     seen(cache, each)
     cache.remember(other, 0.0)
     check(cache)

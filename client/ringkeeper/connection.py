@@ -18,6 +18,7 @@ from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from, kek_source
 from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
+from ringkeeper.private_halves import unsealed_here
 from ringkeeper.refreshes import RefreshTeller
 from ringkeeper.sealing import Kek
 from ringkeeper.secret import Secret
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.meter import Meter
+    from ringkeeper.private_halves import Unseal
     from ringkeeper.refreshes import RefreshCounts, RefreshStore
     from ringkeeper.replica import Replica
     from ringkeeper.signed import SignedCounts
@@ -160,6 +162,7 @@ class Connection:
         *,
         verified: Meter | None = None,
         known: Meter | None = None,
+        unseal: Unseal = unsealed_here,
     ) -> tuple[Follower, RedisStore]:
         """A follower of the ring over a fresh connection; whoever runs it closes the store."""
         client = connection_for(
@@ -187,6 +190,7 @@ class Connection:
             use_dynamic=self.use_dynamic,
             verified=verified,
             known=known,
+            unseal=unseal,
         )
         return follower, store
 

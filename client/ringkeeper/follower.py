@@ -39,11 +39,11 @@ from ringkeeper.errors import (
     StateUnusable,
     WrongRing,
 )
-from ringkeeper.private_halves import fetch
+from ringkeeper.private_halves import fetch, unsealed_here
 from ringkeeper.progress import Progress
 from ringkeeper.replica import Replica
 from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
-from ringkeeper.tasks import first_of
+from ringkeeper.tasks import aside, first_of
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.wire import policy_digest
 from ringkeeper.witness import Loses, Witness
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ringkeeper.clock import Clock
     from ringkeeper.meter import Meter
     from ringkeeper.policy import Policy
+    from ringkeeper.private_halves import Unseal
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
@@ -163,6 +164,7 @@ class Follower:
         verified: Meter | None = None,
         known: Meter | None = None,
         leads_by: Callable[[], Policy] | None = None,
+        unseal: Unseal = unsealed_here,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -180,6 +182,7 @@ class Follower:
         `verified` counts the tokens that this process verifies, to tell how many they are, and
         `known` those of them whose signature it had checked before.
         `leads_by`: of a process that would lead the ring, were its lease free: by which policy.
+        `unseal` is how private halves are opened; see `private_halves`.
         """
         self.replica: Replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._use_dynamic = use_dynamic
@@ -201,6 +204,7 @@ class Follower:
         self._verified = verified
         self._known = known
         self._leads_by = leads_by
+        self._unseal = unseal
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -517,7 +521,7 @@ class Follower:
         while self._source:
             await asyncio.sleep(self._jittered(_LOOK_EVERY))
             try:
-                found = await asyncio.to_thread(self._source.renewed)
+                found = await aside(self._source.renewed)
             except SecretError as error:
                 self._is_troubled("taking up secrets", error)
                 continue
@@ -602,7 +606,9 @@ class Follower:
         # Of now: a version that comes meanwhile was not made ready by this.
         edition = (held.ring.epoch, held.ring.version)
         try:
-            fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all)
+            fetched = await fetch(
+                held, self._kek, self._store, keeps_all=keeps_all, unseal=self._unseal
+            )
         except InfrastructureError:
             await self._is_handed_on()  # what is held is better than nothing
             raise

@@ -7,11 +7,11 @@ and sealed keys, no secret in the clear. It is replaced whole, or not at all.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from joserfc.util import urlsafe_b64decode
 
 from ringkeeper.errors import DocumentError, MalformedDocument, StateUnusable
 from ringkeeper.secret_files import sync
+from ringkeeper.tasks import aside
 from ringkeeper.testimony import MAX_TESTIMONY, Testimony, open_testimony
 from ringkeeper.trust import root_of
 
@@ -52,7 +53,7 @@ class StateFile:
             MalformedDocument: the file is there, and holds something else.
             StateUnusable: it cannot be read, or is another's.
         """
-        return await asyncio.to_thread(self._read)
+        return await aside(self._read)
 
     async def write(self, testimony: Testimony) -> None:
         """Keep `testimony` in place of what was kept: safe on the disk when this returns.
@@ -60,18 +61,18 @@ class StateFile:
         Raises:
             StateUnusable: it cannot be written, or is another's; what was there stays.
         """
-        await asyncio.to_thread(self._keep, testimony)
+        await aside(partial(self._keep, testimony))
 
     async def set_aside(self) -> str:
         """Move what cannot be used out of the way, and keep it: where it is now."""
-        return str(await asyncio.to_thread(self._set_aside))
+        return str(await aside(self._set_aside))
 
     def _set_aside(self) -> Path:
         names = (".unusable" if n == 1 else f".unusable-{n}" for n in count(1))
-        aside = next(path for path in map(self.path.with_suffix, names) if not path.exists())
+        there = next(path for path in map(self.path.with_suffix, names) if not path.exists())
         with suppress(OSError):
-            self.path.rename(aside)
-        return aside
+            self.path.rename(there)
+        return there
 
     def _read(self) -> Testimony | None:
         testimony = self._decoded()

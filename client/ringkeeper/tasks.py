@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+
+_T = TypeVar("_T")
 
 _CANCEL_AGAIN: Final = 1.5
 """Seconds; longer than anything that is stopped takes to say goodbye, over a slow network, too."""
@@ -24,6 +26,17 @@ async def first_of(*work: Coroutine[Any, Any, None]) -> None:
                 task.exception()  # seen: where several fail, one of them is raised
     for task in done:
         task.result()
+
+
+async def aside(work: Callable[[], _T]) -> _T:
+    """What `work` says, asked on another thread while the event loop does other things."""
+    try:
+        asked = asyncio.get_running_loop().run_in_executor(None, work)
+    except RuntimeError:
+        # This program is about to end, and Python gives no more threads. A keyring for threads goes
+        # on until its goodbye, on a thread of its own, where nobody is held up.
+        return work()
+    return await asked
 
 
 def to_beat(every: float) -> float:

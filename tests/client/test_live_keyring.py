@@ -179,6 +179,26 @@ async def test_an_asyncio_app_does_the_same(
     assert table(led) == {}
 
 
+async def test_no_private_half_is_opened_on_an_app_s_event_loop(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With RSA it takes milliseconds, in which the app would answer nobody."""
+    opened_by: list[int] = []
+    unseal = Kek.unseal
+
+    def watched(self: Kek, sealed: str, key: Any) -> Any:
+        opened_by.append(threading.get_ident())
+        return unseal(self, sealed, key)
+
+    monkeypatch.setattr(Kek, "unseal", watched)
+    async with await connect_async(led) as ring:
+        led.turn()
+        await eventually_async(lambda: ring.version == 2 and confirmed(led) == [2])
+        assert kid_in(await ring.sign({})) == led.signer.kid
+    assert len(opened_by) >= 3, "the signer, its standby, and the one after it"
+    assert threading.get_ident() not in opened_by
+
+
 async def test_an_app_signs_with_the_kind_that_it_chose_itself(led: LedRing) -> None:
     with connect(led, use_dynamic_access_token_signing_key=False) as ring:
         by_thread = ring.sign({"sub": "alice"})

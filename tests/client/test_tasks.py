@@ -2,12 +2,15 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
+import threading
 from contextlib import suppress
 
 import pytest
 
 from ringkeeper import tasks
-from ringkeeper.tasks import first_of
+from ringkeeper.tasks import aside, first_of
 
 
 async def test_who_is_stopped_has_the_time_to_say_goodbye() -> None:
@@ -93,3 +96,27 @@ async def test_who_is_cancelled_again_while_it_stops_the_others_leaves_none_behi
     await asyncio.wait([whole], timeout=5)
     assert whole.cancelled()
     assert ended == ["the listener", "goodbye"]
+
+
+async def test_what_is_done_aside_is_done_on_another_thread() -> None:
+    assert await aside(threading.get_ident) != threading.get_ident()
+
+    def fail() -> None:
+        raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        await aside(fail)
+
+
+@pytest.mark.parametrize("before", ["", "asyncio.run(aside(list))"])
+def test_a_program_that_is_about_to_end_still_does_it(before: str) -> None:
+    """Python gives no threads any more, and a keyring's own keeps the ring until its goodbye."""
+    program = f"""
+import asyncio, atexit
+from ringkeeper.tasks import aside
+atexit.register(lambda: print(asyncio.run(aside(lambda: "done"))))
+{before}
+"""
+    how = {"capture_output": True, "text": True, "timeout": 60}
+    ended = subprocess.run([sys.executable, "-c", program], check=True, **how)  # type: ignore[call-overload]
+    assert (ended.stdout, ended.stderr) == ("done\n", "")

@@ -20,7 +20,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations dist package-test fuzz controls lock docs site clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations dist package-test fuzz wycheproof controls lock docs site clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -190,6 +190,10 @@ package-test: .venv/dev .venv/package/made ## Build the distribution, install it
 
 attack: .venv/dev ## Play an attacker with full write access to Redis against a fleet (2 minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m attack $(ARGS)
+
+VECTORS ?=
+wycheproof: .venv/dev ## Hold Wycheproof's json_web_signature_test.json, at VECTORS, against what verifies here
+	$(BIN)/python -m tests.wycheproof $(VECTORS)
 
 RUNS ?= 100000
 fuzz: .venv/fuzz ## Throw RUNS inputs at everything that reads (Linux on x86-64); ARGS=--write

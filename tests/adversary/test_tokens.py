@@ -3,8 +3,7 @@
 RFC 8725 (best current practices), RFC 7515 section 10 and the known incidents with JWT libraries
 are where they are from.
 
-Not here, and why: Bleichenbacher's forgery of PKCS #1 v1.5 signatures needs e = 3 and a verifier
-that parses the padding; ours have e = 65537 (tested) and OpenSSL compares the whole block. Small
+What a verifier might take for a block of PKCS #1 is in `test_padding`. Not here, and why: small
 groups and invalid curves need a key of the attacker's choice; the only way a key comes into a ring
 is a snapshot that the trust root signed, and what a token brings along is never used (tested).
 """
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from itertools import count
+from itertools import count, product
 from typing import Any
 
 import pytest
@@ -258,7 +257,8 @@ def test_ecdsa_takes_no_signature_outside_of_its_group(algorithm: str) -> None:
     width = WIDTH[algorithm]
     r, s = (int.from_bytes(half, "big") for half in (good[:width], good[width:]))
     top = 2 ** (8 * width)
-    pairs = [(0, 0), (0, 1), (1, 0), (0, s), (r, 0), (n, n), (r, n), (n, s), (1, 1), (n - 1, n - 1)]
+    edges = (0, 1, n - 1, n)
+    pairs = [*product(edges, edges), (0, s), (r, 0), (r, n), (n, s)]
     pairs += [(s, r), (r, (s + 1) % n), (n - r, s), (top - 1, top - 1)]
     pairs += [(a, b) for a, b in ((r + n, s), (r, s + n)) if max(a, b) < top]
     signed = v.token.rpartition(".")[0]

@@ -226,7 +226,7 @@ CONTROLS: Final = (
     ),
     _without(
         "room for tokens that are known",
-        (_TOKEN_CACHE, "and (self._is_crowded or not self._staying):", "and not self._staying:"),
+        (_TOKEN_CACHE, "(is_crowded or not staying):", "not staying:"),
     ),
     _without(
         "size of a token",

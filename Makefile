@@ -164,7 +164,7 @@ $(NODE_MODULES): examples/node/package-lock.json
 
 integrations: .venv/integrations ## Run ringkeeper in frameworks, SDKs and other languages (Debian, root); ARGS=--write
 	tests/provision integrations
-	-@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_MODULES)
+	-@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_MODULES) $(PYRIGHT)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m integrations $(or $(ARGS),) tests/integrations
 
 # What HEAD holds, and nothing that lies about in the folder: the same bytes with the same Python.

@@ -32,6 +32,8 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from fastapi.openapi.models import SecurityBase as SecurityBaseModel
+
     from ringkeeper.gate import Ring
 
 
@@ -58,7 +60,7 @@ class RingBearer(SecurityBase):
     ) -> None:
         """Verify with `ring`, or with what it returns, where it is made once the app runs."""
         self._gate = Gate(ring, audience=audience, issuer=issuer)
-        self.model = HTTPBearer(bearerFormat="JWT")
+        self.model: SecurityBaseModel = HTTPBearer(bearerFormat="JWT")
         self.scheme_name = scheme_name
 
     async def __call__(self, request: HTTPConnection) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class Request:
     ring_id: str
     name: str
     version: int
-    command: Command
+    command: str
+    """A `Command`, or one that a newer release has."""
     kid: str
     """Of the key that it is about; empty where it is about none."""
     reason: str
@@ -180,7 +181,7 @@ def sign_request(request: Request, root: TrustRoot) -> str:
             "ring_id": request.ring_id,
             "name": request.name,
             "version": request.version,
-            "command": request.command.value,
+            "command": str(request.command),
             "kid": request.kid,
             "reason": request.reason,
             "by": request.by,
@@ -305,7 +306,7 @@ def open_request(document: str, roots: PinnedRoots) -> Request:
         ring_id=members.text("ring_id"),
         name=members.text("name"),
         version=members.count("version"),
-        command=members.one_of("command", Command),
+        command=members.text("command"),
         kid=members.text("kid"),
         reason=members.text("reason", MAX_TEXT),
         by=members.text("by", MAX_TEXT),

@@ -54,11 +54,17 @@ async def fulfil(term: Term, request: Request, context: Mapping[str, str]) -> bo
         RequestRefused: it cannot be done, and why.
     """
     if request.command in (Command.REWRAP, Command.REWRAP_NOW):
-        is_forced = request.command is Command.REWRAP_NOW
+        is_forced = request.command == Command.REWRAP_NOW
         return await reseal(term, context, is_forced=is_forced)
+    change = _CHANGES.get(request.command)
+    if change is None:
+        raise RequestRefused(
+            f"the daemon that leads does not know {request.command[:40]!r}: it is of an older "
+            "release; upgrade the daemons, then ask again"
+        )
     began = term.clock.monotonic()
     try:
-        after, put = await _CHANGES[request.command](term, request)
+        after, put = await change(term, request)
     except ValueError as error:  # a key that no ring can hold
         raise RequestRefused(f"{error}; nothing was changed") from None
     expected = await _expected(term, request)
@@ -69,7 +75,7 @@ async def fulfil(term: Term, request: Request, context: Mapping[str, str]) -> bo
 
 
 async def _rotated(term: Term, request: Request) -> Changed:
-    hasten = request.command is Command.ROTATE_NOW
+    hasten = request.command == Command.ROTATE_NOW
     return operations.rotate(term.ring, now=term.now(), epoch=term.epoch, hasten=hasten), {}
 
 
@@ -116,7 +122,7 @@ async def _minted_soon(term: Term, request: Request, wanted: KeyWanted) -> Minte
 
 async def _expected(term: Term, request: Request) -> Fields:
     """What is to follow, where that is known: told with the change, and later beside its spike."""
-    if request.command is not Command.REVOKE:
+    if request.command != Command.REVOKE:
         return {}
     return await forecast_fields(term, request.kid, drain=_drain_of(request))
 
@@ -224,7 +230,7 @@ async def _set(term: Term, request: Request) -> Changed:
     return operations.override(ring, key, text, policy, now=term.now(), epoch=term.epoch), {}
 
 
-_CHANGES: Final[Mapping[Command, Callable[[Term, Request], Awaitable[Changed]]]] = {
+_CHANGES: Final[Mapping[str, Callable[[Term, Request], Awaitable[Changed]]]] = {
     Command.ROTATE: _rotated,
     Command.ROTATE_NOW: _rotated,
     Command.ROLLBACK: _rolled_back,

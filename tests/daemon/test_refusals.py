@@ -194,6 +194,8 @@ def why_of(site: Site, valkey: Server, request: str) -> str:
         ({"command": Command.SET}, "no such setting of a ring"),
         ({"command": Command.SET, "given": {"setting": "lead", "value": "x"}}, "whole daemon"),
         ({"command": Command.RETIRE, "kid": "\x00"}, "unknown kid"),
+        ({"command": "dance"}, "does not know 'dance': it is of an older release; upgrade"),
+        ({"command": 60 * "\N{GRINNING FACE}"}, "does not know"),
     ],
     ids=lambda value: str(value)[:60],
 )

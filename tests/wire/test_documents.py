@@ -96,7 +96,7 @@ def test_the_vectors_that_others_rely_on_are_still_read(path: Path) -> None:
     assert ring.jwks() == vector["jwks"]
     assert digest_of(vector["snapshot"]) == vector["snapshot_digest"]
     assert open_proof(vector["proof"], roots).digest == vector["snapshot_digest"]
-    assert open_request(vector["request"], roots).command is Command.REVOKE
+    assert open_request(vector["request"], roots).command == Command.REVOKE
     assert open_event(vector["event"], roots).event == "ring made"
     for kid, sealed in vector["sealed"].items():
         key = ring.key(kid)

@@ -128,23 +128,35 @@ def rollback(parsed: argparse.Namespace, configuration: Configuration) -> int:
 
 async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> int:
     operator = asker.operator
-    former = (await operator.look()).ring.active()
+    before = await operator.look()
+    former = before.ring.active()
     former_kid = former.kid if former else ""
-    answer = await asker.ask(command)
+    is_due = former is not None and former.due_at is not None and former.due_at <= operator.now()
+    if command is Command.ROTATE and is_due and parsed.wait:
+        say("a rotation is due already")
+        version = before.ring.version
+    else:
+        version = (await asker.ask(command)).version
     seen, now = await operator.look(), operator.now()
     at = activation_at(seen.ring) or now
     if seen.ring.active() == seen.ring.key(former_kid):
         say("\n".join(outlook(seen, now)))
     if parsed.no_wait or (at - now > _WORTH_WAITING and not parsed.wait):
-        await asker.tell_confirmed(answer.version)
+        await asker.tell_confirmed(version)
         return 0
-    return await _wait_for_turn(asker, former_kid, max(at, now))
+    policy = before.ring.policy
+    # An instance may hold it up, or a leader that has just begun.
+    held_up = policy.confirmation_timeout + policy.liveness_window if parsed.wait else timedelta(0)
+    return await _wait_for_turn(asker, former_kid, max(at, now), held_up + 2 * _WORTH_WAITING)
 
 
-async def _wait_for_turn(asker: Asker, former: str, at: datetime) -> int:
-    """Wait until another key than `former` signs, and say what for once it is due."""
+async def _wait_for_turn(asker: Asker, former: str, at: datetime, patience: timedelta) -> int:
+    """Wait until another key than `former` signs, and say what for once it is due.
+
+    `patience`: how long after `at`, when that is due.
+    """
     operator, told = asker.operator, ""
-    limit = at + 2 * _WORTH_WAITING
+    limit = at + patience
     while True:
         seen = await operator.look()
         active = seen.ring.active()
@@ -152,7 +164,7 @@ async def _wait_for_turn(asker: Asker, former: str, at: datetime) -> int:
             say(f"{active.kid} signs now")
             await asker.tell_confirmed(seen.ring.version)
             return 0
-        limit = max(limit, (activation_at(seen.ring) or at) + 2 * _WORTH_WAITING)
+        limit = max(limit, (activation_at(seen.ring) or at) + patience)
         if operator.now() > limit:
             _complain(f"it does not sign yet: {delay(seen)}; look again with ringkeeper status")
             return 1

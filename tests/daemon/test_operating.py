@@ -252,6 +252,21 @@ def test_a_rotation_says_what_it_waits_for_and_until_when(site: Site) -> None:
     assert not any("listens" in line for line in said)
 
 
+def test_who_waits_for_a_rotation_takes_the_one_that_is_due_already(site: Site) -> None:
+    """A script that says rotate --wait wants another key to sign, whoever asked for it first."""
+    site.daemon(init=True, publication_interval="4s")
+    site.done("rotate", "--wait")
+    former = site.status()["signer"]
+    site.done("rotate", "--no-wait")
+    assert "a rotation is due already" in site.refused("rotate")
+    said = site.done("rotate", "--wait").splitlines()
+    assert said[0] == "a rotation is due already"
+    assert "it has to be public for long enough" in said[1]
+    signer = site.status()["signer"]
+    assert signer != former
+    assert f"{signer} signs now" in said
+
+
 def test_one_request_is_told_once(site: Site) -> None:
     daemon = site.daemon(init=True)
     site.done("revoke", site.status()["signer"], "--reason", "so that the standby is young")

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ordered: list[pytest.Item] = []
     for number, size in enumerate(map(int.__sub__, bounds[1:], bounds)):
         mine = long[number::workers]
-        ordered += [*mine, *islice(others, size - len(mine))]
+        ordered += [*mine, *islice(others, max(0, size - len(mine)))]
     items[:] = [*ordered, *others]
 
 

@@ -372,7 +372,7 @@ def _prose(docstring: str) -> str:
         elif paragraph.startswith("    "):
             is_more = bool(paragraphs) and paragraphs[-1].endswith("```")
             code = inspect.cleandoc("\n" + paragraph)
-            former = paragraphs.pop()[: -len("\n```")] + "\n\n" if is_more else "```py\n"
+            former = paragraphs.pop()[: -len("\n```")] + "\n\n" if is_more else "```python\n"
             paragraphs.append(f"{former}{code}\n```")
         else:
             # A line for each argument that is explained begins with its name.
@@ -388,7 +388,7 @@ def _raised(paragraph: str) -> Iterable[str]:
 
 
 def _fenced(code: str) -> str:
-    # Not "python": that is what tests run.
+    # Not "python": that is what can be run.
     return f"```py\n{code}\n```"
 
 

@@ -1220,6 +1220,7 @@ def test_the_documented_table_is_the_code_s() -> None:
     assert table[1] == as_markdown(), "run make docs"
 
 
+@pytest.mark.runs("docs/configuration.md", 1)
 def test_the_documented_example_is_a_configuration(tmp_path: Path) -> None:
     example = re.search(
         r"```yaml\n(.*?)```", (ROOT / "docs/configuration.md").read_text(), re.DOTALL

@@ -206,6 +206,7 @@ def test_rules_that_there_are_not_are_refused_all_at_once() -> None:
     )
 
 
+@pytest.mark.runs("docs/testing.md", 1)
 @pytest.mark.parametrize("where", ["docs/testing.md", "client/ringkeeper/testing.py"])
 def test_the_examples_run_as_they_stand(where: str) -> None:
     text = (Path(__file__).parents[2] / where).read_text()

@@ -30,7 +30,7 @@ _CLIENT = (
 )
 SHELL = f"""
 ringkeeper() {{ {BIN}/ringkeeper "$@"; }}
-systemctl() {{ echo "$1" >&$ASK; read -r answer <&$ANSWER; }}
+systemctl() {{ [ "${{*:2}}" = ringkeeper ] || return; echo "$1" >&$ASK; read -r answer <&$ANSWER; }}
 redis-cli() {{ {sys.executable} -c '{_CLIENT}' "$SOCKET" "$@"; }}
 """
 
@@ -167,6 +167,7 @@ def emptied(server: Server) -> None:
         client.flushall()
 
 
+@pytest.mark.runs("docs/disaster-recovery.md", 1, 4, 5, 6, 7, 9)
 def test_the_drill(make_site: Callable[[str], Site], own_server: Callable[..., Server]) -> None:
     server = own_server()
     host = Host(make_site(server.url))
@@ -212,6 +213,7 @@ def test_the_drill(make_site: Callable[[str], Site], own_server: Callable[..., S
         assert app.verify(app.sign({"sub": "bob"}))["sub"] == "bob"
 
 
+@pytest.mark.runs("docs/disaster-recovery.md", 8)
 def test_the_drill_on_an_embedded_server(make_site: Callable[[str], Site]) -> None:
     host = Host(make_site("embedded:./lib/redis"))
     for name in ("root.jwk", "root.pub.jwk", "kek.jwk"):

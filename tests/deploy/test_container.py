@@ -159,6 +159,7 @@ def test_one_container_is_a_whole_installation(embedded: Container, host: Host) 
     embedded.done("ringkeeper", "check")
 
 
+@pytest.mark.runs("deploy/compose/README.md", 1)
 def test_what_deploy_readme_shows_works(image: str, host: Host) -> None:
     """Word for word, by podman, but for the names and for the port, which nobody here publishes."""
     text = (ROOT / "deploy/compose/README.md").read_text()

@@ -229,6 +229,7 @@ def test_a_request_reaches_another_unit(with_files: Service) -> None:
     eventually(lambda: kid(with_files) in said_by(machine, "app"))
 
 
+@pytest.mark.runs("docs/files.md", 4, 5)
 def test_a_path_unit_as_documented_reloads_once_for_each_change(with_files: Service) -> None:
     machine = with_files.machine
     document = (REPOSITORY / "docs/files.md").read_text()

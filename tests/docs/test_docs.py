@@ -26,10 +26,10 @@ from ringkeeper.settings import BY_KEY
 from ringkeeper.wire import EVENT, PROOF, REQUEST, SNAPSHOT
 from ringkeeperd.backup_file import BACKUP
 from ringkeeperd.cli import _parser
+from tests.docs.pages import ROOT, fenced
 from tests.plugins.daemons import clean_environment, eventually
 from tests.plugins.servers import free_port
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 WIRE = (ROOT / "docs/wire-format.md").read_text()
 PAGES = sorted(
@@ -43,7 +43,7 @@ def names(paths: list[Path]) -> list[str]:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block.text for block in fenced(text) if block.language == language]
 
 
 def commands(text: str) -> list[str]:
@@ -56,6 +56,8 @@ def commands(text: str) -> list[str]:
 # --- in step with the code -----------------------------------------------------------------------
 
 
+@pytest.mark.runs("docs/wire-format.md", "json")
+@pytest.mark.runs("README.md", 3)
 def test_the_generated_parts_are_what_the_code_says() -> None:
     done = subprocess.run(
         [sys.executable, "docs/generate.py", "--check"],
@@ -151,6 +153,7 @@ def test_the_wire_format_names_every_key_in_redis() -> None:
         assert f"| `{getattr(layout, place)}` |" in WIRE
 
 
+@pytest.mark.runs("docs/wire-format.md", 1)
 @pytest.mark.parametrize("which", ["rs256", "es256", "eddsa"])
 def test_the_wire_format_s_reader_reads_the_vectors(which: str) -> None:
     values = json.loads((ROOT / f"tests/vectors/{which}.json").read_text())
@@ -297,6 +300,7 @@ def place() -> Iterator[Place]:
         made.close()
 
 
+@pytest.mark.runs("README.md", 2, 3)
 def test_the_readme_works_as_it_is_written(place: Place) -> None:
     """Its second block runs; its app, twice: each takes the other's tokens across a rotation."""
     ports = [free_port(), free_port()]
@@ -333,6 +337,30 @@ def test_the_readme_works_as_it_is_written(place: Place) -> None:
     paths = re.findall(r"`(/[^`]+)`", section)
     assert len(paths) >= 7
     assert {path: place.answers(place.port, path)[0] for path in paths} == dict.fromkeys(paths, 200)
+
+
+@pytest.mark.runs("README.md", 4)
+def test_two_of_the_example_take_one_another_s_tokens_as_shown(place: Place) -> None:
+    """Two seconds may be too few here: `sleep` ends once both answer."""
+    block = blocks(README, "console")[2]
+    first = """
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+sleep() { [ "$*" = 2 ] && curl -s --retry 30 --retry-delay 1 --retry-connrefused localhost:{8001,8002} >nowhere; }
+"""
+    ports = {"8001": str(free_port()), "8002": str(free_port())}
+    script = "\n".join([first, *commands(f"```console\n{block}```"), "wait"])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", re.sub("800[12]", lambda each: ports[each[0]], script)],
+        cwd=place.folder,
+        env=place.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    (said,) = [line for line in block.splitlines() if not line.startswith("$ ")]
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
+    assert [place.answers(int(port))[0] for port in ports.values()] == [0, 0], "none is left"
 
 
 def kid_of(token: str) -> str:

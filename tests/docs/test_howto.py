@@ -14,7 +14,8 @@ import pytest
 from ringkeeper import Keyring
 from ringkeeper.errors import RevokedKid
 from ringkeeper.tokens import kid_in
-from tests.docs.test_docs import ROOT, Place, blocks, commands, kid_of
+from tests.docs.pages import ROOT
+from tests.docs.test_docs import Place, blocks, commands, kid_of
 from tests.plugins.brought_keys import PRIVATE_FORMS, made, public_pem, put
 from tests.plugins.daemons import eventually
 
@@ -91,6 +92,7 @@ def walk() -> Iterator[Walk]:
 # --- a key leaked --------------------------------------------------------------------------------
 
 
+@pytest.mark.runs("docs/howto-leaked-key.md")
 def test_a_leaked_key_is_of_no_use_any_more_after_what_the_page_says(walk: Walk) -> None:
     which, refuse, see, change_kek, go = blocks(LEAKED, "console")
     walk.start()
@@ -144,6 +146,7 @@ def change(walk: Walk, block: str) -> None:
 # --- from a hardcoded key ------------------------------------------------------------------------
 
 
+@pytest.mark.runs("docs/howto-from-a-hardcoded-key.md")
 def test_a_hardcoded_key_moves_and_turns_and_nobody_logs_in_again(walk: Walk) -> None:
     naming, at_one_app = blocks(HARDCODED, "python")
     make, same, shred, look, turn, replace = blocks(HARDCODED, "console")
@@ -193,6 +196,7 @@ def test_a_hardcoded_key_moves_and_turns_and_nobody_logs_in_again(walk: Walk) ->
 # --- from PyJWKClient ----------------------------------------------------------------------------
 
 
+@pytest.mark.runs("docs/howto-from-pyjwkclient.md")
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_each_step_away_from_pyjwkclient_takes_the_tokens_of_a_key_that_turned(
     walk: Walk, step: int

@@ -9,7 +9,8 @@ import jwt
 import pytest
 
 from ringkeeper.clock import SystemClock
-from tests.docs.test_docs import ROOT, Place, blocks, commands
+from tests.docs.pages import ROOT
+from tests.docs.test_docs import Place, blocks, commands
 from tests.plugins.brought_keys import (
     PASSPHRASE,
     PRIVATE_FORMS,
@@ -91,6 +92,7 @@ def walk() -> Iterator[Walk]:
         made_here.place.close()
 
 
+@pytest.mark.runs("docs/import.md", 1, 3, 4, 7, 8)
 def test_a_system_moves_here_and_away_as_the_page_says(walk: Walk) -> None:
     walk.database("psql")
     former, signing = walk.issuer.keys
@@ -118,17 +120,20 @@ def test_a_system_moves_here_and_away_as_the_page_says(walk: Walk) -> None:
     assert jwt.decode(static, (walk.folder / "static.pem").read_text(), ["RS256"])
 
 
+@pytest.mark.runs("docs/import.md", 2, 3)
 def test_the_export_from_mysql_makes_the_same_ring(walk: Walk) -> None:
     walk.database("mysql")
     assert f"ring access-token: {list(walk.issuer.keys)[-1]} signs" in walk.run(MYSQL, MAKE)
 
 
+@pytest.mark.runs("docs/import.md", 5)
 def test_a_pem_moves_as_the_page_says(walk: Walk) -> None:
     put(walk.folder / "key.pem", PRIVATE_FORMS["PKCS #8, encrypted"](made("RS256")))
     put(walk.folder / "passphrase", PASSPHRASE.encode())
     assert "ring access-token: main signs" in walk.run(PEM)
 
 
+@pytest.mark.runs("docs/import.md", 6)
 def test_a_jwk_set_moves_as_the_page_says(walk: Walk) -> None:
     keys = [jwk(made("ES256", n), kid=f"k{n}") for n in (1, 2)]
     put(walk.folder / "keys.json", in_json({"keys": keys}))

@@ -18,7 +18,7 @@ from ringkeeperd.metrics import Metrics
 from ringkeeperd.page.serving import StatusPage
 from ringkeeperd.web import Pages
 from tests.daemon.test_page import service_of
-from tests.docs.test_docs import ROOT
+from tests.docs.pages import ROOT
 from tests.plugins.daemons import Daemon, Site, eventually
 
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())

@@ -13,7 +13,8 @@ import ringkeeper
 import ringkeeper.testing
 from ringkeeper.errors import RingkeeperError, TokenError
 from ringkeeperd.cli import _parser
-from tests.docs.test_docs import PAGES, ROOT, blocks
+from tests.docs.pages import ROOT
+from tests.docs.test_docs import PAGES, blocks
 from tests.plugins.daemons import command
 
 CLI = (ROOT / "docs/cli.md").read_text()
@@ -96,6 +97,7 @@ def test_every_error_stands_in_the_table() -> None:
     assert sorted(told) == sorted(error.__name__ for error in ours)
 
 
+@pytest.mark.runs("docs/errors.md", 1)
 def test_the_page_s_answer_is_the_one_to_give() -> None:
     (code,) = blocks(ERRORS, "python")
     names: dict[str, Any] = {}

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 import pytest
 
 from ringkeeperd.transitions import TRANSITIONS
-from tests.docs.test_docs import PAGES, ROOT, names
+from tests.docs.pages import ROOT
+from tests.docs.test_docs import PAGES, names
 
 MKDOCS = ROOT / ".venv" / "site" / "bin" / "mkdocs"
 NOT_OURS = shutil.ignore_patterns(

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.test_docs import BIN, ROOT, Place, blocks, commands
+from tests.docs.pages import ROOT
+from tests.docs.test_docs import BIN, Place, blocks, commands
 from tests.plugins.daemons import clean_environment, eventually
 from tests.plugins.servers import free_port
 
@@ -77,6 +78,7 @@ def test_the_installation_names_extras_that_there_are() -> None:
         assert f"\n{extra} = [" in text
 
 
+@pytest.mark.runs("docs/tutorial.md", 2, 3, 4, 5, 6, 7, 8, 9)
 def test_the_tutorial_works_as_it_is_written(walk: Walk) -> None:
     walk.begin(RUN)
     eventually(lambda: walk.place.answers(walk.http, "/readyz")[0] == 200)

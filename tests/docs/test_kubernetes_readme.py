@@ -1,8 +1,11 @@
 """deploy/k8s/README.md, read closely: what it prints renders, and makes what the pods wait for."""
 
+import json
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +13,22 @@ import pytest
 import yaml
 
 from ringkeeper.configuration import parse
-from tests.deploy.manifests import K8S, containers_of, pods_of, rendered
-from tests.docs.test_docs import blocks, commands
+from tests.deploy.manifests import K8S, containers_of, pods_of, rendered, why_no_kubectl
+from tests.docs.pages import ROOT
+from tests.docs.test_docs import Place, blocks, commands
 from tests.docs.test_kubernetes import ANY_APP, EXAMPLE, SIDECARS, configured, named, pod_of
+from tests.plugins.daemons import eventually
+from tests.plugins.servers import free_port
 
 README = (K8S / "README.md").read_text()
+NAMESPACE = "ringkeeper-example"
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: played, cluster: {server: "http://127.0.0.1:1"}}]
+contexts: [{name: played, context: {cluster: played, user: ""}}]
+current-context: played
+"""
 
 
 def made_by_readme() -> dict[str, set[str]]:
@@ -26,6 +40,7 @@ def made_by_readme() -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.runs("deploy/k8s/README.md", 6)
 def test_a_password_and_a_ca_for_redis_are_taken_from_a_secret_where_there_is_one() -> None:
     """As the README names them, for the daemons, the Job and the sidecar, each from its own."""
     documents = rendered(EXAMPLE)
@@ -82,6 +97,7 @@ def test_the_image_that_the_readme_pushes_is_in_every_pod_of_ours(tmp_path: Path
     assert {each for each in images if "ringkeeper" in each} == {image}
 
 
+@pytest.mark.runs("deploy/k8s/README.md", 3, 4)
 @pytest.mark.parametrize("component", SIDECARS)
 def test_the_kustomization_for_your_app_is_whole(component: str, tmp_path: Path) -> None:
     """As the README prints it: a sidecar of the image that was pushed, and with its settings."""
@@ -102,3 +118,103 @@ def test_the_kustomization_for_your_app_is_whole(component: str, tmp_path: Path)
     shipped = configured(rendered(EXAMPLE), "ringkeeper-sidecar")
     assert configuration.redis_shown != shipped.redis_shown
     assert replace(configuration, redis_url=shipped.redis_url) == shipped, "all else is as shipped"
+
+
+# --- its commands, played: there is neither a cluster nor an engine (kubectl_played.py) -------------
+
+
+class Shell:
+    """A checkout at a cluster, of which kubectl_played.py says what is real."""
+
+    def __init__(self, place: Place) -> None:
+        if why_no_kubectl():
+            pytest.skip(why_no_kubectl())
+        self.place = place
+        self.folder = place.folder / "checkout"
+        shutil.copytree(K8S.parent, self.folder / "deploy")
+        shutil.copy(ROOT / "Dockerfile", self.folder)
+        tools, played = place.folder / "tools", place.folder / "played"
+        for folder in (tools, played):
+            folder.mkdir()
+        for name in ("kubectl", "docker"):
+            shutil.copy(Path(__file__).with_name("kubectl_played.py"), tools / name)
+            text = (tools / name).read_text()
+            (tools / name).write_text(f"#!{sys.executable}\n{text}")
+            (tools / name).chmod(0o755)
+        (played / "kubeconfig").write_text(KUBECONFIG)
+        self.port = free_port()
+        app = (EXAMPLE / "app.py").read_text().replace("/run/ringkeeper", f"{place.folder}/files")
+        (played / "app.py").write_text(app.replace('("", 8080)', f'("127.0.0.1", {self.port})'))
+        place.environment |= {
+            "KUBECTL": str(shutil.which("kubectl")),
+            "KUBECONFIG": str(played / "kubeconfig"),
+            "PLAYED": str(played),
+            "RINGKEEPER_FILES__DIRECTORY": str(place.folder / "files"),
+            "RINGKEEPER_CONFIG": str(place.folder / "config.yaml"),
+        }
+        place.environment["PATH"] = f"{tools}:{place.environment['PATH']}"
+
+    def does(self, block: str) -> str:
+        """What its commands print; what they leave running ends."""
+        lines = commands(f"```console\n{block}```")
+        script = "\n".join(["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *lines])
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")],
+            cwd=self.folder, env=self.place.environment,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def data(self, kind: str, name: str, namespace: str) -> set[str]:
+        """The files in a Secret or ConfigMap of the cluster."""
+        known = json.loads((self.place.folder / "played/cluster.json").read_text())
+        (found,) = [
+            each
+            for each in known
+            if (each["kind"], each["metadata"]["name"]) == (kind, name)
+            and each["metadata"]["namespace"] == namespace
+        ]
+        return set(found["data"])
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    place = Place()
+    try:
+        yield Shell(place)
+    finally:
+        place.close()
+
+
+@pytest.mark.long
+@pytest.mark.runs("deploy/k8s/README.md", 1, 2, 5)
+def test_the_readme_s_commands_make_what_they_name(shell: Shell) -> None:
+    install, look, secrets = blocks(README, "console")
+    assert "successfully rolled out" in shell.does(install)
+    made = {each.name for each in (shell.folder / "secrets").iterdir()}
+    assert made == {"root.jwk", "kek.jwk", "root.pub.jwk"}
+    assert shell.data("ConfigMap", "ringkeeper-root", NAMESPACE) == {"root.pub.jwk"}
+    assert shell.data("Secret", "ringkeeper-secrets", NAMESPACE) == {"root.jwk", "kek.jwk"}
+
+    place = shell.place
+    place.start("ringkeeper", "run", "--config", "config.yaml")
+    eventually(lambda: place.answers(place.port, "/readyz")[0] == 200)
+    eventually((place.folder / "files/jwks.json").exists)
+    (place.folder / ".curlrc").write_text(
+        "silent\nretry = 30\nretry-delay = 1\nretry-connrefused\n"
+    )
+    place.environment["HOME"] = str(place.folder)
+    said = shell.does(look)
+    assert said.startswith("hello alice")
+    assert "leader" in said
+
+    for name in ("redis.password", "sidecar.password", "redis-ca.pem"):
+        (shell.folder / name).write_text("x")
+    cluster = place.folder / "played/cluster.json"
+    shop = {"kind": "Namespace", "metadata": {"name": "shop"}}
+    cluster.write_text(json.dumps([*json.loads(cluster.read_text()), shop]))
+    shell.does(secrets)
+    wanted = {"redis.password", "redis-ca.pem"}
+    assert shell.data("Secret", "ringkeeper-redis", NAMESPACE) == wanted
+    assert shell.data("Secret", "ringkeeper-sidecar-redis", "shop") == wanted

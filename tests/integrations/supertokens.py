@@ -85,8 +85,12 @@ class App:
         *,
         is_dynamic: bool = True,
         cached: int | None = None,
+        program: str = "app.js",
     ) -> None:
-        """`keys`: where its core is; the daemon. `cached`: seconds for a JWKS, if not 4 hours."""
+        """`keys`: where its core is; the daemon. `cached`: seconds for a JWKS, if not 4 hours.
+
+        `program`: which one in the folder of Node's.
+        """
         self.port = free_port()
         keys = keys or f"http://127.0.0.1:{stage.daemon.port}"
         environment = {
@@ -95,9 +99,9 @@ class App:
         }
         if cached is not None:
             environment["JWKS_REFRESH_INTERVAL_SEC"] = str(cached)
-        program = [sys.executable, str(PYTHON_APP)] if sdk == PYTHON else ["node", "app.js"]
+        command = [sys.executable, str(PYTHON_APP)] if sdk == PYTHON else ["node", program]
         self._process = stage.start(
-            *program, str(self.port), keys, env=environment, cwd=NODE if sdk != PYTHON else None
+            *command, str(self.port), keys, env=environment, cwd=NODE if sdk != PYTHON else None
         )
 
     def wait_until_up(self) -> App:

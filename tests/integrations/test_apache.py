@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.docs.pages import ROOT
+from tests.docs.test_docs import blocks
 from tests.integrations.bearer import EXAMPLES, App, has_no_eddsa, is_no_fool, needs
 from tests.integrations.stage import Stage, eventually, free_port, go_through
 from tests.integrations.table import COLUMNS
@@ -16,6 +19,8 @@ from tests.plugins.daemons import Site
 
 pytestmark = pytest.mark.integrations
 APACHE = "/usr/sbin/apache2"
+PAGE = (ROOT / "docs/integrations.md").read_text()
+(SETTINGS,) = blocks(PAGE.partition("## Apache\n")[2].partition("\n## ")[0], "yaml")
 MODULES = Path("/usr/lib/apache2/modules")
 LOADED = "mpm_event authn_core authz_core authz_user alias dir mime socache_shmcb ssl"
 BEGUN = "resuming normal operations"
@@ -34,6 +39,7 @@ Include {site}
 """
 
 
+@pytest.mark.runs("docs/integrations.md", 12)
 def test_apache_verifies_by_the_jwks(
     site: Site,
     authority: Authority,
@@ -44,11 +50,8 @@ def test_apache_verifies_by_the_jwks(
 ) -> None:
     needs(APACHE, MODULES / "mod_auth_openidc.so")
     pid_file = tmp_path / "apache.pid"
-    stage = Stage(
-        site,
-        files={"directory": str(memory)},
-        on_change={"pid_file": str(pid_file), "signal": "USR1"},
-    )
+    settings = SETTINGS.replace("/run/apache2/apache2.pid", str(pid_file))
+    stage = Stage(site, **yaml.safe_load(settings.replace("/run/ringkeeper", str(memory))))
     request.addfinalizer(stage.close)
     modules = [
         f"LoadModule {n}_module {MODULES}/mod_{n}.so" for n in [*LOADED.split(), "auth_openidc"]
@@ -62,7 +65,7 @@ def test_apache_verifies_by_the_jwks(
     (tmp_path / "app").mkdir()
     (tmp_path / "app/index.html").write_text("hello")
     pair, port = authority.issue(), free_port()
-    settings = {
+    variables = {
         "JWKS_ADDRESS": f"127.0.0.1:{free_port()}",
         "APP_ADDRESS": f"127.0.0.1:{port}",
         "RINGKEEPER_FILES": str(memory),
@@ -72,7 +75,7 @@ def test_apache_verifies_by_the_jwks(
         "APP": str(tmp_path / "app"),
     }
     process = stage.start(
-        APACHE, "-D", "FOREGROUND", "-f", str(config), env={**stage.environment, **settings}
+        APACHE, "-D", "FOREGROUND", "-f", str(config), env={**stage.environment, **variables}
     )
     app, ring = App(process, port), stage.keyring()
     first = ring.sign({"sub": "alice"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from ringkeeperd.cli import _parser
 from tests.deploy.compose import UNDERSTOOD, Project, read
 from tests.deploy.containers import Host
 from tests.deploy.images import ROOT
+from tests.docs.test_docs import blocks, commands
 from tests.plugins.daemons import eventually
 
 COMPOSE = ROOT / "deploy/compose/compose.yaml"
+SHOWN = blocks((COMPOSE.parent / "README.md").read_text(), "console")[1]
 OURS = ("init", "ringkeeper", "second", "signing-app", "verifying-app")
 
 
@@ -110,23 +113,35 @@ def test_ours_are_closed_and_told_what_they_understand(document: dict, name: str
 
 @pytest.mark.deploy
 @pytest.mark.timeout(600)
+@pytest.mark.runs("deploy/compose/README.md", 2)
 def test_it_goes_from_nothing_to_tokens(host: Host, image: str, redis_image: str) -> None:
-    """Redis, init, the daemon and both apps; Prometheus and Grafana have tests of their own."""
+    """Redis, init, the daemon and both apps; Prometheus and Grafana have tests of their own.
+
+    As the page shows it; but we start the services, and ask from within their network.
+    """
+    up, login, hello, asking = commands(f"```console\n{SHOWN}```")
+    assert up == f"cd {COMPOSE.parent.relative_to(ROOT)} && docker compose up -d"
+    (signing,) = re.findall(r"^token=\$\(curl -s (http:\S+)\)$", login)
+    curl, *bearing, verifying = shlex.split(hello)
+    assert [curl, *bearing] == ["curl", "-H", "Authorization: Bearer $token"]
+    compose, of, within, service, *asked = shlex.split(asking)
+    assert [compose, of, within] == ["docker", "compose", "exec"]
     images = {"RINGKEEPER_IMAGE": image, "REDIS_IMAGE": redis_image}
     interval = {"ACCESS_TOKEN_DYNAMIC_SIGNING_KEY_UPDATE_INTERVAL": "24"}
     project = Project(COMPOSE, host, images | interval)
     project.up("signing-app", "verifying-app")
     get = host.network.get
 
-    status, token = eventually(lambda: _good(get("http://127.0.0.1:8001/login")), within=30)
+    status, token = eventually(lambda: _good(get(signing)), within=30)
     assert status == 200
     bearer = {"Authorization": f"Bearer {token}"}
-    hello = (200, "hello alice")
-    assert eventually(lambda: _good(get("http://127.0.0.1:8002/", **bearer)), within=30) == hello
-    assert get("http://127.0.0.1:8001/", **bearer) == hello
+    greeting = (200, "hello alice")
+    assert eventually(lambda: _good(get(verifying, **bearer)), within=30) == greeting
+    assert get("http://127.0.0.1:8001/", **bearer) == greeting
     assert get("http://127.0.0.1:8002/login")[0] == 503, "it has no KEK to sign with"
 
     daemon = project.containers["ringkeeper"]
+    assert "access-token" in project.containers[service].done(*asked)
     shown = json.loads(daemon.done("ringkeeper", "status", "--json"))
     assert "access-token" in json.dumps(shown)
     kid = json.loads(get("http://127.0.0.1:9465/v1/keyring")[1])["access-token"]["signer"]
@@ -134,7 +149,7 @@ def test_it_goes_from_nothing_to_tokens(host: Host, image: str, redis_image: str
     eventually(lambda: get("http://127.0.0.1:8002/", **bearer)[0] == 401)
     status, token = eventually(lambda: _good(get("http://127.0.0.1:8001/login")))
     bearer = {"Authorization": f"Bearer {token}"}
-    assert eventually(lambda: _good(get("http://127.0.0.1:8002/", **bearer))) == hello
+    assert eventually(lambda: _good(get("http://127.0.0.1:8002/", **bearer))) == greeting
 
     for name in ("signing-app", "verifying-app", "ringkeeper"):
         code, took = project.containers[name].stop()

@@ -2,14 +2,15 @@
 
 import json
 import re
+import shlex
 import subprocess
 
 import pytest
 import yaml
 
-from tests.deploy.machines import REPOSITORY, Machine
+from tests.deploy.machines import REPOSITORY, Machine, boot
 from tests.deploy.services import ETC, FILES_UNIT, UNIT, URL, Service
-from tests.docs.test_docs import blocks
+from tests.docs.test_docs import blocks, commands
 from tests.plugins.daemons import eventually
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(600)]  # the first one makes a Debian
@@ -38,6 +39,33 @@ def test_the_script_installs_once_and_overwrites_nothing(machine: Machine) -> No
     manual, completion = (f"/usr/local/share/{file}" for file in SHARED)
     assert machine.run("head", "-n2", manual).stdout.splitlines()[1].startswith(".TH RINGKEEPER 1 ")
     assert machine.run("tail", "-n1", completion).stdout == "complete -F _ringkeeper ringkeeper\n"
+
+
+@pytest.mark.runs("deploy/systemd/README.md", 1, 2)
+def test_it_is_installed_as_the_readme_says() -> None:
+    """On the first host, and then as on a further one; Redis is on this one, by the shown name."""
+    first, further = (commands(f"```console\n{text}```") for text in blocks(README, "console")[:2])
+    machine = boot()
+    try:
+        run = machine.run
+        run("sh", "-c", "echo 127.0.0.1 redis.internal >>/etc/hosts")
+        script, *options = shlex.split(first[0])
+        assert script == "deploy/systemd/install.sh"
+        said = machine.install(*options)
+        assert "made ring access-token" in said
+        for line in first[1:]:
+            run("sh", "-ec", line)
+        eventually(Service(machine).leads)
+        assert run("systemctl", "is-enabled", "ringkeeper").stdout == "enabled\n"
+        assert "redis://redis.internal:6379/0" in run("cat", f"{ETC}/config.yaml").stdout
+
+        (line,) = further
+        assert shlex.split(line)[0] == script
+        run("sh", "-c", f"systemctl stop ringkeeper; rm {ETC}/config.yaml {ETC}/*.jwk")
+        assert "made ring" not in machine.install(*shlex.split(line)[1:])
+        assert run("ls", ETC).stdout.split() == ["config.yaml", "ringkeeper.env"]
+    finally:
+        machine.close()
 
 
 def test_the_script_is_plain_sh_without_a_trap() -> None:
@@ -228,6 +256,7 @@ def test_without_redis_it_is_ready_by_what_it_kept_and_waits(service: Service) -
     eventually(service.leads, within=20)
 
 
+@pytest.mark.runs("deploy/systemd/README.md", 3)
 def test_a_further_host_gets_copies_of_the_secrets(service: Service) -> None:
     """As the README has it; and whoever left that out is told nothing else."""
     run = service.machine.run
@@ -256,6 +285,7 @@ def test_a_further_host_gets_copies_of_the_secrets(service: Service) -> None:
         run("chmod", "600", f"{ETC}/kek.jwk")
 
 
+@pytest.mark.runs("deploy/systemd/README.md", 4, 5)
 def test_a_password_for_redis_stays_root_s_and_is_handed_over(service: Service) -> None:
     """As the README has it, for the daemon and for root's commands."""
     section = README.partition("## A password for Redis")[2]

@@ -20,7 +20,7 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations dist package-test fuzz wycheproof controls lock docs site clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations dist package-test fuzz wycheproof controls snippets lock docs site clean provision
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -133,6 +133,9 @@ scan: .venv/dev ## Turn keys for MINUTES (60) and search everything for private 
 
 controls: .venv/dev .venv/supply/made ## Take every control of the threat model away: a test must fail each time
 	$(BIN)/python -m tests.controls $(ARGS)
+
+snippets: .venv/deploy .venv/integrations .venv/package/made ## Break every command and snippet of the pages: a test must fail each time
+	$(BIN)/python -m tests.docs $(ARGS)
 
 .venv/fuzz: .venv/dev requirements/fuzz.txt
 	$(BIN)/pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements/fuzz.txt

@@ -63,14 +63,21 @@ def fenced(text: str, page: str = "") -> list[Block]:
     ]
 
 
+def unfenced(text: str) -> str:
+    """What is left of a page without them."""
+    return _FENCE.sub("", text)
+
+
+def pages() -> list[Path]:
+    """Every page of this repository for readers."""
+    found = {page for pattern in SHOWING for page in ROOT.glob(pattern)}
+    return sorted(page for page in found if "node_modules" not in page.parts)
+
+
 def shown() -> list[Block]:
-    """Every block that a reader of this repository is shown."""
-    pages = sorted({page for pattern in SHOWING for page in ROOT.glob(pattern)})
+    """Every block that they are shown."""
     return [
-        block
-        for page in pages
-        if "node_modules" not in page.parts
-        for block in fenced(page.read_text(), str(page.relative_to(ROOT)))
+        block for page in pages() for block in fenced(page.read_text(), str(page.relative_to(ROOT)))
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.docs.pages import ROOT, Block, claims, fenced, shown
+from tests.docs.pages import ROOT, Block, claims, fenced, pages, shown, unfenced
 from tests.docs.test_docs import commands
 
 NOTHING_TO_RUN: dict[tuple[str, int | str], str] = {
@@ -40,6 +40,13 @@ def test_nobody_says_that_he_runs_what_is_not_there() -> None:
         assert not any(map(why_not_run, covered)), claim
     known = {(b.page, which) for b in blocks for which in (b.number, b.language)}
     assert set(NOTHING_TO_RUN) <= known
+
+
+def test_code_is_shown_in_no_other_way_than_fenced() -> None:
+    """For nothing else is found here."""
+    for page in pages():
+        rest = unfenced(page.read_text())
+        assert re.findall(r"\n\n(?: {4}|\t)\S.*|<pre|^ *[`~]{3}", rest, re.MULTILINE) == [], page
 
 
 def test_ci_runs_what_no_test_can_run() -> None:

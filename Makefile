@@ -134,7 +134,7 @@ scan: .venv/dev ## Turn keys for MINUTES (60) and search everything for private 
 controls: .venv/dev .venv/supply/made ## Take every control of the threat model away: a test must fail each time
 	$(BIN)/python -m tests.controls $(ARGS)
 
-snippets: .venv/deploy .venv/integrations .venv/package/made ## Break every command and snippet of the pages: a test must fail each time
+snippets: .venv/deploy .venv/integrations .venv/package/made ## Break each command and snippet of the pages: a test must fail each time (half an hour)
 	$(BIN)/python -m tests.docs $(ARGS)
 
 .venv/fuzz: .venv/dev requirements/fuzz.txt

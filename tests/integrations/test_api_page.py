@@ -93,13 +93,13 @@ def test_an_example_does_what_the_page_says(module: str) -> None:
 
 @pytest.mark.runs("docs/api.md", "python")
 def test_the_middlewares_do_what_the_page_says() -> None:
-    require, count = (code.splitlines() for code in examples()["middleware"])
+    (asgi, wsgi), (counted, counted_wsgi) = (code.splitlines() for code in examples()["middleware"])
     loads = "import ringkeeper.middleware"
-    passes(FIRST, loads, ASGI, require[0], ASKED, WSGI, require[1], WERKZEUG)
+    passes(FIRST, loads, ASGI, asgi, ASKED, WSGI, wsgi, WERKZEUG)
     apps = BEFORE["FastAPI"], BEFORE["Flask"]
     client = "from starlette.testclient import TestClient\nclient = TestClient(app)"
-    passes(FIRST, loads, apps[0], count[0], client, COUNTED)
-    passes(FIRST, loads, apps[1], count[1], "client = app.test_client()", COUNTED)
+    passes(FIRST, loads, apps[0], counted, client, COUNTED)
+    passes(FIRST, loads, apps[1], counted_wsgi, "client = app.test_client()", COUNTED)
 
 
 @pytest.mark.runs("docs/api.md", "python")

@@ -11,7 +11,6 @@ from ringkeeper.connection import Connection
 from ringkeeper.errors import RefreshReason, RingClosed, RingNotLoaded, UnknownKid
 from ringkeeper.layout import DEFAULT_NAME
 from ringkeeper.meter import Meter
-from ringkeeper.private_halves import unsealed_aside
 from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.secret import Secret
 from ringkeeper.signed import SignedCounts
@@ -46,7 +45,7 @@ class Keyring:
         self._cache = TokenCache(connection.token_cache)
         self._verified = Meter()
         self._follower, self._store = connection.follower(
-            verified=self._verified, known=self._cache.hits, unseal=unsealed_aside
+            verified=self._verified, known=self._cache.hits
         )
         self._counts, self._signed = RefreshCounts(), SignedCounts()
         self._teller = connection.teller(self._counts, self._signed, self._store)

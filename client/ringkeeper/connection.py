@@ -18,7 +18,6 @@ from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from, kek_source
 from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
-from ringkeeper.private_halves import unsealed_here
 from ringkeeper.refreshes import RefreshTeller
 from ringkeeper.sealing import Kek
 from ringkeeper.secret import Secret
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.meter import Meter
-    from ringkeeper.private_halves import Unseal
     from ringkeeper.refreshes import RefreshCounts, RefreshStore
     from ringkeeper.replica import Replica
     from ringkeeper.signed import SignedCounts
@@ -162,7 +160,6 @@ class Connection:
         *,
         verified: Meter | None = None,
         known: Meter | None = None,
-        unseal: Unseal = unsealed_here,
     ) -> tuple[Follower, RedisStore]:
         """A follower of the ring over a fresh connection; whoever runs it closes the store."""
         client = connection_for(
@@ -190,7 +187,6 @@ class Connection:
             use_dynamic=self.use_dynamic,
             verified=verified,
             known=known,
-            unseal=unseal,
         )
         return follower, store
 

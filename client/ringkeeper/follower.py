@@ -39,7 +39,7 @@ from ringkeeper.errors import (
     StateUnusable,
     WrongRing,
 )
-from ringkeeper.private_halves import fetch, unsealed_here
+from ringkeeper.private_halves import fetch
 from ringkeeper.progress import Progress
 from ringkeeper.replica import Replica
 from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from ringkeeper.clock import Clock
     from ringkeeper.meter import Meter
     from ringkeeper.policy import Policy
-    from ringkeeper.private_halves import Unseal
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
@@ -164,7 +163,6 @@ class Follower:
         verified: Meter | None = None,
         known: Meter | None = None,
         leads_by: Callable[[], Policy] | None = None,
-        unseal: Unseal = unsealed_here,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
 
@@ -182,7 +180,6 @@ class Follower:
         `verified` counts the tokens that this process verifies, to tell how many they are, and
         `known` those of them whose signature it had checked before.
         `leads_by`: of a process that would lead the ring, were its lease free: by which policy.
-        `unseal` is how private halves are opened; see `private_halves`.
         """
         self.replica: Replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._use_dynamic = use_dynamic
@@ -204,7 +201,6 @@ class Follower:
         self._verified = verified
         self._known = known
         self._leads_by = leads_by
-        self._unseal = unseal
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -606,9 +602,7 @@ class Follower:
         # Of now: a version that comes meanwhile was not made ready by this.
         edition = (held.ring.epoch, held.ring.version)
         try:
-            fetched = await fetch(
-                held, self._kek, self._store, keeps_all=keeps_all, unseal=self._unseal
-            )
+            fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all)
         except InfrastructureError:
             await self._is_handed_on()  # what is held is better than nothing
             raise

@@ -415,7 +415,7 @@ class _Background:
         self._connection = connection
         self._counts = counts
         self._signed = signed
-        self._meters = verified, known
+        self._meters = {"verified": verified, "known": known}
         self._follower: Follower | None = None
         self._known = replica
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -450,8 +450,7 @@ class _Background:
         with ExitStack() as failing:
             loop = _event_loop(self._connection.name)
             failing.callback(loop.close)
-            verified, known = self._meters
-            follower, store = self._connection.follower(self._known, verified=verified, known=known)
+            follower, store = self._connection.follower(self._known, **self._meters)
             teller = self._connection.teller(self._counts, self._signed, store)
             thread = threading.Thread(
                 target=_run,

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ringkeeper.errors import SealBroken
 from ringkeeper.sealing import kek_of
-from ringkeeper.tasks import aside
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from ringkeeper.algorithms import PrivateKey
     from ringkeeper.replica import Held
-    from ringkeeper.ring import Key
     from ringkeeper.sealing import Kek
     from ringkeeper.store import Store
-
-    Unseal = Callable[[Kek, str, Key], Awaitable[PrivateKey]]
-
-
-async def unsealed_here(kek: Kek, sealed: str, key: Key) -> PrivateKey:
-    """`kek.unseal`, in turn with whatever else is done on this event loop."""
-    await asyncio.sleep(0)
-    return kek.unseal(sealed, key)
-
-
-async def unsealed_aside(kek: Kek, sealed: str, key: Key) -> PrivateKey:
-    """`kek.unseal`, while the event loop does other things: RSA takes milliseconds."""
-    return await aside(partial(kek.unseal, sealed, key))
 
 
 class Fetched(NamedTuple):
@@ -42,12 +26,8 @@ class Fetched(NamedTuple):
     broken: list[SealBroken]
 
 
-async def fetch(
-    held: Held, kek: Kek | None, store: Store, *, keeps_all: bool, unseal: Unseal
-) -> Fetched:
+async def fetch(held: Held, kek: Kek | None, store: Store, *, keeps_all: bool) -> Fetched:
     """What `held` lacks: with a `kek` opened, and `keeps_all` of them sealed, to give back.
-
-    `unseal`: one of those above.
 
     Raises:
         RedisUnavailable: not now.
@@ -57,19 +37,19 @@ async def fetch(
     # open it once more, though it is open, shows that this process has that KEK.
     outdated = {kid for kid, blob in held.sealed.items() if sealed_by not in ("", kek_of(blob))}
     opening = {*held.lacks, *(outdated & signers)} if kek else set()
-    opened, _ = await _unsealed(held, kek, sorted(opening - outdated), held.sealed, unseal)
+    opened, _ = await _unsealed(held, kek, sorted(opening - outdated), held.sealed)
     wanted = {kid for kid in opening if kid not in opened} | outdated
     if keeps_all:
         wanted |= {k.kid for k in held.ring.keys if k.may_verify and k.kid not in held.sealed}
     sealed = await store.sealed(sorted(wanted))
     still = sorted(kid for kid in opening if kid not in opened)
-    more, broken = await _unsealed(held, kek, still, sealed, unseal)
+    more, broken = await _unsealed(held, kek, still, sealed)
     good = {kid: blob for kid, blob in sealed.items() if kid in more or kid not in still}
     return Fetched(good, {**opened, **more}, broken)
 
 
 async def _unsealed(
-    held: Held, kek: Kek | None, kids: Iterable[str], blobs: Mapping[str, str], unseal: Unseal
+    held: Held, kek: Kek | None, kids: Iterable[str], blobs: Mapping[str, str]
 ) -> tuple[dict[str, PrivateKey], list[SealBroken]]:
     """The private halves of `kids` that open, and why the others do not."""
     opened: dict[str, PrivateKey] = {}
@@ -78,7 +58,10 @@ async def _unsealed(
         key = held.ring.key(kid)
         try:
             if key and kek:
-                opened[kid] = await unseal(kek, blobs.get(kid, ""), key)
+                # Here, and not on another thread: that would hold the interpreter for most of the
+                # time, and wait for it; and what an app left to its threads would come first.
+                opened[kid] = kek.unseal(blobs.get(kid, ""), key)
         except SealBroken as error:
             broken.append(error)
+        await asyncio.sleep(0)  # an RSA key takes a millisecond, or three
     return opened, broken

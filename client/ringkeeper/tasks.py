@@ -12,6 +12,8 @@ _T = TypeVar("_T")
 
 _CANCEL_AGAIN: Final = 1.5
 """Seconds; longer than anything that is stopped takes to say goodbye, over a slow network, too."""
+_ENDING: Final = ("interpreter shutdown", "can't register atexit after shutdown")
+"""In what Python says where it gives no more threads, for the program is about to end."""
 
 
 async def first_of(*work: Coroutine[Any, Any, None]) -> None:
@@ -32,9 +34,11 @@ async def aside(work: Callable[[], _T]) -> _T:
     """What `work` says, asked on another thread while the event loop does other things."""
     try:
         asked = asyncio.get_running_loop().run_in_executor(None, work)
-    except RuntimeError:
-        # This program is about to end, and Python gives no more threads. A keyring for threads goes
-        # on until its goodbye, on a thread of its own, where nobody is held up.
+    except RuntimeError as error:
+        if not any(said in str(error) for said in _ENDING):
+            raise
+        # A keyring for threads goes on until its goodbye, on a thread of its own, where nobody is
+        # held up.
         return work()
     return await asked
 

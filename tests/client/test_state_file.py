@@ -1,5 +1,6 @@
 """The file that keeps a ring: replaced whole, and never at the cost of another's memory."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,3 +78,28 @@ async def test_what_is_nobodys_is_replaced(tmp_path: Path) -> None:
         file.path.write_text(odd)
         await file.write(shown())
         assert await file.read() == shown()
+
+
+async def test_no_event_loop_waits_for_a_disk(tmp_path: Path) -> None:
+    """One that hangs would hold up an app's users, or a daemon's lease."""
+    threads = set[int]()
+
+    class Watched(StateFile):
+        def _read(self) -> Shown | None:
+            threads.add(threading.get_ident())
+            return super()._read()
+
+        def _keep(self, testimony: Shown) -> None:
+            threads.add(threading.get_ident())
+            super()._keep(testimony)
+
+        def _set_aside(self) -> Path:
+            threads.add(threading.get_ident())
+            return super()._set_aside()
+
+    file = Watched(tmp_path, RING.name, "state_dir", ROOT.public)
+    await file.write(shown())
+    assert await file.read() == shown()
+    await file.set_aside()
+    assert threads
+    assert threading.get_ident() not in threads

@@ -98,14 +98,26 @@ async def test_who_is_cancelled_again_while_it_stops_the_others_leaves_none_behi
     assert ended == ["the listener", "goodbye"]
 
 
-async def test_what_is_done_aside_is_done_on_another_thread() -> None:
+async def test_what_is_done_aside_is_done_once_and_on_another_thread() -> None:
     assert await aside(threading.get_ident) != threading.get_ident()
+    done: list[int] = []
 
     def fail() -> None:
+        done.append(threading.get_ident())
         raise RuntimeError("of its own")
 
     with pytest.raises(RuntimeError, match="of its own"):
         await aside(fail)
+    assert len(done) == 1
+
+
+async def test_an_app_without_threads_is_not_held_up_instead() -> None:
+    """It shut them down itself, or there are as many as there may be: that is to be told."""
+    await asyncio.get_running_loop().shutdown_default_executor()
+    done: list[int] = []
+    with pytest.raises(RuntimeError):
+        await aside(lambda: done.append(1))
+    assert done == []
 
 
 @pytest.mark.parametrize("before", ["", "asyncio.run(aside(list))"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ringkeeper.algorithms import ALGORITHMS, PublicKey
-from ringkeeper.compact import claims_in, octets_in
+from ringkeeper.compact import header_in, octets_in
 from ringkeeper.errors import MalformedToken
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ def is_taken(public: PublicKey, token: str) -> bool:
     try:
         head, payload, _ = token.split(".")
         octets_in(payload)
-        header = claims_in(octets_in(head).decode())
+        header = header_in(head)
     except (ValueError, MalformedToken):
         return False
-    return header.get("alg") == public.algorithm.name and public.verifies(token)
+    is_its_own = header.is_sound and header.algorithm == public.algorithm.name
+    return is_its_own and public.verifies(token)
 
 
 def tried(vectors: dict[str, Any]) -> Iterator[tuple[str, str]]:

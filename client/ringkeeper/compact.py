@@ -54,11 +54,16 @@ def read(token: str) -> tuple[Header, dict[str, Any], str]:
     if len(parts) != 3 or not token.isascii():  # noqa: PLR2004 - header.payload.signature
         raise MalformedToken("not a compact JWS: three base64url parts with dots between")
     text = _text_in(parts[1])
-    return _header(parts[0]), claims_in(text), text
+    return header_in(parts[0]), claims_in(text), text
 
 
 @lru_cache(maxsize=_HEADERS_KEPT)
-def _header(part: str) -> Header:
+def header_in(part: str) -> Header:
+    """What counts of the header that `part` is.
+
+    Raises:
+        MalformedToken: it is none, or one that is read in more ways than one.
+    """
     if len(part) > MAX_HEADER:
         raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters")
     header = claims_in(_text_in(part))
@@ -130,7 +135,7 @@ def written(
     """
     if extra:
         header = _encoded(_encoder.encode({"typ": "JWT", **extra, "kid": kid, "alg": algorithm}))
-        if not _header(header).is_sound:
+        if not header_in(header).is_sound:
             raise MalformedToken("a token whose header is not as RFC 7515 says")
     else:
         header = _plain_header(kid, algorithm)

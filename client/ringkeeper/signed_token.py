@@ -60,12 +60,12 @@ class SignedToken:
         """Whether its claims can well be copied for each who asks."""
         # Each comma is a member or an element more, and a character takes four bytes at the most:
         # what both take once they are read, at the most, of CPython 3.11, and estimated.
-        widest = 1 if text.isascii() and "\\" not in text else 4
+        widest, member = (1, 150) if text.isascii() and "\\" not in text else (4, 170)
         self.weight: int = (
             _ITSELF
             + len(token)
             + widest * len(text)
-            + 150 * text.count(",")
+            + member * text.count(",")
             + 260 * (containers - 1)
         )
         """Bytes that it takes, at the most."""
@@ -73,7 +73,7 @@ class SignedToken:
         """The names of lists and objects with nothing of that kind in them."""
         self._deep: tuple[str, ...] = ()
         """And of those others."""
-        if containers > 1:
+        if containers > 1 and self.is_copyable:
             nested = [name for name, value in claims.items() if type(value) in _NESTED]
             if len(nested) == containers - 1:  # all there are, so there is none in another
                 self._flat = tuple(nested)

@@ -374,6 +374,18 @@ def test_a_flood_of_other_tokens_pushes_out_none_that_is_in_use() -> None:
     assert all(seen(cache, each) for each in used)
 
 
+def test_nor_does_one_of_large_ones() -> None:
+    """They take the room of a few: by their bytes, too, they are on probation in a tenth of it."""
+    cache = TokenCache(200)
+    used = [signed(n) for n in range(100)]
+    for each in used * 2:
+        seen(cache, each)
+    for number in range(1000):
+        seen(cache, signed(f"large {number}", padding=18_000))
+        check(cache)
+    assert all(seen(cache, each) for each in used)
+
+
 def test_those_in_use_before_make_room_for_those_in_use_now() -> None:
     cache = TokenCache(100)
     for group in range(5):
@@ -479,6 +491,8 @@ NASTY = [
     '{"a":"' + "\\u4e00" * 100 + '"}',
     '{"a":"' + "x" * 600 + '\N{GRINNING FACE}"}',
     '{"a":[' + ",".join("1.5" for _ in range(300)) + "]}",
+    '{"a":' + "[" * 60 + "]" * 60 + "}",
+    "{" + ",".join(f'"\N{GRINNING FACE}{n}":{n}' for n in range(150)) + "}",
 ]
 
 

@@ -59,8 +59,8 @@ async def fulfil(term: Term, request: Request, context: Mapping[str, str]) -> bo
     change = _CHANGES.get(request.command)
     if change is None:
         raise RequestRefused(
-            f"the daemon that leads does not know {request.command[:40]!r}: it is of an older "
-            "release; upgrade the daemons, then ask again"
+            f"the daemon that leads knows no command {request.command[:40]!r}; if there is one, it "
+            "is of an older release: upgrade the daemons, then ask again"
         )
     began = term.clock.monotonic()
     try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ConfigurationError, RequestRefused
+from ringkeeper.ring import KeyState, RotationReason
 from ringkeeper.secret_files import read_requesting_root
 from ringkeeper.wire import Command
 from ringkeeperd.operator import at_ring, delay, outlook, some
@@ -131,12 +132,17 @@ async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> i
     before = await operator.look()
     former = before.ring.active()
     former_kid = former.kid if former else ""
-    is_due = former is not None and former.due_at is not None and former.due_at <= operator.now()
-    if command is Command.ROTATE and is_due and parsed.wait:
-        say("a rotation is due already")
-        version = before.ring.version
-    else:
+    try:
         version = (await asker.ask(command)).version
+    except RequestRefused:
+        # Whoever waits wants another key to sign, whoever asked for it first.
+        seen = await operator.look()
+        is_under_way = seen.ring.active() != seen.ring.key(former_kid)
+        is_under_way |= _is_turning(seen, operator.now())
+        if command is Command.ROLLBACK or not (parsed.wait and is_under_way):
+            raise
+        say("a rotation is due already")
+        version = seen.ring.version
     seen, now = await operator.look(), operator.now()
     at = activation_at(seen.ring) or now
     if seen.ring.active() == seen.ring.key(former_kid):
@@ -144,30 +150,52 @@ async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> i
     if parsed.no_wait or (at - now > _WORTH_WAITING and not parsed.wait):
         await asker.tell_confirmed(version)
         return 0
-    policy = before.ring.policy
-    # An instance may hold it up, or a leader that has just begun.
-    held_up = policy.confirmation_timeout + policy.liveness_window if parsed.wait else timedelta(0)
-    return await _wait_for_turn(asker, former_kid, max(at, now), held_up + 2 * _WORTH_WAITING)
+    policy, patience = before.ring.policy, 2 * _WORTH_WAITING
+    if parsed.wait:  # an instance may hold it up, or a leader that has just begun
+        patience += policy.confirmation_timeout + policy.liveness_window
+    signer = await _next_signer(operator, former_kid, max(at, now), patience)
+    if not signer:
+        return 1
+    say(f"{signer} signs now")
+    await asker.tell_confirmed((await operator.look()).ring.version)
+    if command is not Command.ROLLBACK and signer in _signed_before(before):
+        _complain(f"{signer} signed before: somebody rolled back meanwhile (ringkeeper status)")
+        return 1
+    return 0
 
 
-async def _wait_for_turn(asker: Asker, former: str, at: datetime, patience: timedelta) -> int:
-    """Wait until another key than `former` signs, and say what for once it is due.
+def _is_turning(seen: Seen, now: datetime) -> bool:
+    """Whether the next key, and no former one, takes over as soon as it can."""
+    active = seen.ring.active()
+    return (
+        active is not None
+        and active.due_at is not None
+        # By the leader's clock, which may be ahead.
+        and active.due_at <= now + seen.ring.policy.clock_skew
+        and active.due_reason is not RotationReason.ROLLBACK
+        and not seen.ring.is_full
+    )
 
-    `patience`: how long after `at`, when that is due.
+
+def _signed_before(seen: Seen) -> set[str]:
+    return {key.kid for key in seen.ring.in_state(KeyState.RETIRED)}
+
+
+async def _next_signer(operator: Operator, former: str, at: datetime, patience: timedelta) -> str:
+    """The kid that signs once `former` does not; or empty, and it is said why it still does.
+
+    What it waits for is said once that is due, at `at`. `patience`: how long after that to wait.
     """
-    operator, told = asker.operator, ""
-    limit = at + patience
+    told, limit = "", at + patience
     while True:
         seen = await operator.look()
         active = seen.ring.active()
         if active and active.kid != former:
-            say(f"{active.kid} signs now")
-            await asker.tell_confirmed(seen.ring.version)
-            return 0
+            return active.kid
         limit = max(limit, (activation_at(seen.ring) or at) + patience)
         if operator.now() > limit:
             _complain(f"it does not sign yet: {delay(seen)}; look again with ringkeeper status")
-            return 1
+            return ""
         if operator.now() > at + _SOON and delay(seen) != told:
             told = delay(seen)
             say(told)

@@ -482,7 +482,8 @@ def _add_waiting(sub: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--wait",
         action="store_true",
-        help="wait for it to sign however long that takes; else only if it does within 2 minutes",
+        help="wait for it to sign, as long as that may rightly take; else only if it does within "
+        "2 minutes",
     )
     how.add_argument(
         "--no-wait",

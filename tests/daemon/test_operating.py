@@ -267,6 +267,16 @@ def test_who_waits_for_a_rotation_takes_the_one_that_is_due_already(site: Site) 
     assert f"{signer} signs now" in said
 
 
+def test_a_rotation_may_be_hastened_to_what_caches_obey(site: Site) -> None:
+    site.daemon(init=True, publication_interval="1h", jwks_max_age="1s")
+    site.done("rotate", "--wait")
+    former = site.status()["signer"]
+    assert "signs at" in site.done("rotate")
+    assert site.status()["signer"] == former
+    site.done("rotate", "--now", "--wait")
+    assert site.status()["signer"] != former
+
+
 def test_one_request_is_told_once(site: Site) -> None:
     daemon = site.daemon(init=True)
     site.done("revoke", site.status()["signer"], "--reason", "so that the standby is young")

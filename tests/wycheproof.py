@@ -27,6 +27,7 @@ FORGIVEN: Final = {
     "InvalidCharacterInsertedInHeader": "valid there, though no base64url: here it is refused",
     "InvalidCharacterInsertedInPayload": "valid there, though no base64url: here it is refused",
 }
+_FROM: Final = "the one in testvectors_v1 of the project C2SP/wycheproof"
 _PUBLIC: Final = frozenset(("kty", "n", "e", "crv", "x", "y"))
 
 
@@ -62,9 +63,13 @@ def tried(vectors: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def main(arguments: list[str]) -> int:
     """Try the vectors in the file that `arguments` names; 1 if any differs."""
     if len(arguments) != 1:
-        print("name the file: make wycheproof VECTORS=json_web_signature_test.json")
+        print(f"name the file, {_FROM}: make wycheproof VECTORS=json_web_signature_test.json")
         return 2
-    results = list(tried(json.loads(Path(arguments[0]).read_text())))
+    try:
+        results = list(tried(json.loads(Path(arguments[0]).read_text())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"{arguments[0]} is not {_FROM} ({type(error).__name__}); name that one")
+        return 2
     counts = Counter(result for result, _ in results)
     for result, about in results:
         if result == "differs":

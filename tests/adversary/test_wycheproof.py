@@ -70,3 +70,16 @@ def test_what_differs_is_named(
 def test_a_file_without_any_of_ours_is_no_success(tmp_path: Path) -> None:
     assert run(tmp_path, {"testGroups": []}) == 1
     assert wycheproof.main([]) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"testGroups": [{}]}', '{"testGroups": 5}'])
+def test_another_file_is_named_in_a_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "other.json"
+    assert wycheproof.main([str(file)]) == 2
+    file.write_text(text)
+    assert wycheproof.main([str(file)]) == 2
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2
+    assert all(line.startswith(f"{file} is not the one in testvectors_v1") for line in told)

@@ -177,7 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = measure(QUICK if given.quick else WHOLE)
     found["command"] = f"make bench{' ARGS=--quick' if given.quick else ''}"
     if given.quick:
-        print("A short run, to see whether all works: its figures are worth little.", end="\n\n")
+        print(
+            "A short run, to see whether all works: its figures are worth little, and so is what "
+            "it says of the goals.",
+            end="\n\n",
+        )
     for part in (report.conditions(found), report.goals(found), report.peers(found)):
         print(part, end="\n\n")
     print(report.growth_in_words(found))

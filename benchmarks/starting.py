@@ -22,7 +22,7 @@ from tests.plugins.servers import VALKEY, Server, free_port
 from benchmarks.rounds import interleaved, ratios, spreads
 
 OURS: Final = "start to ready"
-IMPORTS: Final = "interpreter, imports of others"
+IMPORTS: Final = "interpreter, and libraries it uses, all of each"
 _WITHIN: Final = 30.0
 
 

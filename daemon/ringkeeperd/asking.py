@@ -132,17 +132,9 @@ async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> i
     before = await operator.look()
     former = before.ring.active()
     former_kid = former.kid if former else ""
-    try:
-        version = (await asker.ask(command)).version
-    except RequestRefused:
-        # Whoever waits wants another key to sign, whoever asked for it first.
-        seen = await operator.look()
-        is_under_way = seen.ring.active() != seen.ring.key(former_kid)
-        is_under_way |= _is_turning(seen, operator.now())
-        if command is Command.ROLLBACK or not (parsed.wait and is_under_way):
-            raise
-        say("a rotation is due already")
-        version = seen.ring.version
+    if command is Command.ROLLBACK:
+        _tell_of_pending(before, operator.now())
+    version = await _asked(asker, command, former_kid, is_patient=parsed.wait)
     seen, now = await operator.look(), operator.now()
     at = activation_at(seen.ring) or now
     if seen.ring.active() == seen.ring.key(former_kid):
@@ -162,6 +154,34 @@ async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> i
         _complain(f"{signer} signed before: somebody rolled back meanwhile (ringkeeper status)")
         return 1
     return 0
+
+
+async def _asked(asker: Asker, command: Command, former: str, *, is_patient: bool) -> int:
+    """The version that is on its way to what was asked for.
+
+    Raises:
+        RequestRefused: the leader said no; and there is nothing to wait for instead.
+    """
+    try:
+        return (await asker.ask(command)).version
+    except RequestRefused:
+        # Whoever waits wants another key to sign, whoever asked for it first.
+        seen, now = await asker.operator.look(), asker.operator.now()
+        is_under_way = seen.ring.active() != seen.ring.key(former) or _is_turning(seen, now)
+        if command is Command.ROLLBACK or not (is_patient and is_under_way):
+            raise
+        say("a rotation is due already")
+        return seen.ring.version
+
+
+def _tell_of_pending(seen: Seen, now: datetime) -> None:
+    """Say what a rollback is not, where it could be taken for that."""
+    active, former = seen.ring.active(), seen.ring.former
+    if active and former and active.due_at and active.due_at <= now:
+        say(
+            f"a rotation is due: this does not call it off, but turns to {former.kid}, which "
+            "signed before"
+        )
 
 
 def _is_turning(seen: Seen, now: datetime) -> bool:
@@ -199,7 +219,11 @@ async def _next_signer(operator: Operator, former: str, at: datetime, patience: 
         if operator.now() > at + _SOON and delay(seen) != told:
             told = delay(seen)
             say(told)
-        await asyncio.sleep(_LOOK_AGAIN)
+        try:
+            await asyncio.sleep(_LOOK_AGAIN)
+        except asyncio.CancelledError:
+            _complain("not waited for any longer; it takes place all the same (ringkeeper status)")
+            raise
 
 
 def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:

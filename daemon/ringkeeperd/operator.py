@@ -354,7 +354,8 @@ def outlook(seen: Seen, now: datetime) -> tuple[str, ...]:
     lines = [
         f"{standby.kid} signs once every live instance has confirmed it"
         if seen.awaited
-        else f"{standby.kid} signs next; a leader that has just begun listens for {heard} first"
+        else f"{standby.kid} signs next: at once, unless the leader has just begun and listens for "
+        f"{heard}"
     ]
     if at > now:
         earliest = f"{at:%Y-%m-%d %H:%M:%S} UTC at the earliest"

@@ -235,12 +235,13 @@ def _lost(before: Ring, after: Ring, outstanding: Outstanding) -> Iterator[str]:
         if former is None or (former.state, former.drained_until) == (key.state, key.drained_until):
             continue
         count = outstanding.get(key.kid)
-        tokens = "its tokens" if count is None else f"its {count:,} unexpired tokens"
+        tokens = "its tokens are" if count is None else f"its {count:,} unexpired tokens are"
+        tokens = "its one unexpired token is" if count == 1 else tokens
         if key.state is KeyState.REVOKED:
-            yield f"{key.kid}: {tokens} are refused at once; who has one must refresh or log in"
+            yield f"{key.kid}: {tokens} refused at once; who has one must refresh or log in"
         elif key.drained_from and key.drained_until and not former.drained_until:
             lasts = format_duration(key.drained_until - key.drained_from)
-            yield f"{key.kid}: {tokens} are refused little by little, all of them in {lasts}"
+            yield f"{key.kid}: {tokens} refused little by little, all of them in {lasts}"
 
 
 def _next_turns(before: Foresight, after: Foresight) -> Iterator[str]:

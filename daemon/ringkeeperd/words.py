@@ -74,7 +74,9 @@ def next_change(key: Key, outlook: Outlook) -> str:
         case KeyState.PUBLISHED if key.kind is KeyKind.STATIC and ring.active(KeyKind.STATIC):
             return "signs once the static key is retired"
         case KeyState.PUBLISHED if key.kind is KeyKind.STATIC:
-            return f"signs {_when(key.ready_at, now, 'when confirmed')}"
+            when = _when(key.ready_at, now, "when confirmed")
+            idle = f"active {when}; signs nothing in this mode"
+            return idle if ring.policy.use_dynamic else f"signs {when}"
         case KeyState.PUBLISHED:
             return f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
         case KeyState.RETIRED if key.drained_until:

@@ -165,6 +165,32 @@ def test_a_rollback_meanwhile_is_no_success(capsys: pytest.CaptureFixture[str]) 
     assert f"{former.kid} signed before: somebody rolled back meanwhile" in told.err
 
 
+def test_a_rollback_says_that_it_calls_no_rotation_off(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ring = turned(2)
+    assert done(Stage(ring), Command.ROLLBACK) == 0
+    assert "call it off" not in capsys.readouterr().out
+    assert done(Stage(rotate(ring, now=START, epoch=1)), Command.ROLLBACK) == 0
+    former = ring.former
+    assert former
+    assert f"does not call it off, but turns to {former.kid}" in capsys.readouterr().out
+
+
+def test_who_waits_no_longer_is_told_that_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    async def interrupted() -> None:
+        parsed = argparse.Namespace(wait=True, no_wait=False)
+        stage: Any = Stage(turned(), held_up=100 * MINUTE)
+        waiting = asyncio.create_task(asking._turn(stage, parsed, Command.ROTATE))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(interrupted())
+    assert "it takes place all the same" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [Command.ROLLBACK, Command.ROTATE_NOW])
 def test_no_other_command_takes_it_for_its_own(command: Command) -> None:
     """Each has something of its own to do, or says why it cannot."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ringkeeper.ring import KeyState, Ring
+from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeperd.operations import rotate
 from ringkeeperd.operator import Seen, delay, outlook
 from ringkeeperd.rotation import Instance
@@ -18,6 +18,7 @@ from ringkeeperd.spikes import Cause, Spike
 from ringkeeperd.status import as_json, render, show
 from ringkeeperd.words import harmless
 from tests.core.builders import HOUR, MINUTE, NOW, SECOND, new_ring, policy
+from tests.core.views import revoke_key
 
 LEADER = "host-1"
 
@@ -49,6 +50,19 @@ def test_who_is_behind_and_who_is_waited_for_is_said_in_words() -> None:
     assert line(shown, "app-2").endswith("behind")
     assert line(shown, "awaits") == "awaits  app-3, to confirm the standby"
     assert as_json(shown, NOW)["awaiting"] == ["app-3"]
+
+
+@pytest.mark.parametrize(
+    ("use_dynamic", "told"), [(True, "signs nothing in this mode"), (False, "signs in 4h")]
+)
+def test_a_static_key_that_is_new_signs_only_where_static_ones_do(
+    use_dynamic: bool, told: str
+) -> None:
+    ring = new_ring(policy(use_dynamic=use_dynamic))
+    (static,) = ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)
+    ring = revoke_key(ring, static.kid, NOW)
+    (fresh,) = ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
+    assert line(seen(ring), fresh.kid).endswith(told)
 
 
 def test_a_key_that_stands_by_is_not_shown_as_if_it_signed() -> None:
@@ -105,7 +119,9 @@ def test_a_rotation_says_the_earliest_time_while_there_is_one_and_what_it_waits_
         "signs at 2026-01-01 02:00:00 UTC at the earliest: it has to be public for long enough"
     )
     (told,) = outlook(seen(young, at(2, "app-1")), NOW + 3 * HOUR)
-    assert told.endswith("signs next; a leader that has just begun listens for 1m 30s first")
+    assert told.endswith(
+        "signs next: at once, unless the leader has just begun and listens for 1m 30s"
+    )
     told, _ = outlook(seen(young, at(0, "app-1")), NOW + 3 * HOUR)
     assert told.endswith("signs once every live instance has confirmed it")
     _, told = outlook(seen(young, *(at(0, f"app-{n}") for n in range(7))), NOW)

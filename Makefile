@@ -142,7 +142,7 @@ snippets: .venv/deploy .venv/integrations .venv/package/made ## Break each comma
 	touch $@
 
 minutes: .venv/dev provision ## Run the tests that take minutes, and those of Hypothesis on all their examples
-	RINGKEEPER_TESTS_THOROUGH=1 $(BIN)/python -m pytest \
+	RINGKEEPER_TESTS_THOROUGH=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
 		-m "(minutes or hypothesis) and not attack and not deploy and not integrations and not package" $(ARGS)
 
 .venv/deploy: .venv/dev requirements/deploy.txt

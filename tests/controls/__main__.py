@@ -8,7 +8,6 @@ none, or if an edit makes nothing run at all.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -20,13 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tests.broken import is_noticed
 from tests.controls.page import ROOT, Row, rows
 from tests.controls.table import CONTROLS, Control
 
 _COPIED: Final = ("client", "daemon", "tests", "docs", "requirements", "examples", "deploy")
 _FILES: Final = ("Makefile", "README.md", "config.yaml", "pyproject.toml")
 _WITHIN: Final = 300.0
-_TESTS_FAILED: Final = 1
 
 
 def copied(folder: Path) -> None:
@@ -55,19 +54,7 @@ def missed(control: Control, tests: tuple[str, ...]) -> tuple[bool, str]:
         folder = Path(name)
         copied(folder)
         take_away(control, folder)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": f"{folder}/client:{folder}/daemon"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_WITHIN,
-        )
-    red = re.findall(r"^FAILED \S+?::(\S+)", done.stdout, re.MULTILINE)
-    if done.returncode == _TESTS_FAILED and red:
-        return True, red[0]
-    return False, (done.stdout + done.stderr).strip().splitlines()[-1]
+        return is_noticed(folder, tests, _WITHIN)
 
 
 def one(row: Row) -> bool:

@@ -8,7 +8,6 @@ of the tests that say so has to go red. Exit 1 if none does, or if it is skipped
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -22,11 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tests.broken import is_noticed
 from tests.docs.pages import ROOT, Block, Claim, claims, shown
 from tests.package.distributions import copy_of_sources, run
 
 _WITHIN: Final = 400.0
-_TESTS_FAILED: Final = 1
 _NONSENSE: Final = {"python": "1 /\n", "yaml": "]\n", "json": "]\n"}
 _SHELL: Final = ("console", "sh")
 
@@ -69,19 +68,7 @@ def is_missed(broken: Break, tests: list[str]) -> tuple[bool, str]:
         text, block = page.read_text(), broken.block
         new = textwrap.indent(broken.text, block.indent)
         page.write_text(text[: block.start] + new + text[block.end :])
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": f"{folder}:{folder}/client:{folder}/daemon"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_WITHIN,
-        )
-    red = re.findall(r"^FAILED \S+?::(\S+)", done.stdout, re.MULTILINE)
-    if done.returncode == _TESTS_FAILED and red:
-        return True, str(red[0])
-    return False, (done.stdout + done.stderr).strip().rpartition("\n")[2]
+        return is_noticed(folder, tests, _WITHIN)
 
 
 def one(broken: Break, known: list[Claim]) -> bool:

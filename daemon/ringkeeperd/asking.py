@@ -176,11 +176,10 @@ async def _asked(asker: Asker, command: Command, former: str, *, is_patient: boo
 
 def _tell_of_pending(seen: Seen, now: datetime) -> None:
     """Say what a rollback is not, where it could be taken for that."""
-    active, former = seen.ring.active(), seen.ring.former
-    if active and former and active.due_at and active.due_at <= now:
+    if seen.ring.former and _is_turning(seen, now):
         say(
-            f"a rotation is due: this does not call it off, but turns to {former.kid}, which "
-            "signed before"
+            "a rotation is due: this does not call it off, but turns to "
+            f"{seen.ring.former.kid}, which signed before"
         )
 
 

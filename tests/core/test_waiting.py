@@ -175,6 +175,9 @@ def test_a_rollback_says_that_it_calls_no_rotation_off(
     former = ring.former
     assert former
     assert f"does not call it off, but turns to {former.kid}" in capsys.readouterr().out
+    with pytest.raises(RequestRefused, match="a rollback is under way already"):
+        done(Stage(rollback(ring, now=START, epoch=1), held_up=MINUTE), Command.ROLLBACK)
+    assert "call it off" not in capsys.readouterr().out
 
 
 def test_who_waits_no_longer_is_told_that_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,8 +208,8 @@ def panels(found: Mapping[str, Any]) -> list[Panel]:
         Panel(
             "A daemon's memory", "rings", "MB",
             {
-                "resident": [(n, each["rss_mib"] * 1.048576) for n, each in rings.items()],
-                "private": [(n, each["private_mib"] * 1.048576) for n, each in rings.items()],
+                "resident": [(n, each["rss_mb"]) for n, each in rings.items()],
+                "private": [(n, each["private_mb"]) for n, each in rings.items()],
             },
         ),
         Panel(

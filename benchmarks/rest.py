@@ -76,17 +76,17 @@ def daemon(seconds: float) -> dict[str, Any]:
             time.sleep(seconds)
             cpu, woken = cpu_ms(process.pid) - before, wakes(process.pid) - woken
             served = cpu_ms(server) - served
-            memory, private = memory_mib(process.pid), private_mib(process.pid)
-            server_memory = memory_mib(server)
+            memory, private = memory_mb(process.pid), private_mb(process.pid)
+            server_memory = memory_mb(server)
         finally:
             process.terminate()
             process.wait()
     return {
-        "rss_mib": round(memory, 1),
-        "private_mib": round(private, 1),
+        "rss_mb": round(memory, 1),
+        "private_mb": round(private, 1),
         "cpu_ms_a_minute": round(cpu * 60 / seconds, 1),
         "wakes_a_minute": round(woken * 60 / seconds),
-        "server_rss_mib": round(server_memory, 1),
+        "server_rss_mb": round(server_memory, 1),
         "server_cpu_ms_a_minute": round(served * 60 / seconds, 1),
         "first_start_to_ready_ms": round(first_ms),
         "start_to_ready_ms": round(ready_ms),
@@ -131,16 +131,16 @@ def cpu_ms(pid: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e6
 
 
-def memory_mib(pid: int) -> float:
-    """What of the process is resident."""
+def memory_mb(pid: int) -> float:
+    """What of the process is resident, MB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1.024e-3
 
 
-def private_mib(pid: int) -> float:
-    """What of the process is resident, and no other process has."""
+def private_mb(pid: int) -> float:
+    """What of the process is resident, and no other process has, MB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1.024e-3
 
 
 def wakes(pid: int) -> int:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 DAEMONS: Final = 3
 FEW: Final = (1, 10)
 """Rings of a daemon; one of a hundred already leaves traces in what others cost."""
-_MB: Final = 1024 * 1024 / 1e6
 
 
 def measure(seconds: float, few: Sequence[int] = FEW) -> dict[str, Any]:
@@ -31,12 +30,12 @@ def measure(seconds: float, few: Sequence[int] = FEW) -> dict[str, Any]:
         found = [daemon.result() for daemon in daemons]
         return {
             "daemon": {
-                "rss_mb": Spread.of(each["rss_mib"] for each in found).times(_MB),
-                "private_mb": Spread.of(each["private_mib"] for each in found).times(_MB),
+                "rss_mb": Spread.of(each["rss_mb"] for each in found),
+                "private_mb": Spread.of(each["private_mb"] for each in found),
                 "cpu_ms_a_minute": Spread.of(each["cpu_ms_a_minute"] for each in found),
             },
             "server": {
-                "rss_mb": Spread.of(each["server_rss_mib"] for each in found).times(_MB),
+                "rss_mb": Spread.of(each["server_rss_mb"] for each in found),
                 "cpu_ms_a_minute": Spread.of(each["server_cpu_ms_a_minute"] for each in found),
             },
             "apps": {"commands_a_second": Spread.of(apps.result()["parts"])},

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.plugins.servers import VALKEY, Server, free_port
 
-from benchmarks.rest import cpu_ms, memory_mib, private_mib
+from benchmarks.rest import cpu_ms, memory_mb, private_mb
 from ringkeeper.algorithms import PrivateKey
 from ringkeeper.clock import SystemClock
 from ringkeeper.layout import Layout
@@ -221,25 +221,30 @@ def _window(tenants: Tenants, pid: int, port: int, seconds: float) -> dict[str, 
     until = SystemClock().now()
     with tenants.server.client() as client:
         clients: Any = client.info("clients")
-    late, overdue = [], 0
+    late: list[float] = []
+    turned = overdue = 0
     for ring in tenants.read():
-        turned = [key for key in ring.keys if key.kind is KeyKind.DYNAMIC and key.retired_at]
-        late += [
+        retired = [key for key in ring.keys if key.kind is KeyKind.DYNAMIC and key.retired_at]
+        lateness = [
             (key.retired_at - key.due_at).total_seconds()
-            for key in turned
+            for key in retired
             if key.retired_at and key.due_at and since <= key.retired_at <= until
         ]
+        late += lateness
+        turned += bool(lateness)
         active = ring.active()
         overdue += bool(active and active.due_at and active.due_at < until)
     scrape, size = _scraped(port)
     return {
-        "rss_mib": round(memory_mib(pid), 1),
-        "private_mib": round(private_mib(pid), 1),
+        "rss_mb": round(memory_mb(pid), 1),
+        "private_mb": round(private_mb(pid), 1),
+        "lasted_s": round(lasted),
         "cpu_percent": round(spent / lasted / 10, 2),
         "commands_a_second": round(sent / lasted, 1),
         "connections": clients["connected_clients"] - 1,
         "turns_made": len(late),
         "turns_due": len(late) + overdue,
+        "rings_turned": turned,
         "late_median_s": round(statistics.median(late), 3) if late else None,
         "late_worst_s": round(max(late), 3) if late else None,
         "scrape_s": round(scrape, 3),
@@ -281,24 +286,32 @@ def _commands(server: Server) -> int:
 
 
 def table(seconds: float, counts: Sequence[int] = COUNTS) -> dict[str, Any]:
-    """For each number of rings: at rest, and turning."""
+    """For each number of rings: at rest for so long, and turning until each turned once."""
     return {
         str(count): {
-            what: measure(count, seconds, turns=what == "turning") for what in ("rest", "turning")
+            "rest": measure(count, seconds, turns=False),
+            "turning": measure(count, once_each(count), turns=True),
         }
         for count in counts
     }
 
 
+def once_each(count: int) -> float:
+    """Seconds in which each of so many rings is due once."""
+    return policy_of(count, turns=True).cryptoperiod.total_seconds()
+
+
 _COLUMNS: Final = (
     ("rings led", "{led}"),
     ("all led after", "{start_to_leading_all_s} s"),
-    ("resident", "{rss_mib} MiB"),
-    ("private", "{private_mib} MiB"),
+    ("resident", "{rss_mb} MB"),
+    ("private", "{private_mb} MB"),
     ("CPU of one core", "{cpu_percent} %"),
     ("Redis commands a second", "{commands_a_second}"),
     ("connections", "{connections}"),
+    ("over", "{lasted_s} s"),
     ("turns made of due", "{turns_made} of {turns_due}"),
+    ("rings that turned", "{rings_turned}"),
     ("late, median and worst", "{late_median_s} s, {late_worst_s} s"),
     ("a scrape", "{scrape_s} s"),
 )
@@ -327,7 +340,7 @@ def write(found: Mapping[str, Any]) -> None:
 def main() -> int:
     """Measure, and print JSON and a table."""
     parser = argparse.ArgumentParser(prog="benchmarks.rings", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of rest (60)")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--write", action="store_true", help="write docs/performance.md's table")
     given = parser.parse_args()

@@ -53,7 +53,7 @@ def found() -> dict[str, Any]:
         }
         for size in fanout.SIZES
     }  # fmt: skip
-    rings = {"rss_mib": 60, "private_mib": 40, "cpu_percent": 0.1, "commands_a_second": 1.0}
+    rings = {"rss_mb": 60, "private_mb": 40, "cpu_percent": 0.1, "commands_a_second": 1.0}
     return {
         "machine": {
             "cores": 2, "system": "Linux", "python": "3.11.7", "valkey": "9.1", "load_before": 0.1, "load_after": 1.2,

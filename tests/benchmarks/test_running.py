@@ -158,6 +158,6 @@ def test_rings_are_measured_by_the_daemon_that_ships(monkeypatch: pytest.MonkeyP
     before = children()
     found = rings.measure(3, 0.5, turns=False)
     assert found["led"] == 3
-    assert found["rss_mib"] > 0
+    assert found["rss_mb"] > 0
     assert "| 3, at rest | 3 |" in rings.as_markdown({"3": {"rest": found}})
     assert children() == before

@@ -20,10 +20,10 @@ PURE_MODULES := ringkeeper/policy ringkeeper/ring ringkeeper/durations ringkeepe
 PURE := $(subst $(empty) ,$(comma),$(PURE_MODULES:%=*/%.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations dist package-test fuzz wycheproof controls snippets lock docs site clean provision
+.PHONY: help run demo test check format lint types contracts audit sbom coverage bench spikes simulate chaos outage scan attack minutes deploy-test integrations dist package-test fuzz free-threaded wycheproof controls snippets lock docs site clean provision
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ringkeeper needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
@@ -193,6 +193,9 @@ package-test: .venv/dev .venv/package/made ## Build the distribution, install it
 
 attack: .venv/dev ## Play an attacker with full write access to Redis against a fleet (2 minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m attack $(ARGS)
+
+free-threaded: ## Try the cache of verified tokens without a global lock; PYTHON=python3.14t
+	$(PYTHON) tests/crowd.py
 
 VECTORS ?=
 wycheproof: .venv/dev ## Hold Wycheproof's json_web_signature_test.json, at VECTORS, against what verifies here

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FORGIVEN: Final = {
     "InvalidCharacterInsertedInHeader": "valid there, though no base64url: here it is refused",
     "InvalidCharacterInsertedInPayload": "valid there, though no base64url: here it is refused",
+    "Figure20": "valid there, though the key says PS256 and the token PS384: here it is refused",
 }
 _FROM: Final = "the one in testvectors_v1 of the project C2SP/wycheproof"
 _PUBLIC: Final = frozenset(("kty", "n", "e", "crv", "x", "y"))

@@ -387,7 +387,7 @@ class Keyring:
         self._cache = TokenCache(self._connection.token_cache)
 
     def _follow(self, replica: Replica | None) -> _Background:
-        counted = (self._counts, self._signed, self._verified, self._cache.hits)
+        counted = (self._counts, self._signed, self._verified, self._cache)
         return _Background(self._connection, replica, *counted)
 
     def _forked(self) -> None:
@@ -410,12 +410,13 @@ class _Background:
         counts: RefreshCounts,
         signed: SignedCounts,
         verified: Meter,
-        known: Meter,
+        cache: TokenCache,
     ) -> None:
         self._connection = connection
         self._counts = counts
         self._signed = signed
-        self._meters = {"verified": verified, "known": known}
+        self._verified = verified
+        self._cache = cache
         self._follower: Follower | None = None
         self._known = replica
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -450,7 +451,9 @@ class _Background:
         with ExitStack() as failing:
             loop = _event_loop(self._connection.name)
             failing.callback(loop.close)
-            follower, store = self._connection.follower(self._known, **self._meters)
+            follower, store = self._connection.follower(
+                self._known, verified=self._verified, cache=self._cache
+            )
             teller = self._connection.teller(self._counts, self._signed, store)
             thread = threading.Thread(
                 target=_run,

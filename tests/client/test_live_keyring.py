@@ -226,6 +226,24 @@ def test_a_revoked_key_is_refused_within_a_second_and_the_standby_signs(led: Led
         assert verifier.verify(ring.sign({}))
 
 
+async def test_with_a_revoked_key_its_tokens_are_let_go_of(
+    led: LedRing, both: tuple[Keyring, ringkeeper.asyncio.Keyring]
+) -> None:
+    ring, other = both
+    former = [ring.sign({"sub": str(number)}) for number in range(40)]
+    led.turn()
+    await eventually_async(lambda: (ring.version, other.version) == (2, 2))
+    token = ring.sign({})
+    for each in (*former, token):
+        assert ring.verify(each) == await other.verify(each)
+    assert ring.token_cache.entries == other.token_cache.entries == 41
+    led.revoke(kid_in(former[0]))
+    await eventually_async(lambda: ring.token_cache.entries == other.token_cache.entries == 1)
+    before = ring.token_cache.hits, other.token_cache.hits
+    assert ring.verify(token) == await other.verify(token)
+    assert (ring.token_cache.hits, other.token_cache.hits) == (before[0] + 1, before[1] + 1)
+
+
 def test_proofs_keep_the_ring_fresh_without_a_read(led: LedRing) -> None:
     with connect(led, kek=None) as ring, counting_reads(led) as reads:
         before = following(ring).replica.loaded().proof_at

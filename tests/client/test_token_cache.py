@@ -1,5 +1,6 @@
 """What is remembered of tokens changes no verdict, takes no more room than it may, and is of use."""
 
+import asyncio
 import gc
 import sys
 import threading
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 
 from ringkeeper import Keyring, compact, testing, tokens
 from ringkeeper.algorithms import PrivateKey, PublicKey
+from ringkeeper.clock import SystemClock
+from ringkeeper.connection import _tidying
 from ringkeeper.errors import (
     ClaimMismatch,
     ExpiredToken,
@@ -32,6 +35,7 @@ from ringkeeper.errors import (
 from ringkeeper.replica import Verifying, _loaded
 from ringkeeper.signed_token import SignedToken
 from ringkeeper.token_cache import BYTES_AN_ENTRY, TokenCache
+from tests.crowd import check, crowd
 
 CLAIMS: dict[str, Any] = {
     "sub": "alice",
@@ -315,15 +319,17 @@ def verdict_without(ring: testing.MemoryKeyring, token: str) -> object:
 # --- it takes no more room than it may ------------------------------------------------------------
 
 
-def signed(name: object, *, padding: int = 0, claims: str = "") -> SignedToken:
-    """As if some key had signed it: the cache asks no key."""
+def signed(
+    name: object, *, padding: int = 0, claims: str = "", key: PublicKey = KEY
+) -> SignedToken:
+    """As if `key` had signed it: the cache asks no key."""
     text = claims or f'{{"sub":"{name}","pad":"{"x" * padding}"}}'
     token = f"e30.{compact.base64url(text.encode())}.{str(name).rjust(80, '_')}"
-    return made_of(token, text, 1e12)
+    return made_of(token, text, 1e12, key)
 
 
-def made_of(token: str, text: str, expires: float) -> SignedToken:
-    return SignedToken(token, "d-x", KEY, compact.claims_in(text), text, 0.0, expires)
+def made_of(token: str, text: str, expires: float, key: PublicKey = KEY) -> SignedToken:
+    return SignedToken(token, "d-x", key, compact.claims_in(text), text, 0.0, expires)
 
 
 def seen(cache: TokenCache, each: SignedToken) -> bool:
@@ -332,21 +338,8 @@ def seen(cache: TokenCache, each: SignedToken) -> bool:
         assert found.claims() == each.claims()
         return True
     text = compact.octets_in(each.token.split(".")[1]).decode()
-    cache.remember(made_of(each.token, text, 1e12), 0.0)
+    cache.remember(made_of(each.token, text, 1e12, each.public), 0.0)
     return False
-
-
-def check(cache: TokenCache) -> None:
-    """What must hold after each step."""
-    queues = [*cache._on_probation, *cache._staying]
-    assert len(queues) == len(cache._known) <= cache._most
-    assert {each.token[-64:] for each in queues} == set(cache._known)
-    assert cache._bytes == sum(each.weight for each in queues) <= cache._most_bytes
-    assert cache._probation_bytes == sum(each.weight for each in cache._on_probation)
-    assert len(cache._gone) + len(cache._long_gone) <= cache._most + 1
-    assert not cache._gone & cache._long_gone
-    assert all(each.is_staying for each in cache._staying)
-    assert not any(each.is_staying for each in cache._on_probation)
 
 
 SIZES = st.sampled_from([0, 0, 0, 900, 4000, 9000])
@@ -528,6 +521,7 @@ def test_a_token_is_known_anew_where_its_key_was_loaded_anew(
     anew = replace(held, verifying=verifying)
     asked = (token, ring._clock.timestamp(), None, None, False, None)
     how: Any = (*asked, PublicKey.verifies, ring._cache)
+    ring._cache.hold_to([again])
     for _ in range(3):
         assert tokens.judge(anew, *how)
     assert ring.token_cache.misses == 2
@@ -620,6 +614,151 @@ def test_nothing_of_it_shows_a_token() -> None:
     assert "secret" not in f"{cache!r} {each!r} {cache.statistics!r}"
 
 
+# --- it lets go of what no key of the ring vouches for any more -----------------------------------
+
+
+OTHER = PublicKey(PrivateKey.generate("EdDSA").public_jwk, "EdDSA")
+
+
+def tidy(cache: TokenCache) -> int:
+    """Until it is done; in how many steps."""
+    steps = 1
+    while cache.tidy(0.0):
+        check(cache)
+        steps += 1
+    check(cache)
+    return steps
+
+
+def test_with_a_revoked_key_go_its_tokens(ring: testing.MemoryKeyring) -> None:
+    token = ring.sign(CLAIMS)
+    ring.rotate()
+    other = ring.sign(CLAIMS)
+    assert ring.verify(token) == ring.verify(token)
+    assert ring.verify(other)
+    assert ring.token_cache.entries == 2
+    ring.revoke(tokens.kid_in(token))
+    assert ring.token_cache.entries == 1
+    assert ring._cache.recall(token) is None
+    assert ring._cache.recall(other)
+
+
+def test_with_a_key_that_leaves_the_ring_go_its_tokens(ring: testing.MemoryKeyring) -> None:
+    assert ring.verify(ring.sign(CLAIMS))
+    ring.rotate()
+    assert ring.token_cache.entries == 1, "it verifies as before"
+    ring.advance("30d")
+    assert ring.token_cache.entries == 0
+
+
+def test_all_tokens_of_other_keys_go_in_steps_and_no_others() -> None:
+    cache = TokenCache(20_000)
+    cache.hold_to([KEY, OTHER])
+    for number in range(6000):
+        seen(cache, signed(number, key=OTHER if number % 3 else KEY))
+    assert cache.hold_to([KEY])
+    assert tidy(cache) > 5, "a thousand at once at the most"
+    assert {each.public for each in cache._known.values()} == {KEY}
+    assert cache.statistics.entries == 2000
+
+
+def test_where_no_key_went_nobody_is_looked_at() -> None:
+    cache = TokenCache(100)
+    assert cache.hold_to([KEY]), "of whom those are that are held it was not told yet"
+    tidy(cache)
+    seen(cache, signed("a"))
+    assert not cache.hold_to([KEY])
+    assert not cache.hold_to([KEY, OTHER])
+    assert cache.statistics.entries == 1
+
+
+@pytest.mark.parametrize("which", ["staying", "on probation"])
+def test_who_is_let_go_of_is_not_kept_for_being_in_use_while_others_are_looked_at(
+    which: str,
+) -> None:
+    """Those in use move to the end of their queue, or to another: past where the looks are."""
+    cache = TokenCache(1001)
+    for number in range(1001):
+        seen(cache, signed(number, key=OTHER if number == 1000 else KEY))
+    for each in cache._known.values():
+        each.is_seen = which == "staying" or each.public is OTHER
+    cache._on_probation = deque(cache._known.values())
+    cache._probation_bytes = cache._bytes
+    cache._staying.clear()
+    if which == "staying":
+        cache._staying, cache._on_probation = cache._on_probation, cache._staying
+        cache._probation_bytes = 0
+    for each in cache._known.values():
+        each.is_staying = which == "staying"
+    check(cache)
+    cache.hold_to([KEY])
+    assert cache.tidy(0.0), "five hundred were looked at"
+    seen(cache, signed("one more"))  # five hundred others, and then one must go
+    check(cache)
+    tidy(cache)
+    assert {each.public for each in cache._known.values()} == {KEY}
+
+
+async def test_a_loop_does_other_things_while_many_are_let_go_of() -> None:
+    cache = TokenCache(20_000)
+    for number in range(5000):
+        seen(cache, signed(number))
+    changed = _tidying(cache, SystemClock())
+    held = SimpleNamespace(verifying={"d-x": SimpleNamespace(public=OTHER)})
+    changed(SimpleNamespace(held=None))  # type: ignore[arg-type]
+    changed(SimpleNamespace(held=held))  # type: ignore[arg-type]
+    rounds = 0
+    while cache.statistics.entries:
+        await asyncio.sleep(0)
+        rounds += 1
+        assert rounds < 100
+    assert rounds > 5
+
+
+def test_nor_is_one_kept_that_was_checked_just_before() -> None:
+    cache = TokenCache(100)
+    cache.hold_to([KEY])
+    seen(cache, signed("a", key=OTHER))
+    assert cache.statistics.entries == 0
+    seen(cache, signed("b"))
+    assert cache.statistics.entries == 1
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("see"), st.integers(0, 40), st.booleans()),
+    st.tuples(st.just("hold"), st.integers(0, 3), st.booleans()),
+    st.tuples(st.just("tidy"), st.just(0), st.booleans()),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 30), st.lists(STEPS, max_size=200))
+def test_once_it_is_tidy_all_are_of_the_ring_s_keys(
+    most: int, steps: list[tuple[str, int, bool]]
+) -> None:
+    cache, held = TokenCache(most), [KEY, OTHER]
+    choices = [[], [KEY], [OTHER], [KEY, OTHER]]
+    for what, number, flag in steps:
+        if what == "see":
+            seen(cache, signed(f"{number}/{flag}", key=KEY if flag else OTHER))
+        elif what == "hold":
+            held = choices[number]
+            cache.hold_to(held)
+        else:
+            cache.tidy(0.0)
+        check(cache)
+    cache.hold_to(held)
+    tidy(cache)
+    assert {each.public for each in cache._known.values()} <= set(held)
+
+
+def test_whoever_tidies_waits_for_no_lock_that_nobody_gives_back() -> None:
+    cache = TokenCache(10)
+    with cache._lock:
+        cache.hold_to([KEY])
+        assert not cache.tidy(0.0)
+
+
 # --- threads -------------------------------------------------------------------------------------
 
 
@@ -644,3 +783,11 @@ def test_many_threads_share_one(ring: testing.MemoryKeyring) -> None:
     assert wrong == []
     check(ring._cache)
     assert sum(ring.token_cache[2:]) == 8 * 400
+
+
+@pytest.mark.parametrize("room", [16, 500, 10_000])
+def test_a_crowd_of_threads_breaks_nothing(room: int) -> None:
+    """`make free-threaded` tries it without a global lock."""
+    came = crowd(room, 3000)
+    assert came.wrong == []
+    assert came.statistics.hits > 500

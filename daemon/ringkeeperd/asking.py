@@ -16,6 +16,7 @@ from ringkeeper.errors import ConfigurationError, RequestRefused
 from ringkeeper.ring import KeyState, RotationReason
 from ringkeeper.secret_files import read_requesting_root
 from ringkeeper.wire import Command
+from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import at_ring, delay, outlook, some
 from ringkeeperd.overrides import setting_named, value_of
 from ringkeeperd.rotation import activation_at
@@ -253,9 +254,9 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
 def change_setting(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Set a setting for the ring itself, leave it to the files again, or show what is set."""
     if parsed.value is not None and parsed.unset:
-        raise RequestRefused("set it to a value, or --unset it; not both at once")
+        raise Misused("set it to a value, or --unset it; not both at once")
     if parsed.unset and parsed.setting is None:
-        raise RequestRefused("say which one: ringkeeper set KEY --unset")
+        raise Misused("say which one: ringkeeper set KEY --unset")
     if parsed.setting is None:
         return _show_settings(parsed, configuration)
     try:
@@ -263,7 +264,7 @@ def change_setting(parsed: argparse.Namespace, configuration: Configuration) -> 
         if parsed.value is not None:
             value_of(key, parsed.value)
     except ConfigurationError as error:
-        raise RequestRefused("; ".join(error.problems)) from None
+        raise Misused("; ".join(error.problems)) from None
     if parsed.value is None and not parsed.unset:
         return _show_settings(parsed, configuration, key)
     given = {"setting": key} | ({"value": parsed.value} if parsed.value is not None else {})

@@ -19,6 +19,7 @@ import ringkeeper
 from ringkeeper.durations import parse_duration
 from ringkeeper.errors import ConfigurationError, RingkeeperError
 from ringkeeperd import commands
+from ringkeeperd.misuse import Misused
 from ringkeeperd.undumpable import leave_no_dumps
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _LONGEST_KID = 64
 _MOST_EVENTS = 20_000
 _MOST_TURNS = 100
-_BAD_CONFIGURATION = 2
+_USAGE = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,10 +65,10 @@ def _run(arguments: Sequence[str]) -> int:
     except ConfigurationError as error:
         for problem in error.problems:
             commands.complain(problem)
-        return _BAD_CONFIGURATION if arguments[:1] == ["run"] else 1
+        return _USAGE if arguments[:1] == ["run"] else 1
     except RingkeeperError as error:
         commands.complain(str(error))
-        return 1
+        return _USAGE if isinstance(error, Misused) else 1
     except ModuleNotFoundError as error:
         commands.complain(
             f"{error.name} is not installed; the daemon and the command need an extra: "

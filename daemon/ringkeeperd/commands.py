@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import ringkeeper
 from ringkeeper.errors import ConfigurationError, RequestRefused, RingkeeperError
 from ringkeeperd import probe
+from ringkeeperd.misuse import Misused
 
 if TYPE_CHECKING:
     import argparse
@@ -88,12 +89,12 @@ def init(parsed: argparse.Namespace) -> int:
     if parsed.secrets_only:
         return _make_secrets_alone(parsed)
     if parsed.directory:
-        raise RequestRefused(
+        raise Misused(
             "--directory belongs to --secrets-only; where else secrets are is told by the "
             "configuration (docs/configuration.md)"
         )
     if not parsed.imports and any(getattr(parsed, name) for name in _OF_IMPORTS):
-        raise RequestRefused(
+        raise Misused(
             "--signing, --into, --algorithm, --kid, --passphrase-file and --app say how files are "
             "imported; name one: init --import FILE"
         )
@@ -155,7 +156,7 @@ def _add_secret(parsed: argparse.Namespace, configuration: Configuration) -> int
 
     if parsed.former_lost:
         if not parsed.new_root:
-            raise RequestRefused("--former-lost belongs to --new-root; a lost KEK has no remedy")
+            raise Misused("--former-lost belongs to --new-root; a lost KEK has no remedy")
         public, private = secret_changes.replace_lost_root(configuration)
         print(f"made {private}; added to {public}, in front of what was there")
         print(f"next: copy {public} to every app and sidecar; when all have it, both to every")
@@ -436,7 +437,7 @@ def token_sign(parsed: argparse.Namespace) -> int:
     except ValueError:
         claims = None
     if not isinstance(claims, dict):
-        raise RequestRefused("""--claims is not a JSON object; write e.g. '{"sub":"alice"}'""")
+        raise Misused("""--claims is not a JSON object; write e.g. '{"sub":"alice"}'""")
     lifetime = timedelta(seconds=parsed.lifetime) if parsed.lifetime is not None else None
     with _keyring(parsed, signs=True) as ring:
         print(ring.sign(claims, lifetime=lifetime))

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ConfigurationError, RequestRefused
+from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import at_ring, some
 from ringkeeperd.overrides import Rules, value_of
 from ringkeeperd.planning import Plan, Wish, differences, foreseen, knowledge_of
@@ -111,13 +112,13 @@ def _settings(parsed: argparse.Namespace) -> dict[str, str]:
     """The settings that are thought of, as one would write them, by key.
 
     Raises:
-        RequestRefused: they cannot be read.
+        Misused: they cannot be read.
     """
     settings = {}
     for option in parsed.set:
         key, equals, text = option.partition("=")
         if not equals:
-            raise RequestRefused(f"--set {option}: write KEY=VALUE, as in config.yaml")
+            raise Misused(f"--set {option}: write KEY=VALUE, as in config.yaml")
         settings[key] = text
     own = {
         "access_token_dynamic_signing_key_update_interval": parsed.interval,
@@ -130,15 +131,15 @@ def _settings(parsed: argparse.Namespace) -> dict[str, str]:
         for key, text in settings.items():
             value_of(key, text)
     except ConfigurationError as error:
-        raise RequestRefused("; ".join(error.problems)) from None
+        raise Misused("; ".join(error.problems)) from None
     return settings
 
 
 def _wish(parsed: argparse.Namespace) -> Wish:
     if parsed.drain and not parsed.revoke:
-        raise RequestRefused("--drain belongs to --revoke KID: it says how fast")
+        raise Misused("--drain belongs to --revoke KID: it says how fast")
     if parsed.now and not parsed.rotate:
-        raise RequestRefused("--now belongs to --rotate: it says how soon")
+        raise Misused("--now belongs to --rotate: it says how soon")
     return Wish(
         parsed.revoke or "",
         parsed.drain,

@@ -163,6 +163,27 @@ def test_an_app_signs_verifies_and_hears_of_a_new_version_at_once(
     assert table(led) == {}
 
 
+def test_a_turn_costs_no_read_and_what_signs_after_the_next_one_costs_one(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(led) as ring, connect(led, kek=None) as verifier:
+        eventually(lambda: confirmed(led) == [1, 1])
+        monkeypatch.setattr(Follower, "_unhurried", lambda _: 60.0)
+        with counting_reads(led) as reads:
+            led.turn()
+            eventually(lambda: (ring.version, verifier.version) == (2, 2), within=1)
+            token = ring.sign({})
+            assert kid_in(token) == led.signer.kid
+            assert verifier.verify(token) and ring.verify(token)
+            assert reads() == 0
+            for app in (ring, verifier):
+                loop = app._background._loop
+                assert loop
+                loop.call_soon_threadsafe(following(app)._wanted.set)
+            eventually(lambda: confirmed(led) == [2, 2])
+            assert reads() == 1, "the next standby's sealed half, for who signs"
+
+
 async def test_an_asyncio_app_does_the_same(
     any_server: Server, make_ring: Callable[..., LedRing]
 ) -> None:

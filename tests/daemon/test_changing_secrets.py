@@ -383,7 +383,7 @@ def test_a_lost_root_is_replaced_while_apps_go_on(
     new = site.folder / "new"
     new.mkdir()
     assert "is there" in site.refused("init", "--new-root", "--former-lost")
-    assert "belongs to --new-root" in site.refused("init", "--former-lost")
+    assert "belongs to --new-root" in site.misused("init", "--former-lost")
     former = read_root(root).kid
     with traffic(site):
         eventually(daemon.leads)

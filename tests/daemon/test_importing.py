@@ -155,6 +155,7 @@ class Case:
     files: Callable[[], dict[str, bytes]]
     options: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    code: int = 1
 
 
 def pair(first: bytes, second: bytes) -> dict[str, bytes]:
@@ -252,7 +253,7 @@ REFUSED = {
         "'HS256' is not offered", lambda: {"a": dynamic(0)}, ("--algorithm", "HS256")
     ),
     "another app": Case("no row of the app 'shop'", lambda: {"a": dynamic(0)}, ("--app", "shop")),
-    "options of no import": Case("name one: init --import FILE", dict, ("--signing", "k")),
+    "options of no import": Case("name one: init --import FILE", dict, ("--signing", "k"), code=2),
     "an unknown ring": Case("nosuch", lambda: {"a": dynamic(0)}, ("--into", "nosuch")),
     "a host that does not lead": Case(
         "lead is false here", lambda: {"a": dynamic(0)}, (), {"lead": False}
@@ -284,7 +285,7 @@ def test_what_makes_no_ring_leaves_everything_as_it_is(
         put(site.folder / file, data)
     before = everything(site, valkey)
     options = [word for file in files for word in ("--import", file)]
-    assert case.why in site.refused("init", *options, *case.options)
+    assert case.why in site.refused("init", *options, *case.options, code=case.code)
     assert everything(site, valkey) == before
 
 

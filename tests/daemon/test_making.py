@@ -78,7 +78,7 @@ def test_files_that_do_not_belong_together_are_found_when_secrets_are_made(tmp_p
 
 def test_a_directory_belongs_to_secrets_alone(tmp_path: Path) -> None:
     refused = made(tmp_path, "--directory", ".")
-    assert (refused.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert (refused.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "--directory belongs to --secrets-only" in refused.stderr
 
 

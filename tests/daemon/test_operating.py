@@ -68,7 +68,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(site: Site) -> None:
     assert "already" in site.refused("revoke", signer, "--reason", "again")
     assert "unknown kid" in site.refused("revoke", "d-nobody", "--reason", "x")
     assert "exists already" in site.refused("init") or "being led" in site.refused("init")
-    assert "not a JSON object" in site.refused("token", "sign", "--claims", "[]")
+    assert "not a JSON object" in site.misused("token", "sign", "--claims", "[]")
     assert "at most" in site.refused("token", "sign", "--lifetime", "61")
     assert "at most" in site.refused("token", "sign", "--lifetime", "2m")
     assert "nor 30s, 15m" in site.run("token", "sign", "--lifetime", "tomorrow").stderr

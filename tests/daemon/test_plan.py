@@ -175,7 +175,7 @@ def test_what_would_break_a_promise_is_refused_with_the_numbers(site: Site) -> N
     assert "1h with tokens that live 11d 13h keeps 282 keys" in said
     assert "32 is the most" in said
     result = site.run("plan", "--set", "lease_ttl=9s")
-    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert "lease_ttl is for the whole daemon" in result.stderr
     said = site.refused("plan", "--set", "max_staleness=1s", "--set", "poll_interval=1s")
     assert "max_staleness" in said
@@ -183,12 +183,12 @@ def test_what_would_break_a_promise_is_refused_with_the_numbers(site: Site) -> N
 
 def test_wrong_use_is_told_in_a_clear_line(site: Site) -> None:
     site.configure()
-    assert "--drain belongs to --revoke KID" in site.refused("plan", "--drain", "30m")
-    assert "--now belongs to --rotate" in site.refused("plan", "--now")
-    assert "write KEY=VALUE" in site.refused("plan", "--set", "clock_skew")
-    assert "nonsense: no such setting" in site.refused("plan", "--set", "nonsense=1")
-    assert "access_token_validity: 'soon'" in site.refused("plan", "--validity", "soon")
-    assert "algorithm: 'MD5'" in site.refused("plan", "--algorithm", "MD5")
+    assert "--drain belongs to --revoke KID" in site.misused("plan", "--drain", "30m")
+    assert "--now belongs to --rotate" in site.misused("plan", "--now")
+    assert "write KEY=VALUE" in site.misused("plan", "--set", "clock_skew")
+    assert "nonsense: no such setting" in site.misused("plan", "--set", "nonsense=1")
+    assert "access_token_validity: 'soon'" in site.misused("plan", "--validity", "soon")
+    assert "algorithm: 'MD5'" in site.misused("plan", "--algorithm", "MD5")
     assert "holds no ring" in site.refused("plan")
     site.done("init")
     assert "unknown kid 'd-x'" in site.refused("plan", "--revoke", "d-x")

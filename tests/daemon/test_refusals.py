@@ -95,14 +95,18 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
         (("static", "public", dynamic), "gone before long"),
         (("set", interval, "0.0005"), "32 is the most"),
         (("set", "max_staleness", "2s"), "max_staleness"),
-        (("set", interval, "-1"), "above 0"),
-        (("set", interval, "24", "--unset"), "not both at once"),
-        (("set", "--unset"), "say which one"),
-        (("set", "intervall"), "no such setting of a ring"),
         (("set", "algorithm", "--unset"), "files say it"),
     ):  # fmt: skip
         assert told in site.refused(*arguments), arguments
         assert dump(valkey) == before, arguments
+    for misuse, told in (
+        (("set", interval, "-1"), "above 0"),
+        (("set", interval, "24", "--unset"), "not both at once"),
+        (("set", "--unset"), "say which one"),
+        (("set", "intervall"), "no such setting of a ring"),
+    ):
+        assert told in site.misused(*misuse), misuse
+        assert dump(valkey) == before, misuse
     site.done("static", "import", str(files / "good.pem"))
     before = dump(valkey)
     assert "in the ring already" in site.refused("static", "import", str(files / "good.pem"))

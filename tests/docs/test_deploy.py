@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ringkeeper.configuration import parse
-from ringkeeperd.cli import _BAD_CONFIGURATION, _parser
+from ringkeeperd.cli import _USAGE, _parser
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/systemd"
@@ -50,7 +50,7 @@ def test_the_units_name_documentation_that_the_script_installs() -> None:
 def test_a_start_that_cannot_work_is_not_tried_again() -> None:
     """But one without Redis, or while something else has the port, is."""
     (statuses,) = values("RestartPreventExitStatus")
-    assert statuses.split() == [str(_BAD_CONFIGURATION)]
+    assert statuses.split() == [str(_USAGE)]
 
 
 def test_what_is_used_was_installed_before() -> None:

@@ -103,13 +103,17 @@ class Site:
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
 
-    def refused(self, *arguments: str, config: str = "config.yaml") -> str:
+    def refused(self, *arguments: str, config: str = "config.yaml", code: int = 1) -> str:
         """As `run`; it must fail with one clear line."""
         result = self.run(*arguments, config=config)
-        assert result.returncode == 1, result.stdout
+        assert result.returncode == code, result.stdout
         lines = result.stderr.strip().splitlines()
         assert len(lines) == 1, result.stderr
         return lines[0]
+
+    def misused(self, *arguments: str) -> str:
+        """As `refused`, for what nobody could do: wrong usage."""
+        return self.refused(*arguments, code=2)
 
     def status(self) -> Any:
         return json.loads(self.done("status", "--json"))

@@ -23,6 +23,7 @@ from benchmarks import (
     fanout,
     growth,
     ladder,
+    opening,
     report,
     rest,
     resting,
@@ -97,6 +98,8 @@ def measure(effort: Effort) -> dict[str, Any]:
         for size, rounds in effort.fanout.items():
             tell(f"publish to {size:,}")
             found["fanout"][size] = fanout.measure(size, rounds)
+        tell("private halves")
+        found["opening"] = opening.measure(effort.rounds)
         tell("imports")
         found["import"] = rest.importing(effort.starts)
         tell("starts")

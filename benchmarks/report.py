@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import fanout, growth, ladder
+from benchmarks import fanout, growth, ladder, opening
 from benchmarks.goals import NAMES, rows
 from benchmarks.peers import JOSERFC, PYJWK_CLIENT, PYJWT
 from benchmarks.picture import Panel
@@ -115,6 +115,16 @@ def peers(found: Mapping[str, Any]) -> str:
     parts.append(table(["Two threads over one, ES256", "times"], gains.items()))
     parts.append(_fanout(found["fanout"]))
     parts.append(_waits(found["waits"]))
+    still = found["opening"]["ms"]
+    parts.append(
+        table(
+            ["A busy loop stands still while a private half is taken up, ms", *still],
+            [
+                [name, *(each[name] for each in still.values())]
+                for name in (opening.NOTHING, OURS, opening.HERE, JOSERFC)
+            ],
+        )
+    )
     imports = found["import"]
     parts.append(
         table(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ringkeeper.errors import SealBroken
 from ringkeeper.sealing import kek_of
+from ringkeeper.tasks import apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from ringkeeper.algorithms import PrivateKey
     from ringkeeper.replica import Held
+    from ringkeeper.ring import Key
     from ringkeeper.sealing import Kek
     from ringkeeper.store import Store
 
@@ -37,7 +39,8 @@ async def fetch(held: Held, kek: Kek | None, store: Store, *, keeps_all: bool) -
     # open it once more, though it is open, shows that this process has that KEK.
     outdated = {kid for kid, blob in held.sealed.items() if sealed_by not in ("", kek_of(blob))}
     opening = {*held.lacks, *(outdated & signers)} if kek else set()
-    opened, _ = await _unsealed(held, kek, sorted(opening - outdated), held.sealed)
+    at_hand = sorted((opening - outdated) & held.sealed.keys())
+    opened, _ = await _unsealed(held, kek, at_hand, held.sealed)
     wanted = {kid for kid in opening if kid not in opened} | outdated
     if keeps_all:
         wanted |= {k.kid for k in held.ring.keys if k.may_verify and k.kid not in held.sealed}
@@ -49,19 +52,26 @@ async def fetch(held: Held, kek: Kek | None, store: Store, *, keeps_all: bool) -
 
 
 async def _unsealed(
-    held: Held, kek: Kek | None, kids: Iterable[str], blobs: Mapping[str, str]
+    held: Held, kek: Kek | None, kids: Collection[str], blobs: Mapping[str, str]
 ) -> tuple[dict[str, PrivateKey], list[SealBroken]]:
-    """The private halves of `kids` that open, and why the others do not."""
+    """The private halves of `kids` that open, and why the others do not.
+
+    On another thread: trying a large RSA key takes milliseconds, in which it needs no interpreter.
+    """
+    if not kids or kek is None:
+        return {}, []
+    keys = [key for key in map(held.ring.key, kids) if key]
+    return await apart(partial(_opened, kek, keys, blobs))
+
+
+def _opened(
+    kek: Kek, keys: Iterable[Key], blobs: Mapping[str, str]
+) -> tuple[dict[str, PrivateKey], list[SealBroken]]:
     opened: dict[str, PrivateKey] = {}
     broken: list[SealBroken] = []
-    for kid in kids:
-        key = held.ring.key(kid)
+    for key in keys:
         try:
-            if key and kek:
-                # Here, and not on another thread: that would hold the interpreter for most of the
-                # time, and wait for it; and what an app left to its threads would come first.
-                opened[kid] = kek.unseal(blobs.get(kid, ""), key)
+            opened[key.kid] = kek.unseal(blobs.get(key.kid, ""), key)
         except SealBroken as error:
             broken.append(error)
-        await asyncio.sleep(0)  # an RSA key takes a millisecond, or three
     return opened, broken

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from benchmarks import __main__ as bench
-from benchmarks import fanout, growth, ladder, report, starting
+from benchmarks import fanout, growth, ladder, opening, report, starting
 from benchmarks.goals import GOALS
 from benchmarks.peers import JOSERFC, PYJWK_CLIENT, PYJWT
 from benchmarks.picture import HEIGHT, WIDTH, Panel, drawn, ticks
@@ -70,6 +70,9 @@ def found() -> dict[str, Any]:
         "threads": {"gain": of(RAW, OURS)},
         "fanout": published,
         "waits": {"interval_s": 300.0, "each": 20, "fresh": wait, "revoked": wait},
+        "opening": {
+            "ms": {n: of(opening.NOTHING, OURS, opening.HERE, JOSERFC) for n in opening.KEYS}
+        },
         "rest": {
             "daemon": of("rss_mb", "private_mb", "cpu_ms_a_minute"),
             "server": of("rss_mb", "cpu_ms_a_minute"),

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import (
     fanout,
     ladder,
+    opening,
     rest,
     rings,
     signing,
@@ -21,6 +22,7 @@ from benchmarks import (
 )
 from benchmarks import primitive as primitives
 from benchmarks.claims import sized
+from benchmarks.peers import JOSERFC
 from benchmarks.stand import OURS, RAW, SEEN, Stand
 
 from tests.plugins.servers import VALKEY
@@ -113,6 +115,16 @@ def test_tokens_are_measured_beside_the_raw_primitive() -> None:
         assert tuple(rungs) == ladder.RUNGS[1:]
         assert on.ring.token_cache.misses >= 6, "the last one is the whole call"
     assert children() == before
+
+
+def test_a_loop_stands_still_while_a_private_half_is_taken_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(opening, "KEYS", {"RS256": ("RS256", 2048)})
+    found = opening.measure(3)["ms"]["RS256"]
+    assert 0 < found[opening.NOTHING].median < found[opening.HERE].median
+    assert found[OURS].median > 0
+    assert found[JOSERFC].median > found[opening.HERE].median, "it looks for factors"
 
 
 DEPRECATED = pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")

@@ -5,12 +5,13 @@ import gc
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
 from ringkeeper import tasks
-from ringkeeper.tasks import aside, first_of
+from ringkeeper.tasks import apart, aside, first_of
 
 
 async def test_who_is_stopped_has_the_time_to_say_goodbye() -> None:
@@ -118,6 +119,34 @@ async def test_an_app_without_threads_is_not_held_up_instead() -> None:
     with pytest.raises(RuntimeError):
         await aside(lambda: done.append(1))
     assert done == []
+
+
+async def test_what_is_done_apart_waits_for_no_other_thread() -> None:
+    loop, release = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    taken = loop.run_in_executor(None, release.wait)
+    try:
+        async with asyncio.timeout(10):
+            where = {await apart(threading.get_ident) for _ in range(3)}
+    finally:
+        release.set()
+        await taken
+    assert threading.get_ident() not in where
+
+
+async def test_where_there_is_no_thread_it_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    done: list[int] = []
+    await apart(lambda: done.append(threading.get_ident()))
+    assert done == [threading.get_ident()]
+
+
+async def test_what_fails_apart_fails_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await apart(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize("before", ["", "asyncio.run(aside(list))"])

@@ -294,6 +294,8 @@ def test_a_password_for_redis_stays_root_s_and_is_handed_over(service: Service) 
     service.configure(redis={**redis, "url": "redis://127.0.0.1:6379/0"})
     service.unit(*unit.splitlines()[1:])
     run = service.machine.run
+    verified = run("systemd-analyze", "verify", "--man=no", UNIT)
+    assert (verified.stdout, verified.stderr) == ("", ""), "else it passes over what it cannot read"
     password = redis["password_file"]
     service.machine.write(password, "a-word\n", "600")
     run("redis-cli", "config", "set", "requirepass", "a-word")

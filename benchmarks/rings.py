@@ -127,7 +127,7 @@ def _key_pairs(algorithm: str) -> list[PrivateKey]:
 
 
 def policy_of(count: int, *, turns: bool) -> Policy:
-    """The default one, or one by which `count` rings turn a key each second, all together."""
+    """The default one, or one by which `count` rings turn a key a second, together, if many."""
     if not turns:
         return Policy.derive()
     seconds = max(30.0, count / _TURNS_A_SECOND) + head_start(count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringkeeper.errors import SealBroken
 from ringkeeper.sealing import kek_of
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ringkeeper.ring import Key
     from ringkeeper.sealing import Kek
     from ringkeeper.store import Store
+
+
+SLOW: Final = frozenset(("RS256", "RS384", "RS512", "PS256"))
+"""Algorithms whose private keys take milliseconds to try, in which they need no interpreter."""
 
 
 class Fetched(NamedTuple):
@@ -54,14 +58,12 @@ async def fetch(held: Held, kek: Kek | None, store: Store, *, keeps_all: bool) -
 async def _unsealed(
     held: Held, kek: Kek | None, kids: Collection[str], blobs: Mapping[str, str]
 ) -> tuple[dict[str, PrivateKey], list[SealBroken]]:
-    """The private halves of `kids` that open, and why the others do not.
-
-    On another thread: trying a large RSA key takes milliseconds, in which it needs no interpreter.
-    """
-    if not kids or kek is None:
-        return {}, []
+    """The private halves of `kids` that open, and why the others do not."""
     keys = [key for key in map(held.ring.key, kids) if key]
-    return await apart(partial(_opened, kek, keys, blobs))
+    if not keys or kek is None:
+        return {}, []
+    work = partial(_opened, kek, keys, blobs)
+    return await apart(work) if any(key.algorithm in SLOW for key in keys) else work()
 
 
 def _opened(

@@ -48,15 +48,14 @@ async def apart(work: Callable[[], _T]) -> _T:
 
     Where there is no thread to be had, it is done here.
     """
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a millisecond, rarely needed
-
-    pool = ThreadPoolExecutor(1, "ringkeeper")
     try:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - rarely needed
+
+        pool = ThreadPoolExecutor(1, "ringkeeper")
         asked = asyncio.get_running_loop().run_in_executor(pool, work)
-    except RuntimeError:
+    except RuntimeError:  # as many as there may be, or the program is about to end
         return work()
-    finally:
-        pool.shutdown(wait=False)
+    pool.shutdown(wait=False)
     return await asked
 
 

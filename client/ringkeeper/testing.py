@@ -154,7 +154,7 @@ class _InMemory:
         snapshot = sign_snapshot(ring, self._root)
         offered = self._replica.offer(snapshot, self._proof(snapshot), now)
         self._replica = offered.with_keys({}, opened)
-        if self._cache.hold_to(each.public for each in self._held().verifying.values()):
+        if self._cache.hold_to(each.public for each in self._replica.loaded().verifying.values()):
             while self._cache.tidy(now.timestamp()):
                 pass
 

@@ -40,8 +40,8 @@ _EVERY: Final = 0.25
 """All are looked at for those that have expired once so many came in, of those that are held."""
 _LOOKS: Final = 500
 """At so many of each kind at once, so that nobody waits for it."""
-_TIDIES_WITHIN: Final = 0.1
-"""Seconds that it waits for the lock, which others hold for microseconds."""
+_TIDIES_WITHIN: Final = 0.02
+"""Seconds that it waits for the lock; who verifies waits for none."""
 _LARGEST: Final = 1 / 16
 """The share of the room that one token may take."""
 
@@ -137,13 +137,15 @@ class TokenCache:
         One thread may ask for it.
         """
         former, self._keys = self._keys, frozenset(keys)
-        self._is_untidy |= former is None or not former <= self._keys
-        return self._is_untidy
+        if former is None or not former <= self._keys:
+            self._is_untidy = True
+        # Whatever kept others from it, or stopped it halfway, there is still something to do.
+        return self._is_untidy or any(self._to_look_at) or not self._is_whole
 
     def tidy(self, now: float) -> bool:
         """Let go, of a few, who is of no use any more; whether there are more to look at.
 
-        `now`: seconds since 1970.
+        `now`: seconds since 1970. Where others are at it, it is left to the next who asks.
         """
         if not self._lock.acquire(timeout=_TIDIES_WITHIN):
             return False

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -26,7 +27,8 @@ import redis
 
 import ringkeeper.asyncio
 import ringkeeper.testing
-from ringkeeper import Keyring, follower, policy
+from ringkeeper import Keyring, follower, policy, private_halves
+from ringkeeper.algorithms import PrivateKey
 from ringkeeper.clock import SystemClock
 from ringkeeper.connection import Connection
 from ringkeeper.errors import (
@@ -50,6 +52,7 @@ from ringkeeper.errors import (
     WrongRing,
 )
 from ringkeeper.follower import Follower
+from ringkeeper.ring import Key
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create
 from ringkeeper.store import Pong, Subscribed, _RedisSubscription
@@ -201,8 +204,11 @@ async def test_an_asyncio_app_does_the_same(
     assert table(led) == {}
 
 
-async def test_an_app_whose_threads_are_all_taken_signs_all_the_same(led: LedRing) -> None:
+async def test_an_app_whose_threads_are_all_taken_signs_all_the_same(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own blocking work, a database that hangs, say, stands before nothing of ours."""
+    monkeypatch.setattr(private_halves, "SLOW", frozenset((led.ring.policy.algorithm,)))
     loop, release = asyncio.get_running_loop(), threading.Event()
     loop.set_default_executor(ThreadPoolExecutor(1))
     taken = loop.run_in_executor(None, release.wait)
@@ -216,6 +222,43 @@ async def test_an_app_whose_threads_are_all_taken_signs_all_the_same(led: LedRin
     finally:
         release.set()
         await taken
+
+
+async def test_a_loop_goes_on_while_a_private_half_is_tried(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes a large RSA key milliseconds."""
+    monkeypatch.setattr(private_halves, "SLOW", frozenset((led.ring.policy.algorithm,)))
+    tries, goes_on, unseal = threading.Event(), threading.Event(), Kek.unseal
+
+    def slow(self: Kek, sealed: str, key: Key) -> PrivateKey:
+        tries.set()
+        assert goes_on.wait(20)
+        return unseal(self, sealed, key)
+
+    async with await connect_async(led) as ring:
+        token = await ring.sign({})
+        monkeypatch.setattr(Kek, "unseal", slow)
+        led.turn()
+        await eventually_async(tries.is_set)
+        assert await ring.verify(token)
+        assert kid_in(await ring.sign({})) == led.signer.kid
+        assert confirmed(led) == [1]
+        goes_on.set()
+        await eventually_async(lambda: confirmed(led) == [2])
+
+
+def test_of_several_private_halves_one_that_does_not_open_spoils_no_other() -> None:
+    kek = Kek.generate()
+    private = [PrivateKey.generate("ES256") for _ in range(3)]
+    keys: Any = [
+        SimpleNamespace(kid=str(n), algorithm="ES256", public=each.public_jwk)
+        for n, each in enumerate(private)
+    ]
+    sealed = {str(n): kek.seal(each) for n, each in enumerate(private)} | {"0": "damaged"}
+    opened, broken = private_halves._opened(kek, keys, sealed)
+    assert set(opened) == {"1", "2"}
+    assert len(broken) == 1
 
 
 async def test_an_app_signs_with_the_kind_that_it_chose_itself(led: LedRing) -> None:

@@ -149,15 +149,18 @@ async def test_what_fails_apart_fails_here() -> None:
         await apart(lambda: 1 / 0)
 
 
-@pytest.mark.parametrize("before", ["", "asyncio.run(aside(list))"])
-def test_a_program_that_is_about_to_end_still_does_it(before: str) -> None:
+@pytest.mark.parametrize("how", ["aside", "apart"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_program_that_is_about_to_end_still_does_it(how: str, is_first: bool) -> None:
     """Python gives no threads any more, and a keyring's own keeps the ring until its goodbye."""
+    before = "" if is_first else f"asyncio.run({how}(list))"
     program = f"""
 import asyncio, atexit
-from ringkeeper.tasks import aside
-atexit.register(lambda: print(asyncio.run(aside(lambda: "done"))))
+from ringkeeper.tasks import {how}
+atexit.register(lambda: print(asyncio.run({how}(lambda: "done"))))
 {before}
 """
-    how = {"capture_output": True, "text": True, "timeout": 60}
-    ended = subprocess.run([sys.executable, "-c", program], check=True, **how)  # type: ignore[call-overload]
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
     assert (ended.stdout, ended.stderr) == ("done\n", "")

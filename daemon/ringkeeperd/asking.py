@@ -6,9 +6,13 @@ Each prints the version that the ring is at then, and who has confirmed it.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ringkeeper.durations import format_duration
@@ -17,7 +21,7 @@ from ringkeeper.ring import KeyState, RotationReason
 from ringkeeper.secret_files import read_requesting_root
 from ringkeeper.wire import Command
 from ringkeeperd.misuse import Misused
-from ringkeeperd.operator import at_ring, delay, outlook, some
+from ringkeeperd.operator import at_ring, check_not_turned, delay, outlook, some
 from ringkeeperd.overrides import setting_named, value_of
 from ringkeeperd.rotation import activation_at
 from ringkeeperd.words import harmless
@@ -58,6 +62,8 @@ class Asker:
     root: TrustRoot
     patience: timedelta
     reason: str
+    began: datetime
+    """When the command was given, as well as that can be known."""
 
     async def ask(
         self, command: Command, *, kid: str = "", given: Mapping[str, str] | None = None
@@ -103,9 +109,18 @@ def ask(parsed: argparse.Namespace, configuration: Configuration, work: Work) ->
     patience = timedelta(seconds=parsed.answer_within)
 
     async def do(operator: Operator) -> int:
-        return await work(Asker(operator, root, patience, parsed.reason))
+        return await work(Asker(operator, root, patience, parsed.reason, _began(operator.now())))
 
     return at_ring(configuration, configuration.ring(parsed.ring).name, do)
+
+
+def _began(now: datetime) -> datetime:
+    """When this process began, which takes a while to come here."""
+    with suppress(OSError, ValueError, IndexError, AttributeError):  # a system without /proc
+        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return now - timedelta(seconds=uptime - int(ticks) / os.sysconf("SC_CLK_TCK"))
+    return now
 
 
 def looked_at(parsed: argparse.Namespace, configuration: Configuration) -> Seen:
@@ -135,6 +150,13 @@ async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> i
     former_kid = former.kid if former else ""
     if command is Command.ROLLBACK:
         _tell_of_pending(before, operator.now())
+    elif former and (former.activated_at or asker.began) > asker.began:
+        # Two operators at once: the second sees what came of the first's.
+        if not parsed.wait:
+            check_not_turned(before.ring, "")
+        say(f"{former.kid} began to sign while this command began")
+        await asker.tell_confirmed(before.ring.version)
+        return 0
     version = await _asked(asker, command, former_kid, is_patient=parsed.wait)
     seen, now = await operator.look(), operator.now()
     at = activation_at(seen.ring) or now

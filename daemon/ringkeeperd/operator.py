@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 _TRIES = 5
 _NAMED = 5
+_TURNS = (Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK)
+"""Each asks for one turn, of the ring that was looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +238,14 @@ class Operator:
             answer = await self._exchange(document, request.id, wait)
             if answer.event != REQUEST_REFUSED:
                 return answer
-            if ring.version == (await self.look()).ring.version:
+            moved = (await self.look()).ring
+            if ring.version == moved.version:
                 break
             if command is not Command.REVOKE:  # an emergency holds whatever others did meanwhile
                 await self._check_alone(ring)
+            if command in _TURNS:
+                decided_on = ring.active()
+                check_not_turned(moved, decided_on.kid if decided_on else "")
         # Signed, and yet it may quote what anyone wrote into the table of instances.
         raise RequestRefused(harmless(str(answer.fields.get("why", "refused")), most=2000))
 
@@ -301,6 +307,21 @@ class Operator:
                         told = open_event(entry.document, self._roots)
                         if told.fields.get("request") == request:
                             return told
+
+
+def check_not_turned(ring: Ring, former: str) -> None:
+    """Go on unless another key than `former` signs by now: one turn is what was asked for.
+
+    Raises:
+        RequestRefused: who signs.
+    """
+    active = ring.active()
+    if active and active.kid != former:
+        raise RequestRefused(
+            f"{active.kid} began to sign meanwhile, in version {ring.version} or before, and "
+            "nothing was done for you; look (ringkeeper status), and ask again if that still has "
+            "to be"
+        )
 
 
 def _shown(instance: Instance) -> Instance:

@@ -36,6 +36,7 @@ class Stage:
         self.confirmed: list[int] = []
         self._held_up = held_up
         self.meanwhile: Any = lambda ring, _: ring
+        self.began = START
 
     def now(self) -> datetime:
         return self.at
@@ -212,3 +213,29 @@ def test_a_ring_that_is_full_says_so() -> None:
     full = replace(ring, keys=(*ring.keys, *more))
     with pytest.raises(RequestRefused, match="the most there may be"):
         done(Stage(full, held_up=100 * MINUTE), Command.ROTATE)
+
+
+@pytest.mark.parametrize("command", [Command.ROTATE, Command.ROTATE_NOW])
+def test_of_two_at_once_the_second_takes_the_first_s_turn_for_its_own(
+    capsys: pytest.CaptureFixture[str], command: Command
+) -> None:
+    """It began before that key did, and looked only after."""
+    stage = Stage(turned())
+    stage.began = START - 2 * MINUTE
+    kid = signer(stage.ring)
+    with pytest.raises(RequestRefused, match=f"{kid} began to sign meanwhile"):
+        done(stage, command, wait=False)
+    assert done(stage, command) == 0
+    assert stage.asked == []
+    assert signer(stage.ring) == kid
+    assert capsys.readouterr().out == f"{kid} began to sign while this command began\n"
+    assert stage.confirmed == [stage.ring.version]
+    assert done(stage, Command.ROLLBACK) == 0, "whose turn it was is to sign again: that is told"
+    stage.began = stage.at
+    assert done(stage, Command.ROTATE) == 0, "one after the other there are two"
+
+
+def test_a_command_knows_when_it_began() -> None:
+    before = asking._began(NOW)
+    assert NOW - timedelta(days=1) < before < NOW
+    assert abs(asking._began(NOW) - before) < timedelta(minutes=1)

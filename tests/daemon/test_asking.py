@@ -69,7 +69,7 @@ async def test_a_ring_that_moved_on_meanwhile_is_looked_at_and_asked_again(
 ) -> None:
     async def answer(request: Request, entry: Entry) -> None:
         if request.version == 1:
-            led.turn()
+            led.adopt(use_dynamic=False)
             await answered(store, entry, told(led, request.id, REQUEST_REFUSED, why="moved on"))
         else:
             await answered(store, entry, told(led, request.id, ROTATION_ASKED))
@@ -79,6 +79,21 @@ async def test_a_ring_that_moved_on_meanwhile_is_looked_at_and_asked_again(
     assert done.event == ROTATION_ASKED
     assert [request.version for request in asked] == [1, 2]
     assert len({request.id for request in asked}) == 2
+
+
+@pytest.mark.parametrize("command", [Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK])
+async def test_one_turn_is_asked_for_and_no_second_where_another_took_place_meanwhile(
+    led: LedRing, store: RedisLeaderStore, operator: Operator, command: Command
+) -> None:
+    async def answer(request: Request, entry: Entry) -> None:
+        led.turn()
+        await answered(store, entry, told(led, request.id, REQUEST_REFUSED, why="moved on"))
+
+    async with led_by(led, answer) as asked:
+        with pytest.raises(RequestRefused, match="began to sign meanwhile, in version 2") as no:
+            await operator.ask(led.root, command, reason="test", wait=WAIT)
+    assert led.signer.kid in str(no.value)
+    assert len(asked) == 1
 
 
 def moved_by(led: LedRing, who: str) -> str:

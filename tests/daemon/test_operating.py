@@ -5,6 +5,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +267,29 @@ def test_who_waits_for_a_rotation_takes_the_one_that_is_due_already(site: Site) 
     signer = site.status()["signer"]
     assert signer != former
     assert f"{signer} signs now" in said
+
+
+def is_standby_ready(site: Site) -> bool:
+    (standby,) = (key for key in site.status()["keys"] if key["state"] == "published")
+    return datetime.fromisoformat(standby["ready_at"]) < datetime.now(UTC)
+
+
+@pytest.mark.parametrize("options", [("--wait",), ()])
+def test_two_operators_at_once_turn_one_key(site: Site, options: tuple[str, ...]) -> None:
+    daemon = site.daemon(init=True, publication_interval="1s", jwks_max_age="1s")
+    for turns in (1, 2):
+        eventually(lambda: is_standby_ready(site), within=10)
+        with ThreadPoolExecutor(3) as pool:
+            came = list(pool.map(lambda _: site.run("rotate", *options), range(3)))
+        signer = site.status()["signer"]
+        assert len(daemon.events("key activated")) == turns
+        assert any(signer in each.stdout for each in came), came
+        second = ("nothing was done for you", "a rotation is due already")
+        for each in came:
+            assert each.returncode == 0 or any(said in each.stderr for said in second), each.stderr
+        if options:
+            assert [each.returncode for each in came] == [0, 0, 0]
+            assert all(signer in each.stdout for each in came), came
 
 
 def test_a_rotation_may_be_hastened_to_what_caches_obey(site: Site) -> None:

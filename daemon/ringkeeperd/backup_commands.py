@@ -51,6 +51,7 @@ def bring_back(
         parsed.file,
         wait=timedelta(seconds=parsed.answer_within),
         is_dry=parsed.dry_run,
+        takes_back=parsed.take_back,
         begin=telling.begin,
         tell=telling.tell,
     )
@@ -88,11 +89,11 @@ class _Telling:
 
     def end(self) -> int:
         """All are done; the exit status."""
-        left_out = dict.fromkeys(self._wanted - self._there, "the backup")
-        if not self._parsed.ring:
-            left_out |= dict.fromkeys(self._there - self._wanted, "the configuration")
-        for name, lacking in sorted(left_out.items()):
-            complain(f"ring {name}: left out, it is not in {lacking}")
+        for name in sorted(self._wanted - self._there):
+            print(f"yet: ring {name} is not in the backup")
+        left_out = set() if self._parsed.ring else self._there - self._wanted
+        for name in sorted(left_out):
+            complain(f"ring {name}: left out, it is not in the configuration; name it there")
         failed = sum(self._became[became] for became in Became if became not in _GOOD)
         if self._parsed.dry_run:
             lack = f"{self._became[Became.WOULD]} of {self._total} rings lack something"

@@ -575,6 +575,12 @@ def _add_backups(command: Callable[..., argparse.ArgumentParser]) -> None:
     restoring.add_argument(
         "--dry-run", action="store_true", help="only say what it would add to what Redis holds"
     )
+    restoring.add_argument(
+        "--take-back",
+        action="store_true",
+        help="let the backup count even where Redis lost versions and operators have changed the "
+        "ring since: that is refused otherwise, and named",
+    )
     _add_patience(restoring)
 
 

@@ -27,12 +27,13 @@ from ringkeeper.ring import KeyState
 from ringkeeper.secret_files import read_pinned_roots
 from ringkeeper.wire import open_event
 from ringkeeper.witness import Witness
-from ringkeeperd.audit import RING_HEALED
+from ringkeeperd.audit import DRAIN_BEGAN, KEY_REVOKED, REQUEST_REFUSED, RING_HEALED
 from ringkeeperd.backup import broken_seal, kek_here, read
 from ringkeeperd.backup_sources import AT_ONCE, Findings, read_whole
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.merge import heal
-from ringkeeperd.words import age
+from ringkeeperd.operator import some
+from ringkeeperd.words import age, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
 _LOOK_EVERY: Final = 0.2
 _HANDOVER: Final = 1.0
 """Seconds in which one leader may have let the lease go and the next not taken it yet."""
+_LONG_AGO: Final = 1000
+"""Audit events among which is looked for what operators did since the backup."""
+_STAYS: Final = (REQUEST_REFUSED, KEY_REVOKED, DRAIN_BEGAN)
+"""Of what operators do: what changes nothing, and what no merge takes back."""
 _RECENT: Final = 50
 """Audit events among which the leader's answer is looked for."""
 
@@ -82,6 +87,8 @@ class Wanting:
 
     finding: str
     """What is wrong with Redis, in words."""
+    is_decided: bool
+    """Whether the backup's states would count where Redis has others: its version is higher."""
     keys: frozenset[str]
     revoked: frozenset[str]
     private: frozenset[str]
@@ -113,6 +120,7 @@ def wanting(there: Saved | None, saved: Saved, kek: Kek | None, now: datetime) -
     revoked = {key.kid for key in ring.in_state(KeyState.REVOKED)}
     return Wanting(
         cure.finding if cure else "redis lacked private halves",
+        cure is not None and found is not None and cure.newest != found.ring,
         frozenset({key.kid for key in ring.keys} - known),
         frozenset(revoked - buried),
         frozenset(private),
@@ -143,19 +151,21 @@ def _opens(kek: Kek, blob: str, key: Key) -> bool:
     return True
 
 
-def restore(
+def restore(  # noqa: PLR0913 - most by name
     configuration: Configuration,
     rings: Sequence[RingConfiguration],
     file: str,
     *,
     wait: timedelta,
     is_dry: bool,
+    takes_back: bool,
     begin: Callable[[Backup, Findings], None],
     tell: Callable[[Outcome], None],
 ) -> None:
     """Show the leaders of `rings` what `file` knows of them.
 
     `begin` is called once the file is known to be good, then `tell` for each ring, as it comes.
+    `takes_back`: let the backup's states count even where operators have changed the ring since.
 
     Raises:
         DocumentError, RequestRefused: nothing was shown to anybody, and why.
@@ -169,7 +179,7 @@ def restore(
         )
     kek = kek_here(configuration, found)
     begin(backup, found)
-    showing = _Showing(configuration, roots, kek, wait, tell, is_dry=is_dry)
+    showing = _Showing(configuration, roots, kek, wait, tell, is_dry=is_dry, takes_back=takes_back)
     asyncio.run(showing.show_all(chosen))
 
 
@@ -191,6 +201,7 @@ class _Showing:
         tell: Callable[[Outcome], None],
         *,
         is_dry: bool,
+        takes_back: bool,
     ) -> None:
         self._configuration = configuration
         self._roots = roots
@@ -198,6 +209,7 @@ class _Showing:
         self._wait = wait
         self._tell = tell
         self._is_dry = is_dry
+        self._takes_back = takes_back
         self._clock: Clock = SystemClock()
         # Where nobody answered for the first ones, a thousand are not waited for one by one.
         self._silent = 0
@@ -239,6 +251,8 @@ class _Showing:
             self._is_anybody_there = True
             held = f"redis holds version {there.ring.version if there else 0}"
             return Outcome(name, Became.NOTHING, f"{held}, which lacks nothing that is in it")
+        if there and wants.is_decided and not self._takes_back:
+            await self._check_untouched(store, saved, there)
         if self._is_dry:
             next_turn = overdue(saved.ring, self._clock.now()) if there is None else ""
             return Outcome(name, Became.WOULD, f"would add {wants}{next_turn}")
@@ -272,6 +286,36 @@ class _Showing:
                 f"DEL {place} {store.layout.sealed}, start them, and restore again"
             )
         return there
+
+    async def _check_untouched(self, store: RedisLeaderStore, saved: Saved, there: Saved) -> None:
+        """Whether anything that operators did would be undone: Redis lost versions, and went on.
+
+        Then the backup's number is the higher one, though what Redis holds is younger.
+
+        Raises:
+            RequestRefused: what they did, and what to do.
+        """
+        told_of: list[Event] = []
+        for entry in await store.recent_events(_LONG_AGO):
+            with suppress(DocumentError):
+                told = open_event(entry.document, self._roots)
+                is_since = told.ring_id == saved.ring.id and told.at > saved.history.proved_at
+                if is_since and told.fields.get("by"):
+                    told_of.append(told)
+        staying = {told.fields.get("request") for told in told_of if told.event in _STAYS}
+        done = [told for told in told_of if told.fields.get("request") not in staying]
+        if not done:
+            return
+        named = [
+            f"{told.event} by {harmless(str(told.fields['by']))} at {told.at:%Y-%m-%d %H:%M:%S} UTC"
+            for told in sorted(done, key=lambda told: told.number)
+        ]
+        raise RequestRefused(
+            f"redis lost versions, and operators have changed the ring since: {some(named)}; redis "
+            f"is at version {there.ring.version}, so the states of the backup's version "
+            f"{saved.ring.version} would count, and take that back; nothing is changed; if that is "
+            "meant: --take-back, and then do again what is named here"
+        )
 
     async def _check_led(self, store: RedisLeaderStore) -> None:
         """Whether anybody would hear: a ring that is there is led, or nobody runs."""

@@ -24,7 +24,7 @@ from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import at_ring, check_not_turned, delay, outlook, some
 from ringkeeperd.overrides import setting_named, value_of
 from ringkeeperd.rotation import activation_at
-from ringkeeperd.words import harmless
+from ringkeeperd.words import harmless, hastened
 
 if TYPE_CHECKING:
     import argparse
@@ -134,6 +134,8 @@ def looked_at(parsed: argparse.Namespace, configuration: Configuration) -> Seen:
 
 def rotate(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Let the next key sign."""
+    if parsed.now and not parsed.reason.strip():
+        raise Misused("--now shortens a wait: say why, for the audit (--reason)")
     command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
     return ask(parsed, configuration, lambda asker: _turn(asker, parsed, command))
 
@@ -186,7 +188,7 @@ async def _asked(asker: Asker, command: Command, former: str, *, is_patient: boo
         RequestRefused: the leader said no; and there is nothing to wait for instead.
     """
     try:
-        return (await asker.ask(command)).version
+        answer = await asker.ask(command)
     except RequestRefused:
         # Whoever waits wants another key to sign, whoever asked for it first.
         seen, now = await asker.operator.look(), asker.operator.now()
@@ -195,6 +197,10 @@ async def _asked(asker: Asker, command: Command, former: str, *, is_patient: boo
             raise
         say("a rotation is due already")
         return seen.ring.version
+    if until := answer.fields.get("shortened_from"):
+        kid = harmless(str(answer.fields.get("kid", "")))
+        say(hastened(kid, datetime.fromisoformat(str(until))))
+    return answer.version
 
 
 def _tell_of_pending(seen: Seen, now: datetime) -> None:

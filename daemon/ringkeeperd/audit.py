@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ringkeeper.ring import KeyKind, KeyState, RotationReason
 from ringkeeper.wire import Event
+from ringkeeperd.rotation import public_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -91,17 +92,20 @@ def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
     if before:
         yield from _changed_settings(before, after)
     former = {key.kid: key for key in before.keys} if before else {}
-    is_asked = False
+    is_asked, shortened = False, {}
     for key in after.keys:
         known = former.pop(key.kid, None)
         if known is None or known.state is not key.state:
             yield _moved(key), _fields(key, before, after)
         else:
             is_asked |= (known.due_at, known.ready_at) != (key.due_at, key.ready_at)
+            if key.ready_at < known.ready_at:
+                until = public_at(known, after.policy)
+                shortened = {"shortened_from": until.isoformat()}
         if key.drained_until and not (known and known.drained_until):
             yield DRAIN_BEGAN, {"kid": key.kid, "until": key.drained_until.isoformat()}
     if is_asked:
-        yield ROTATION_ASKED, _next_turn(after)
+        yield ROTATION_ASKED, {**_next_turn(after), **shortened}
     for key in former.values():
         yield KEY_REMOVED, {"kid": key.kid, "kind": key.kind.value}
 

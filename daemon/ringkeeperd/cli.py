@@ -355,7 +355,7 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--now",
         action="store_true",
         help="shorten the standby's publication interval to jwks_max_age: verifiers that cache "
-        "the JWKS longer than it allows may refuse tokens for a while",
+        "the JWKS longer than it allows may refuse tokens for a while; takes a --reason",
     )
     _add_reason(rotating)
     _add_waiting(rotating)

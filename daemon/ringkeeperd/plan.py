@@ -20,9 +20,10 @@ from ringkeeperd.operator import at_ring, some
 from ringkeeperd.overrides import Rules, value_of
 from ringkeeperd.planning import Plan, Wish, differences, foreseen, knowledge_of
 from ringkeeperd.prospects import prospects
-from ringkeeperd.rotation import Confirmations
+from ringkeeperd.rotation import Confirmations, public_at
 from ringkeeperd.timeline import drawn, plain, rows_of
 from ringkeeperd.timeline_svg import document
+from ringkeeperd.words import hastened
 
 if TYPE_CHECKING:
     import argparse
@@ -98,7 +99,7 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
         title=_title(settings, wish),
         differences=(*differences(before, after, outstanding), *told) if after else (),
         commands=_commands(settings, wish),
-        warnings=_warnings(knowledge, policy),
+        warnings=(*_warnings(knowledge, policy), *_risks(ring, after)),
         remarks=(*remarks, *_remarks(seen, after or before)),
         knowledge=knowledge,
         outstanding=outstanding,
@@ -192,7 +193,9 @@ def _commands(settings: Mapping[str, str], wish: Wish) -> tuple[str, ...]:
     if wish.revoke:
         how = f" --drain {format_duration(wish.drain).replace(' ', '')}" if wish.drain else ""
         lines.append(f"ringkeeper revoke {wish.revoke}{how} --reason WHY")
-    lines += [f"ringkeeper rotate{' --now' if wish.hasten else ''}"] if wish.rotate else []
+    lines += (
+        [f"ringkeeper rotate{' --now --reason WHY' if wish.hasten else ''}"] if wish.rotate else []
+    )
     lines += ["ringkeeper rollback"] if wish.rollback else []
     return tuple(lines)
 
@@ -218,6 +221,17 @@ def _warnings(knowledge: Knowledge | None, policy: Policy) -> tuple[str, ...]:
             "tell (an older ringkeeper); make sure of it first"
         )
     return tuple(lines)
+
+
+def _risks(ring: Ring, after: Foresight | None) -> tuple[str, ...]:
+    """Which key would sign before it has been public for the publication interval."""
+    standby = ring.standby
+    planned = after.ring.key(standby.kid) if after and standby else None
+    if after is None or standby is None or planned is None:
+        return ()
+    if planned.ready_at < standby.ready_at:
+        return (hastened(standby.kid, public_at(standby, after.policy)),)
+    return ()
 
 
 def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:

@@ -220,6 +220,16 @@ def activation_at(ring: Ring) -> datetime | None:
     return max(active.due_at, standby.ready_at)
 
 
+def public_at(key: Key, policy: Policy) -> datetime:
+    """When `key` will have been public for the publication interval, even if it was hastened.
+
+    A key that no cache can lack, as those of a first ring, has nothing to wait for.
+    """
+    whole = key.published_at + policy.publication_interval
+    is_hastened = key.published_at < key.ready_at < whole
+    return whole if is_hastened else key.ready_at
+
+
 def _end_of_drain(ring: Ring, now: datetime) -> Revoke | None:
     drained = (k.kid for k in _draining(ring) if k.drained_until and k.drained_until <= now)
     return next(map(Revoke, drained), None)

@@ -62,6 +62,15 @@ def since(key: Key) -> datetime:
     return key.revoked_at or key.retired_at or key.activated_at or key.published_at
 
 
+def hastened(kid: str, until: datetime) -> str:
+    """What it risks to shorten the publication interval of `kid`, which would end at `until`."""
+    return (
+        f"warning: this shortens the wait of {kid}: verifiers behind HTTP whose caches do not obey "
+        f"our Cache-Control may refuse its tokens until {until:%Y-%m-%d %H:%M:%S} UTC, when it "
+        "would have been public for the publication interval"
+    )
+
+
 def next_change(key: Key, outlook: Outlook) -> str:
     """What becomes of `key`, and when."""
     ring, now = outlook.ring, outlook.now

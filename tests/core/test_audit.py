@@ -114,7 +114,9 @@ def test_a_rotation_that_was_asked_for_is_told_once_with_who_signs_next(hasten: 
     assert told.event == "rotation asked for"
     assert asked.standby
     ready = asked.standby.ready_at.isoformat()
-    assert told.fields == {"kid": standby.kid, "ready_at": ready, **CONTEXT}
+    interval = RING.policy.publication_interval
+    shortened = {"shortened_from": (standby.published_at + interval).isoformat()} if hasten else {}
+    assert told.fields == {"kid": standby.kid, "ready_at": ready, **shortened, **CONTEXT}
 
 
 def test_a_healed_ring_is_told_once_before_what_became_of_its_keys() -> None:

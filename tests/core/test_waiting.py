@@ -60,7 +60,7 @@ class Stage:
         does = rollback if command is Command.ROLLBACK else rotate
         more = {"hasten": True} if command is Command.ROTATE_NOW else {}
         self.ring = does(self.ring, now=self.at, epoch=1, **more)
-        return argparse.Namespace(version=self.ring.version)
+        return argparse.Namespace(version=self.ring.version, fields={})
 
     async def tell_confirmed(self, version: int) -> None:
         self.confirmed.append(version)

@@ -102,7 +102,7 @@ def test_every_role_lives_its_whole_life_and_is_denied_nothing(
     with signer, verifier:
         token = signer.sign({"sub": "alice"})
         assert verifier.verify(token)["sub"] == "alice"
-        site.done("rotate", "--now", "--no-wait")
+        site.done("rotate", "--now", "--reason", "a test", "--no-wait")
         eventually(lambda: len(site.status()["instances"]) == 4)
         assert "all is well" in site.done("check")
         site.done("revoke", kid_in(token), "--reason", "test")
@@ -432,7 +432,7 @@ def test_a_daemon_that_may_not_publish_says_so_and_loses_nothing(
         sealed: Any = client.hgetall(KEYS.sealed)
         before: Any = client.hgetall(KEYS.keyring)
     allow(guarded, Role.DAEMON, without=command)
-    site.run("rotate", "--now", "--no-wait", "--answer-within", "2")
+    site.run("rotate", "--now", "--reason", "a test", "--no-wait", "--answer-within", "2")
     eventually(lambda: "widen this user's ACL" in daemon.log, within=15)
     assert re.search(rf"\b{command}\b[^;]*; widen this user's ACL", daemon.log)
     with guarded.client() as client:
@@ -441,7 +441,10 @@ def test_a_daemon_that_may_not_publish_says_so_and_loses_nothing(
     if command == "hset":
         assert after["snapshot"] == before["snapshot"]
     allow(guarded, Role.DAEMON)
-    eventually(lambda: site.run("rotate", "--now", "--no-wait").returncode == 0, within=20)
+    eventually(
+        lambda: site.run("rotate", "--now", "--reason", "a test", "--no-wait").returncode == 0,
+        within=20,
+    )
     with Keyring.connect(
         url_of(guarded, Role.SIGNER),
         trust_root=site.folder / "root.pub.jwk",

@@ -114,7 +114,7 @@ def test_dynamic_keys_are_turned_turned_back_drained_and_revoked(crowd: Crowd) -
     assert site.status()["signer"] == first
     crowd.check()
 
-    site.done("rotate", "--now", "--wait")
+    site.done("rotate", "--now", "--reason", "a test", "--wait")
     crowd.check()
     assert crowd.total("revoked") == 0
 
@@ -201,7 +201,7 @@ def test_plans_backups_and_restores_disturb_nobody(crowd: Crowd, valkey: Server)
     assert site.status()["version"] == before["version"]
 
     site.done("backup", "--out", "old.json")
-    site.done("rotate", "--now", "--wait")
+    site.done("rotate", "--now", "--reason", "a test", "--wait")
     assert site.status()["signer"] == follower, "as it was planned"
     crowd.check()
     assert "lacks nothing that is in it" in site.done("restore", "old.json")

@@ -245,8 +245,8 @@ def test_check_remarks_that_nobody_leads_and_finds_nothing_wrong(site: Site) -> 
 def test_a_rotation_says_what_it_waits_for_and_until_when(site: Site) -> None:
     """And not that a leader listens which has led for long."""
     site.daemon(init=True, publication_interval="5s")
-    site.done("rotate", "--now")
-    said = site.done("rotate", "--now").splitlines()
+    site.done("rotate", "--now", "--reason", "a test")
+    said = site.done("rotate", "--now", "--reason", "a test").splitlines()
     assert "signs at" in said[0]
     assert "it has to be public for long enough" in said[0]
     assert "signs now" in said[-2]
@@ -293,19 +293,28 @@ def test_two_operators_at_once_turn_one_key(site: Site, options: tuple[str, ...]
 
 
 def test_a_rotation_may_be_hastened_to_what_caches_obey(site: Site) -> None:
-    site.daemon(init=True, publication_interval="1h", jwks_max_age="1s")
+    """It says what that risks, and why it was asked for is in the audit with it."""
+    daemon = site.daemon(init=True, publication_interval="1h", jwks_max_age="1s")
     site.done("rotate", "--wait")
     former = site.status()["signer"]
     assert "signs at" in site.done("rotate")
     assert site.status()["signer"] == former
-    site.done("rotate", "--now", "--wait")
-    assert site.status()["signer"] != former
+    (standby,) = [key for key in site.status()["keys"] if key["state"] == "published"]
+    assert "say why" in site.misused("rotate", "--now")
+    assert "say why" in site.misused("rotate", "--now", "--reason", " ")
+    said = site.done("rotate", "--now", "--reason", "an emergency", "--wait")
+    assert site.status()["signer"] == standby["kid"] != former
+    until = datetime.fromisoformat(standby["ready_at"])
+    (warning,) = [line for line in said.splitlines() if line.startswith("warning: ")]
+    assert f"may refuse its tokens until {until:%Y-%m-%d %H:%M:%S} UTC" in warning
+    told = [each.get("shortened_from") for each in daemon.events("rotation asked for")]
+    assert told == [None, None, standby["ready_at"]]
 
 
 def test_one_request_is_told_once(site: Site) -> None:
     daemon = site.daemon(init=True)
     site.done("revoke", site.status()["signer"], "--reason", "so that the standby is young")
-    site.done("rotate", "--now", "--no-wait")
+    site.done("rotate", "--now", "--reason", "a test", "--no-wait")
     (told,) = daemon.events("rotation asked for")
     standby = next(key["kid"] for key in site.status()["keys"] if key["state"] == "published")
     assert told["kid"] == standby

@@ -204,8 +204,13 @@ def test_a_hastened_turn_is_foreseen_when_obedient_caches_know_the_key(
     plan = plan_of(ring, published, wish=Wish(rotate=True, hasten=hasten))
     assert plan.after and plan.after.next_activation
     assert plan.after.next_activation.at == published + waits
-    assert plan.commands == ("ringkeeper rotate --now" if hasten else "ringkeeper rotate",)
+    asked = "ringkeeper rotate --now --reason WHY" if hasten else "ringkeeper rotate"
+    assert plan.commands == (asked,)
     assert ("obedient caches" in plan.title) is hasten
+    (warning,) = plan.warnings if hasten else ("",)
+    risk = f"may refuse its tokens until {published + 4 * HOUR:%Y-%m-%d %H:%M:%S} UTC"
+    assert (risk in warning) is hasten
+    assert as_json(plan)["warnings"] == list(plan.warnings)
 
 
 @pytest.mark.parametrize(

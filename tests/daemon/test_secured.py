@@ -46,7 +46,7 @@ class SecuredSite:
         self.site.daemon(init=True, redis=self.redis, poll_interval="10s")
         with Keyring.connect(self.url, **self.options) as ring:
             token, version = ring.sign({"sub": "alice"}), ring.version
-            self.site.done("rotate", "--now", "--no-wait")
+            self.site.done("rotate", "--now", "--reason", "a test", "--no-wait")
             eventually(lambda: ring.version > version, within=2)  # by message: no poll is due
             assert ring.verify(token)["sub"] == "alice"
             assert len(self.site.status()["instances"]) == 2

@@ -61,7 +61,7 @@ def test_a_ring_is_made_led_followed_and_operated(fleet_site: Site) -> None:
         site.done("revoke", kid_in(token), "--reason", "test")
         eventually(lambda: is_refused(verifier, token) and is_refused(ring, token), within=1.5)
         assert verifier.verify(ring.sign({"sub": "bob"}))["sub"] == "bob"
-        site.done("rotate", "--now")
+        site.done("rotate", "--now", "--reason", "a test")
         eventually(lambda: verifier.version == ring.version > 2)
         status = site.status()
         assert len(status["instances"]) == 3
@@ -92,7 +92,7 @@ def test_the_primary_dies_and_nobody_is_logged_out(fleet_site: Site, fleet: Flee
         former.start()
         until(lambda: former.info("replication")["role"] == "slave", "it is a replica")
         before = site.status()["version"]
-        site.done("rotate", "--now")
+        site.done("rotate", "--now", "--reason", "a test")
         eventually(lambda: verifier.version > before)
 
 
@@ -111,7 +111,7 @@ async def test_an_asyncio_app_outlives_the_primary(fleet_site: Site, fleet: Flee
         version = ring.version
 
         def rotates() -> bool:
-            return site.run("rotate", "--now", "--no-wait").returncode == 0
+            return site.run("rotate", "--now", "--reason", "a test", "--no-wait").returncode == 0
 
         await asyncio.to_thread(lambda: eventually(rotates, within=20))
         async with asyncio.timeout(10):

@@ -94,7 +94,7 @@ def test_no_private_number_reaches_redis_or_the_log(site: Site, valkey: Server) 
     from ringkeeper.secret_files import read_kek
 
     daemon = site.daemon(init=True)
-    site.done("rotate", "--now")
+    site.done("rotate", "--now", "--reason", "a test")
     kek: Kek = read_kek(site.folder / "kek.jwk")
     ring = current(site, valkey)
     with valkey.client() as client:

@@ -161,7 +161,7 @@ def test_every_metric_named_exists_and_every_expression_has_what_it_should(
         "kek": site.folder / "kek.jwk",
     }
     with Keyring.connect(watched.server.tls_url, tls=watched.tls, **options) as ring:
-        site.done("rotate", "--now", "--no-wait")
+        site.done("rotate", "--now", "--reason", "a test", "--no-wait")
         ring.record_refresh(RefreshReason.UNKNOWN_KID)
         eventually(
             lambda: watched.values("ring:ringkeeper_session_refresh_baseline:max"), within=60

@@ -73,7 +73,9 @@ def read(service: Service, path: str) -> str:
 def rotate(service: Service) -> None:
     """Let another key sign; the files say so when this ends."""
     former = read(service, KEYS[0])
-    told = service.machine.run("ringkeeper", "rotate", "--now", "--no-wait").stdout
+    told = service.machine.run(
+        "ringkeeper", "rotate", "--now", "--reason", "a test", "--no-wait"
+    ).stdout
     assert "signs at once" in told
     eventually(lambda: kid(service) not in ("", json.loads(former)["kid"]), within=15)
 
@@ -180,7 +182,7 @@ def test_a_group_that_is_configured_may_read_the_key(with_files: Service) -> Non
 def test_without_that_group_one_line_says_so_and_the_daemon_goes_on(with_files: Service) -> None:
     with_files.machine.run("groupadd", GROUP)
     with_files.machine.run("chgrp", GROUP, *KEYS)
-    with_files.machine.run("ringkeeper", "rotate", "--now", "--no-wait")
+    with_files.machine.run("ringkeeper", "rotate", "--now", "--reason", "a test", "--no-wait")
     wanted = f":{group_id(with_files)}, and this user may not give it to them"
     eventually(lambda: wanted in with_files.log(), within=15)
     assert with_files.leads()

@@ -206,7 +206,7 @@ def test_each_step_away_from_pyjwkclient_takes_the_tokens_of_a_key_that_turned(
     sign = """$ ringkeeper token sign --claims '{"sub":"alice"}'\n"""
     before = walk.does(sign).strip()
     assert names["claims_of"](before)["sub"] == "alice"
-    walk.does("$ ringkeeper rotate --now\n")
+    walk.does("$ ringkeeper rotate --now --reason test\n")
     after = walk.does(sign).strip()
     assert kid_of(after) != kid_of(before)
     for token in (before, after):

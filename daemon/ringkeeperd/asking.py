@@ -24,7 +24,7 @@ from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import at_ring, check_not_turned, delay, outlook, some
 from ringkeeperd.overrides import setting_named, value_of
 from ringkeeperd.rotation import activation_at
-from ringkeeperd.words import harmless, hastened
+from ringkeeperd.words import harmless, hastened, unready
 
 if TYPE_CHECKING:
     import argparse
@@ -48,6 +48,11 @@ _LOOK_AGAIN: Final = 0.25
 def say(line: str) -> None:
     """Tell `line` at once: whoever reads it may be waiting for it."""
     print(line, flush=True)
+
+
+def _warn(line: str) -> None:
+    if line:
+        say(line)
 
 
 def _complain(line: str) -> None:
@@ -269,8 +274,10 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
         else:
             say(f"{parsed.kid} is revoked: its tokens are refused")
         ring = await asker.tell_confirmed(answer.version)
-        if ring.signer:
-            say(f"{ring.signer.kid} signs")
+        if signer := ring.signer:
+            say(f"{signer.kid} signs")
+            if signer.activated_version == answer.version:
+                _warn(unready(signer, ring.policy, answer.at))
         return 0
 
     return ask(parsed, configuration, refuse)

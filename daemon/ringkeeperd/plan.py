@@ -23,7 +23,7 @@ from ringkeeperd.prospects import prospects
 from ringkeeperd.rotation import Confirmations, public_at
 from ringkeeperd.timeline import drawn, plain, rows_of
 from ringkeeperd.timeline_svg import document
-from ringkeeperd.words import hastened
+from ringkeeperd.words import hastened, unready
 
 if TYPE_CHECKING:
     import argparse
@@ -225,13 +225,16 @@ def _warnings(knowledge: Knowledge | None, policy: Policy) -> tuple[str, ...]:
 
 def _risks(ring: Ring, after: Foresight | None) -> tuple[str, ...]:
     """Which key would sign before it has been public for the publication interval."""
-    standby = ring.standby
-    planned = after.ring.key(standby.kid) if after and standby else None
-    if after is None or standby is None or planned is None:
+    if after is None:
         return ()
-    if planned.ready_at < standby.ready_at:
-        return (hastened(standby.kid, public_at(standby, after.policy)),)
-    return ()
+    signer, standby = after.ring.signer, ring.standby
+    line = ""
+    if signer and signer.activated_at == after.now:
+        line = unready(signer, after.policy, after.now)
+    planned = after.ring.key(standby.kid) if standby else None
+    if standby and planned and planned.ready_at < standby.ready_at:
+        line = hastened(standby.kid, public_at(standby, after.policy))
+    return (line,) if line else ()
 
 
 def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:

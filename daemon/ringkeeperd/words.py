@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.durations import format_duration
 from ringkeeper.layout import BUCKET
 from ringkeeper.ring import Key, KeyKind, KeyState
-from ringkeeperd.rotation import activation_at
+from ringkeeperd.rotation import activation_at, public_at
 from ringkeeperd.spike_events import begin_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from ringkeeper.policy import Policy
     from ringkeeper.ring import Ring
     from ringkeeperd.spikes import Spike
 
@@ -71,6 +72,21 @@ def hastened(kid: str, until: datetime) -> str:
     )
 
 
+def unready(key: Key, policy: Policy, now: datetime) -> str:
+    """What `key` risks, signing at `now`; empty if it has been public for long enough."""
+    until, obeyed = public_at(key, policy), key.published_at + policy.jwks_max_age
+    if until <= now:
+        return ""
+    public, whole = age(now - key.published_at), format_duration(until - key.published_at)
+    sooner = (
+        f" (those that obey jwks_max_age: until {obeyed:%H:%M:%S})" if now < obeyed < until else ""
+    )
+    return (
+        f"warning: {key.kid} has been public for {public} of {whole}: verifiers behind HTTP may "
+        f"refuse its tokens until {until:%Y-%m-%d %H:%M:%S} UTC{sooner}"
+    )
+
+
 def next_change(key: Key, outlook: Outlook) -> str:
     """What becomes of `key`, and when."""
     ring, now = outlook.ring, outlook.now
@@ -87,7 +103,8 @@ def next_change(key: Key, outlook: Outlook) -> str:
             idle = f"active {when}; signs nothing in this mode"
             return idle if ring.policy.use_dynamic else f"signs {when}"
         case KeyState.PUBLISHED:
-            return f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
+            when = f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
+            return f"{when}, ready in {age(key.ready_at - now)}" if key.ready_at > now else when
         case KeyState.RETIRED if key.drained_until:
             return f"drained: revoked {_when(key.drained_until, now, 'now')}"
         case KeyState.RETIRED | KeyState.REVOKED:

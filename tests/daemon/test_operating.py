@@ -311,6 +311,21 @@ def test_a_rotation_may_be_hastened_to_what_caches_obey(site: Site) -> None:
     assert told == [None, None, standby["ready_at"]]
 
 
+def test_a_revocation_says_what_the_next_key_risks(site: Site) -> None:
+    """It signs at once; that it has been public for long enough is the rule, and is not told."""
+    site.daemon(init=True, publication_interval="1h", jwks_max_age="5m")
+    first = site.status()["signer"]
+    assert "warning" not in site.done("revoke", first, "--reason", "a test")
+    second = site.status()["signer"]
+    (standby,) = [key for key in site.status()["keys"] if key["state"] == "published"]
+    assert f"{standby['kid']} has been public for" in site.done("plan", "--revoke", second)
+    assert "ready in 59m" in site.done("status")
+    said = site.done("revoke", second, "--reason", "another test").splitlines()[-1]
+    until = datetime.fromisoformat(standby["ready_at"])
+    assert said.startswith(f"warning: {standby['kid']} has been public for")
+    assert f"may refuse its tokens until {until:%Y-%m-%d %H:%M:%S} UTC (those that obey" in said
+
+
 def test_one_request_is_told_once(site: Site) -> None:
     daemon = site.daemon(init=True)
     site.done("revoke", site.status()["signer"], "--reason", "so that the standby is young")

@@ -26,6 +26,7 @@ from ringkeeperd.cli import main
 from ringkeeperd.forecast import Outstanding
 from ringkeeperd.foresight import _WHAT
 from ringkeeperd.leader_store import _instance
+from ringkeeperd.operations import rotate
 from ringkeeperd.operator import Seen
 from ringkeeperd.plan import ASSUMED, as_json, made, show, write_svg
 from ringkeeperd.planning import Plan, Wish
@@ -211,6 +212,27 @@ def test_a_hastened_turn_is_foreseen_when_obedient_caches_know_the_key(
     risk = f"may refuse its tokens until {published + 4 * HOUR:%Y-%m-%d %H:%M:%S} UTC"
     assert (risk in warning) is hasten
     assert as_json(plan)["warnings"] == list(plan.warnings)
+
+
+def test_a_revocation_that_lets_a_young_key_sign_says_so() -> None:
+    ring, _ = settle(new_ring(), DUE)
+    active, standby = ring.active(), ring.standby
+    assert active and standby
+    (told,) = plan_of(ring, DUE + MINUTE, wish=Wish(revoke=active.kid)).warnings
+    assert told == (
+        f"warning: {standby.kid} has been public for 1m of 4h: verifiers behind HTTP may refuse "
+        "its tokens until 2026-01-08 04:00:00 UTC (those that obey jwks_max_age: until 00:05:00)"
+    )
+    (told,) = plan_of(ring, DUE + HOUR, wish=Wish(revoke=active.kid)).warnings
+    assert told.endswith("until 2026-01-08 04:00:00 UTC"), "who obeys has it by then"
+    assert plan_of(ring, DUE + 4 * HOUR, wish=Wish(revoke=active.kid)).warnings == ()
+    assert plan_of(ring, DUE + MINUTE, wish=Wish(revoke=standby.kid)).warnings == ()
+    first = new_ring()
+    assert first.signer
+    assert plan_of(first, wish=Wish(revoke=first.signer.kid)).warnings == (), "no cache lacks it"
+    hastened = rotate(ring, now=DUE + MINUTE, epoch=1, hasten=True)
+    (told,) = plan_of(hastened, DUE + MINUTE, wish=Wish(revoke=active.kid)).warnings
+    assert "1m of 4h" in told, "it has not been public for longer because somebody was in haste"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ringkeeperd.spike_events import begin_of, bucket_at
 from ringkeeperd.spikes import Cause, Spike
 from ringkeeperd.status import as_json, render, show
 from ringkeeperd.words import harmless
-from tests.core.builders import HOUR, MINUTE, NOW, SECOND, new_ring, policy
+from tests.core.builders import HOUR, MINUTE, NOW, SECOND, new_ring, policy, settle
 from tests.core.views import revoke_key
 
 LEADER = "host-1"
@@ -130,6 +130,15 @@ def test_a_rotation_says_the_earliest_time_while_there_is_one_and_what_it_waits_
     )
     static = replace(young, policy=policy(use_dynamic=False))
     assert "the static key goes on signing" in outlook(seen(static), NOW)[-1]
+
+
+def test_a_standby_that_is_young_is_shown_with_when_it_is_ready() -> None:
+    due = NOW + 168 * HOUR
+    ring, _ = settle(new_ring(), due)
+    assert ring.standby
+    kid, since = ring.standby.kid, 168 * HOUR
+    assert line(seen(ring), kid, since + 2 * MINUTE).endswith("signs in 6d 23h, ready in 3h 58m")
+    assert line(seen(ring), kid, since + 4 * HOUR).endswith("signs in 6d 20h")
 
 
 def test_a_turn_that_is_due_and_not_taken_is_explained() -> None:

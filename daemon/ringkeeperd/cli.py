@@ -113,7 +113,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         )
         if default_ring:
             told = f"which ring (default: {default_ring})"
-            sub.add_argument("--ring", default="", metavar="NAME", help=told)
+            sub.add_argument("--ring", default="", action=_Named, metavar="NAME", help=told)
         if as_json:
             sub.add_argument("--json", action="store_true", help="for programs")
         sub.set_defaults(run=run)
@@ -224,7 +224,11 @@ def _add_importing(
         help="the key that signs, where files do not say which is the newest",
     )
     making.add_argument(
-        "--into", default="", metavar="RING", help="which ring takes them (default: the top one)"
+        "--into",
+        default="",
+        action=_Named,
+        metavar="RING",
+        help="which ring takes them (default: the top one)",
     )
     add_import_options(making)
 
@@ -291,7 +295,8 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     planning.epilog = (
         "What would happen if keys turned daily: ringkeeper plan --interval 24. Whom a revocation "
         "would hit: ringkeeper plan --revoke KID. What an edited file would bring: ringkeeper plan "
-        "--config edited.yaml. Keys that will be made are named next-1, next-2."
+        "--config edited.yaml. Keys that will be made are named next-1, next-2. Options that set "
+        "one thing to two values are refused, and so is --json with --svg -."
     )
     thought = planning.add_argument_group("what if, for the settings (ringkeeper set does it)")
     thought.add_argument("--interval", metavar="HOURS", help="how long a key signs")
@@ -605,6 +610,21 @@ def _add_tokens(command: Callable[..., argparse.ArgumentParser]) -> None:
     verifying.add_argument("token", metavar="TOKEN", help="the token, or - to read it from stdin")
     verifying.add_argument("--audience", help="must be named in aud")
     verifying.add_argument("--issuer", help="must be iss")
+
+
+class _Named(argparse.Action):
+    """A name that may be left out, but is not blank: an unset variable is no choice."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        parsed: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option: str | None = None,
+    ) -> None:
+        if not str(values).strip():
+            raise argparse.ArgumentError(self, f"is blank; name a ring, or leave out {option}")
+        setattr(parsed, self.dest, values)
 
 
 def positive(text: str) -> float:

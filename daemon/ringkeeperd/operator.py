@@ -34,6 +34,7 @@ from ringkeeper.wire import (
 from ringkeeperd.audit import REQUEST_REFUSED
 from ringkeeperd.forecasting import longest_life, verifying
 from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.misuse import Misused
 from ringkeeperd.rotation import Confirmations, activation_at
 from ringkeeperd.spike_events import LOOK_BACK, last_spike
 from ringkeeperd.words import harmless
@@ -207,12 +208,13 @@ class Operator:
         hears why it may take a while.
 
         Raises:
+            Misused: `reason` is too long.
             RequestRefused: the leader said no, and why; or what another operator asked for first.
             InfrastructureError: nobody answered within `wait`; what became of the request.
         """
         by = caller()
         if len(reason) > MAX_TEXT:
-            raise RequestRefused(f"a reason has {MAX_TEXT} characters at the most; shorten it")
+            raise Misused(f"a reason has {MAX_TEXT} characters at the most; shorten it")
         for _ in range(_TRIES):
             seen, now = await self.look(), self._clock.now()
             ring = seen.ring

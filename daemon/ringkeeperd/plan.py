@@ -27,7 +27,7 @@ from ringkeeperd.words import hastened, unready
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -100,7 +100,7 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
         differences=(*differences(before, after, outstanding), *told) if after else (),
         commands=_commands(settings, wish),
         warnings=(*_warnings(knowledge, policy), *_risks(ring, after)),
-        remarks=(*remarks, *_remarks(seen, after or before)),
+        remarks=(*remarks, *_idle(settings, after), *_remarks(seen, after or before)),
         knowledge=knowledge,
         outstanding=outstanding,
     )
@@ -113,30 +113,46 @@ def _settings(parsed: argparse.Namespace) -> dict[str, str]:
     """The settings that are thought of, as one would write them, by key.
 
     Raises:
-        Misused: they cannot be read.
+        Misused: they cannot be read, or contradict each other.
     """
-    settings = {}
-    for option in parsed.set:
-        key, equals, text = option.partition("=")
-        if not equals:
-            raise Misused(f"--set {option}: write KEY=VALUE, as in config.yaml")
-        settings[key] = text
-    own = {
-        "access_token_dynamic_signing_key_update_interval": parsed.interval,
-        "access_token_validity": parsed.validity,
-        "algorithm": parsed.algorithm,
-        "use_dynamic_access_token_signing_key": parsed.use_dynamic,
-    }
-    settings |= {key: text for key, text in own.items() if text is not None}
+    settings: dict[str, str] = {}
+    given: dict[str, str] = {}
     try:
-        for key, text in settings.items():
+        for option, key, text in _options(parsed):
+            if key in given and value_of(key, text) != value_of(key, settings[key]):
+                raise Misused(f"{given[key]} and {option} contradict each other; leave one out")
             value_of(key, text)
+            settings[key], given[key] = text, option
     except ConfigurationError as error:
         raise Misused("; ".join(error.problems)) from None
     return settings
 
 
+def _options(parsed: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+    """Each option that sets something, as it was given: itself, the setting, the value."""
+    for option in parsed.set:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise Misused(f"--set {option}: write KEY=VALUE, as in config.yaml")
+        yield f"--set {option}", key, text
+    mode = "--dynamic" if parsed.use_dynamic == "true" else "--static"
+    for option, key, text in (
+        (
+            f"--interval {parsed.interval}",
+            "access_token_dynamic_signing_key_update_interval",
+            parsed.interval,
+        ),
+        (f"--validity {parsed.validity}", "access_token_validity", parsed.validity),
+        (f"--algorithm {parsed.algorithm}", "algorithm", parsed.algorithm),
+        (mode, "use_dynamic_access_token_signing_key", parsed.use_dynamic),
+    ):
+        if text is not None:
+            yield option, key, text
+
+
 def _wish(parsed: argparse.Namespace) -> Wish:
+    if parsed.json and str(parsed.svg) == "-":
+        raise Misused("--json and --svg - both write to standard output; name a file for --svg")
     if parsed.drain and not parsed.revoke:
         raise Misused("--drain belongs to --revoke KID: it says how fast")
     if parsed.now and not parsed.rotate:
@@ -235,6 +251,13 @@ def _risks(ring: Ring, after: Foresight | None) -> tuple[str, ...]:
     if standby and planned and planned.ready_at < standby.ready_at:
         line = hastened(standby.kid, public_at(standby, after.policy))
     return (line,) if line else ()
+
+
+def _idle(settings: Mapping[str, str], after: Foresight | None) -> tuple[str, ...]:
+    """That what was thought of is so already."""
+    if after or not settings:
+        return ()
+    return (f"{_title(settings, Wish())}: nothing would differ, the ring is led so already",)
 
 
 def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:

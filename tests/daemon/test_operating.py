@@ -74,6 +74,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(site: Site) -> None:
     assert "at most" in site.refused("token", "sign", "--lifetime", "61")
     assert "at most" in site.refused("token", "sign", "--lifetime", "2m")
     assert "nor 30s, 15m" in site.run("token", "sign", "--lifetime", "tomorrow").stderr
+    assert "200 characters" in site.misused("rotate", "--reason", "x" * 5000)
     assert site.status()["version"] == version
     assert daemon.get("/.well-known/jwks.json")[2] == before
     assert site.run("rotate", "--nonsense").returncode == 2

@@ -147,6 +147,8 @@ def test_it_changes_nothing_and_needs_no_leader_and_no_secret(site: Site, valkey
         assert stored(valkey) == before, options
         assert (told["after"] is not None) is (options in OPTIONS), options
         assert any("nobody leads now" in remark for remark in told["remarks"])
+        is_idle = any("nothing would differ" in remark for remark in told["remarks"])
+        assert is_idle is (options == ("--dynamic",))
     assert (site.folder / "plan.svg").read_text().startswith("<svg ")
     assert site.done("plan", "--svg", "-").startswith("<svg ")
     assert not (site.folder / "-").exists()
@@ -190,6 +192,22 @@ def test_wrong_use_is_told_in_a_clear_line(site: Site) -> None:
     assert "nonsense: no such setting" in site.misused("plan", "--set", "nonsense=1")
     assert "access_token_validity: 'soon'" in site.misused("plan", "--validity", "soon")
     assert "algorithm: 'MD5'" in site.misused("plan", "--algorithm", "MD5")
+    interval = "access_token_dynamic_signing_key_update_interval"
+    for options, both in (
+        (
+            ("--interval", "24", "--set", f"{interval}=48"),
+            (f"--set {interval}=48", "--interval 24"),
+        ),
+        (
+            ("--static", "--set", "use_dynamic_access_token_signing_key=true"),
+            ("--static", "--set use_dynamic_access_token_signing_key=true"),
+        ),
+        (("--set", "clock_skew=1s", "--set", "clock_skew=2s"), ("clock_skew=1s", "clock_skew=2s")),
+        (("--json", "--svg", "-"), ("--json", "--svg -")),
+    ):
+        said = site.misused("plan", *options)
+        assert all(each in said for each in both), said
+    assert "holds no ring" in site.refused("plan", "--interval", "24", "--set", f"{interval}=24.0")
     assert "holds no ring" in site.refused("plan")
     site.done("init")
     assert "unknown kid 'd-x'" in site.refused("plan", "--revoke", "d-x")

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -107,7 +108,8 @@ def init(parsed: argparse.Namespace) -> int:
 
     async def make() -> None:
         async for line in making:
-            print(line, flush=True)
+            with suppress(OSError):  # whoever reads no further does not keep it from being made
+                print(line, flush=True)
 
     asyncio.run(make())
     print("next: start the daemon (ringkeeper run); copy the public root to every app, and the")

@@ -100,23 +100,43 @@ main()
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
 
 
+def test_what_init_began_is_done_though_nobody_reads_what_it_says(site: Site) -> None:
+    """`ringkeeper init | true`: the secrets, and then the ring."""
+    for secret in site.folder.glob("*.jwk"):
+        secret.unlink()
+    site.configure()
+    done = unheard(site, "init", "--config", "config.yaml")
+    assert (done.returncode, done.stderr) == (1, ""), "it could not tell all that it did"
+    assert site.status()["version"] == 1
+    assert {path.name for path in site.folder.glob("*.jwk")} == {
+        "root.jwk",
+        "root.pub.jwk",
+        "kek.jwk",
+    }
+
+
 @pytest.mark.parametrize("arguments", [("doctor",), ("status",), ("--help",), ("jwks",)])
 def test_who_reads_no_further_gets_no_traceback(site: Site, arguments: tuple[str, ...]) -> None:
     """`ringkeeper doctor | head -1`."""
     site.configure()
     site.done("init")
+    given = [*arguments, *(["--config", "config.yaml"] if arguments != ("--help",) else [])]
+    done = unheard(site, *given)
+    assert done.stderr == ""
+    assert done.returncode == (0 if arguments == ("--help",) else 1)
+
+
+def unheard(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command whose standard output nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
     environment = clean_environment()
     environment.pop("PYTHONUNBUFFERED", None)  # with it nothing is left to be said at exit
     try:
-        given = [*arguments, *(["--config", "config.yaml"] if arguments != ("--help",) else [])]
-        done = subprocess.run(
-            [sys.executable, "-m", "ringkeeperd", *given],
+        return subprocess.run(
+            [sys.executable, "-m", "ringkeeperd", *arguments],
             cwd=site.folder, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60,
             check=False, env=environment,
         )  # fmt: skip
     finally:
         os.close(writing)
-    assert done.stderr == ""
-    assert done.returncode == (0 if arguments == ("--help",) else 1)

@@ -27,6 +27,7 @@ from ringkeeper.settings import (
     Setting,
     as_markdown,
     label,
+    meant,
     quoted,
     ring_name,
 )
@@ -520,25 +521,18 @@ def _unknown(key: object, *, policy_only: bool) -> str:
     if key == "verify":
         return 'no such setting; it is an argument: Keyring.from_config(…, verify="joserfc")'
     known = [setting.key for setting in SETTINGS if setting.policy or not policy_only]
-    hint = _meant(str(key) if isinstance(key, str) else "", [*known, "keyrings"])
+    hint = meant(str(key) if isinstance(key, str) else "", [*known, "keyrings"])
     return f"no such setting; {hint or 'remove it'}"
 
 
 def _meant_variable(variable: str) -> str:
     """Compared without what all begin with, which would make any two much the same."""
     names = {known.removeprefix(PREFIX): known for known in BY_VARIABLE}
-    meant = _meant(variable.removeprefix(PREFIX), names)
+    hint = meant(variable.removeprefix(PREFIX), names)
     for name, known in names.items():
-        if meant == f"did you mean {name}?":
+        if hint == f"did you mean {name}?":
             return f"did you mean {known}?"
     return ""
-
-
-def _meant(key: str, known: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415 - for whoever mistypes one
-
-    close = difflib.get_close_matches(key[:80], list(known), 1, 0.6)
-    return f"did you mean {close[0]}?" if close else ""
 
 
 def _policy_values(values: Mapping[str, Any]) -> dict[str, Any]:

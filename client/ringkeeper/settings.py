@@ -25,7 +25,7 @@ from ringkeeper.secret import Secret
 from ringkeeper.token_cache import DEFAULT_ENTRIES, MOST_ENTRIES, checked_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 PREFIX: Final = "RINGKEEPER_"
 _LONGEST: Final = timedelta(days=3660)
@@ -59,6 +59,14 @@ def quoted(value: object) -> str:
 def label(key: object) -> str:
     """A key as a message names it."""
     return quoted(key)[1:-1] if isinstance(key, str) and key else quoted(key)
+
+
+def meant(key: str, known: Iterable[str]) -> str:
+    """Which of the `known` names was meant by `key`, as a question; empty if none is like it."""
+    import difflib  # noqa: PLC0415 - for whoever mistypes one
+
+    close = difflib.get_close_matches(key[:80], list(known), 1, 0.6)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _without_secrets(text: str) -> str:

@@ -161,7 +161,8 @@ def _lifetime(held: Held, whole: Mapping[str, Any], issued: int, wanted: timedel
             "shorten its lifetime, or raise access_token_validity first"
         )
     if lives <= 0:
-        raise Unsignable("a token lives a second at least, for its times are whole seconds")
+        past = "exp lies in the past: " if wanted is None else ""
+        raise Unsignable(f"{past}a token lives a second at least, for its times are whole seconds")
     return lives
 
 

@@ -516,7 +516,8 @@ def _add_secrets_and_audit(command: Callable[..., argparse.ArgumentParser]) -> N
     how.add_argument(
         "--drop-former",
         action="store_true",
-        help="take the former KEK and root out of the files of this host, once --check is content",
+        help="take the former KEK and root out of the files of this host, once --check is content; "
+        "backups of before need them",
     )
     how.add_argument(
         "--now",

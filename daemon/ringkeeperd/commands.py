@@ -400,6 +400,8 @@ def _drop_former(parsed: argparse.Namespace, configuration: Configuration) -> in
         return 0
     for path in dropped:
         print(f"dropped the former one from {path}")
+    if dropped:
+        print("backups of before need the former ones: keep a copy of them as long as those")
     print("this host holds what the rings use, and nothing else")
     return 0
 
@@ -457,14 +459,13 @@ def token_verify(parsed: argparse.Namespace) -> int:
 
 def _keyring(parsed: argparse.Namespace, *, signs: bool) -> ringkeeper.Keyring:
     from ringkeeper.connection import Connection  # noqa: PLC0415
-    from ringkeeper.secret_files import is_there  # noqa: PLC0415
 
     configuration = _configuration(parsed)
     connection = Connection.of(
         configuration.redis_url,
         name=configuration.ring(parsed.ring).name,
         trust_root=configuration.trust_root_public,
-        kek=configuration.kek if signs and is_there(configuration.kek) else None,
+        kek=configuration.kek if signs else None,
         password=configuration.redis_password,
         tls=configuration.redis_tls,
     )

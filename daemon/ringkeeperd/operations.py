@@ -67,10 +67,12 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
         soonest = max(soonest, ring.caches_until or soonest)
         ready = replace(standby, ready_at=min(standby.ready_at, soonest))
     if (turning, ready) == (active, standby):
-        raise RequestRefused(
-            "a rotation is due already and takes place at the earliest safe moment; "
-            "ringkeeper status says when"
-        )
+        when = "at the earliest safe moment; ringkeeper status says when"
+        if standby and standby.ready_at > now:
+            when = f"at {standby.ready_at:%Y-%m-%d %H:%M:%S} UTC at the earliest"
+        elif standby:
+            when = "once every live instance has confirmed the next key (ringkeeper status)"
+        raise RequestRefused(f"a rotation is due already and takes place {when}")
     changed = {key.kid: key for key in (turning, ready) if key}
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
@@ -210,14 +212,26 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
         raise RequestRefused("no dynamic key is active; the standby is about to take its place")
     if former is None:
         raise RequestRefused(
-            "too late, or too early: no key that signed before is still retired and not revoked, "
-            "so there is none to go back to; ringkeeper rotate turns to the next one"
+            f"{_why_none_before(ring, active)}, so there is none to go back to; ringkeeper rotate "
+            "turns to the next one"
         )
     changed = {
         former.kid: returned(former, ring, now, epoch),
         active.kid: replace(active, due_at=now, due_reason=RotationReason.ROLLBACK),
     }
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
+
+
+def _why_none_before(ring: Ring, active: Key) -> str:
+    """What became of the key that signed before the active one, as far as the ring tells."""
+    gone = [k for k in ring.keys if k.kind is KeyKind.DYNAMIC and k.activated_at]
+    if revoked := [k.kid for k in gone if k.state is KeyState.REVOKED]:
+        return f"too late: {revoked[-1]}, which signed before, is revoked"
+    if drained := [k.kid for k in gone if k.drained_until]:
+        return f"too late: {drained[-1]}, which signed before, is being drained"
+    if active.activated_version == 1:
+        return f"too early: {active.kid} is the first dynamic key that signs"
+    return "too late: the key that signed before is removed"
 
 
 # --- static and foreign keys ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.policy import Policy
-from ringkeeper.settings import BY_KEY, SETTINGS, label, quoted
+from ringkeeper.settings import BY_KEY, SETTINGS, label, meant, quoted
 from ringkeeper.wire import MAX_SETTING
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ def setting_named(key: str) -> Setting:
         raise ConfigurationError(
             [f"{key} is for the whole daemon, and no rule of a ring; edit the configuration"]
         )
-    names = ", ".join(setting.key for setting in SETTINGS if setting.policy)
-    raise ConfigurationError([f"{label(key)}: no such setting of a ring; there are {names}"])
+    names = [setting.key for setting in SETTINGS if setting.policy]
+    hint = meant(key, names) or f"there are {', '.join(names)}"
+    raise ConfigurationError([f"{label(key)}: no such setting of a ring; {hint}"])
 
 
 def value_of(key: str, text: str) -> Any:

@@ -235,6 +235,9 @@ def _lost(before: Ring, after: Ring, outstanding: Outstanding) -> Iterator[str]:
         if former is None or (former.state, former.drained_until) == (key.state, key.drained_until):
             continue
         count = outstanding.get(key.kid)
+        if count == 0:
+            yield f"{key.kid}: none of its tokens is unexpired, as far as apps count them"
+            continue
         tokens = "its tokens are" if count is None else f"its {count:,} unexpired tokens are"
         tokens = "its one unexpired token is" if count == 1 else tokens
         if key.state is KeyState.REVOKED:

@@ -331,6 +331,8 @@ def test_a_revocation_says_whose_tokens_are_refused_and_how_many() -> None:
     assert after
     counted = differences(before, after, {active.kid: 12_345})
     assert any("its 12,345 unexpired tokens are refused" in line for line in counted)
+    counted = differences(before, after, {active.kid: 0})
+    assert f"{active.kid}: none of its tokens is unexpired, as far as apps count them" in counted
 
 
 def test_a_drain_says_how_long_it_takes_and_is_told_once() -> None:

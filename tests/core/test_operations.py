@@ -100,13 +100,13 @@ def test_a_key_that_came_back_is_kept_as_long_as_its_newest_token_needs() -> Non
 @pytest.mark.parametrize(
     ("ring", "why"),
     [
-        (new_ring(), "too late, or too early"),
+        (new_ring(), "^too early: d-.* is the first dynamic key that signs, so there is none"),
         (rollback(turned(), now=AFTER, epoch=1), "under way already"),
         (
             replace(
                 turned(), keys=tuple(k for k in turned().keys if k.state is not KeyState.RETIRED)
             ),
-            "too late, or too early",
+            "^too late: the key that signed before is removed, so there is none",
         ),
     ],
 )
@@ -121,7 +121,9 @@ def test_a_revoked_or_drained_key_never_comes_back() -> None:
         gone = revoke(
             before, kid_of(before.former), reason="x", now=NOW + 4 * HOUR, epoch=1, drain=drain
         )
-        with pytest.raises(RequestRefused, match="too late"):
+        what = "is being drained" if drain else "is revoked"
+        told = f"^too late: {kid_of(before.former)}, which signed before, {what}"
+        with pytest.raises(RequestRefused, match=told):
             rollback(gone, now=AFTER, epoch=1)
 
 
@@ -475,6 +477,7 @@ def test_files_that_say_nothing_of_a_value_leave_it_to_be_derived_from_the_ring_
     ("key", "text", "why"),
     [
         ("no_such", "1", "no such setting of a ring; there are access_token_dynamic"),
+        ("clock-skew", "3s", r"no such setting of a ring; did you mean clock_skew\?"),
         ("lead", "true", "for the whole daemon"),
         ("token_cache", "0", "is for each app, and no rule of a ring"),
         (INTERVAL, "soon", "is not a number"),

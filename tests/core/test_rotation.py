@@ -413,8 +413,10 @@ def test_rotating_by_hand_takes_place_at_the_earliest_safe_moment() -> None:
     step = next_step(asked, asked.policy, nobody(), DUE + 4 * HOUR)
     assert isinstance(step, Activate)
     assert step.reason is RotationReason.MANUAL
-    with pytest.raises(RequestRefused, match="due already"):
+    with pytest.raises(RequestRefused, match=r"due already .* at 2026-01-08 04:00:00 UTC at the"):
         rotate(asked, now=DUE + HOUR, epoch=1)
+    with pytest.raises(RequestRefused, match=r"due already .* once every live instance"):
+        rotate(asked, now=DUE + 5 * HOUR, epoch=1)
 
 
 def test_rotate_now_shortens_the_publication_interval_but_still_waits_for_confirmations() -> None:

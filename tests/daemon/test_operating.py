@@ -78,6 +78,10 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(site: Site) -> None:
     assert site.status()["version"] == version
     assert daemon.get("/.well-known/jwks.json")[2] == before
     assert site.run("rotate", "--nonsense").returncode == 2
+    assert "exp lies in the past" in site.refused("token", "sign", "--claims", '{"exp":1}')
+    assert "did you mean clock_skew?" in site.misused("set", "clock-skew", "3s")
+    (site.folder / "kek.jwk").rename(site.folder / "elsewhere.jwk")
+    assert "kek.jwk: there is no KEK here" in site.refused("token", "sign")
 
 
 def test_a_static_key_signs_where_the_mode_says_so_and_tokens_of_both_stay_valid(

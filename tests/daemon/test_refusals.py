@@ -76,7 +76,7 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
     for arguments, told in (
         (("revoke", "d-nobody", "--reason", "x"), "unknown kid 'd-nobody'; ringkeeper status lists"),
         (("revoke", standby, "--drain", "1m", "--reason", "x"), "no tokens to drain; revoke it"),
-        (("rollback",), "too late, or too early"),
+        (("rollback",), "too early: "),
         (("static", "retire", static), "the only static key; make the one"),
         (("static", "retire", dynamic), "which retires by itself; ringkeeper rotate"),
         (("static", "create", "--algorithm", "HS256"), "HS256"),

@@ -125,6 +125,25 @@ def test_a_leaked_key_is_of_no_use_any_more_after_what_the_page_says(walk: Walk)
         assert ring.verify(fresh)
 
 
+def test_who_kept_a_copy_of_the_configuration_revokes_with_a_broken_one(walk: Walk) -> None:
+    """As the page and the README say; and without a copy a file of one line does."""
+    readme = (ROOT / "README.md").read_text()
+    (copying,) = set(re.findall(r"`(cp -p [^`]+)`", LEAKED)) & set(
+        re.findall(r"`(cp -p [^`]+)`", readme)
+    )
+    walk.start()
+    walk.does(f"$ {copying}\n")
+    (first,), (second,) = walk.keys("active"), walk.keys("published")
+    (walk.folder / "config.yaml").write_text("redis: [")
+    with pytest.raises(AssertionError, match=r"config\.yaml"):
+        walk.does(f"$ ringkeeper revoke {first} --reason leaked\n")
+    assert f"{second} signs" in walk.does(
+        f"$ ringkeeper revoke {first} --reason leaked --config last-good.yaml\n"
+    )
+    (walk.folder / "least.yaml").write_text("redis: {url: 'embedded:./var'}\n")
+    walk.does(f"$ ringkeeper revoke {second} --reason leaked --config least.yaml\n")
+
+
 def change(walk: Walk, block: str) -> None:
     """Change the KEK as the page says, asking again until the daemon has read the file."""
     make, *rest = [f"$ {line}\n" for line in commands(f"```console\n{block}```")]

@@ -110,7 +110,8 @@ class Key:
         if any(time is None for time in needed):
             raise ValueError(f"key {self.kid}: {self.state} without the times that go with it")
         if self.kid.startswith(_MISLEADING.get(self.kind, ())):
-            raise ValueError(f"key {self.kid}: a {self.kind} key's kid starts {self.kind.prefix}-")
+            other = _MISLEADING[self.kind][0]
+            raise ValueError(f"key {self.kid}: the kid of a {self.kind} key may not start {other}")
         if (self.drained_from is None) != (self.drained_until is None):
             raise ValueError(f"key {self.kid}: a drain has a begin and an end")
         is_turned = self.kind is KeyKind.DYNAMIC and self.state is KeyState.ACTIVE

@@ -19,6 +19,7 @@ import ringkeeper
 from ringkeeper.durations import parse_duration
 from ringkeeper.errors import ConfigurationError, RingkeeperError
 from ringkeeperd import commands
+from ringkeeperd.kids import NEW_KID, is_new_kid
 from ringkeeperd.misuse import Misused
 from ringkeeperd.undumpable import leave_no_dumps
 
@@ -465,7 +466,11 @@ def add_import_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--algorithm", default="", metavar="ALG", help="what they sign with, if FILE does not say"
     )
-    sub.add_argument("--kid", type=_kid, help="of several keys the one to take, or the name of one")
+    sub.add_argument(
+        "--kid",
+        type=_new_kid,
+        help="of several keys the one to take, or the name of one that FILE does not name",
+    )
     sub.add_argument(
         "--passphrase-file",
         type=Path,
@@ -649,10 +654,19 @@ def _lifetime(text: str) -> float:
 
 def _import(text: str) -> tuple[str, Path]:
     """A file, and the kid of its key, where that is said."""
-    kid, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
+    if "=" not in text or _is_file(Path(text)):
         return "", Path(text)
-    return _kid(kid), Path(path)
+    parts = text.split("=")  # a kid in base64 ends with some, too
+    splits = [("=".join(parts[:n]), Path("=".join(parts[n:]))) for n in range(1, len(parts))]
+    kid, path = next((split for split in splits if _is_file(split[1])), splits[0])
+    return _new_kid(kid), path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file has such a long name
+        return False
 
 
 def _window(text: str) -> timedelta:
@@ -680,6 +694,12 @@ def _turns(text: str) -> int:
 def _kid(text: str) -> str:
     if not 0 < len(text) <= _LONGEST_KID or not text.isprintable():
         raise argparse.ArgumentTypeError("that is no kid; ringkeeper status shows those there are")
+    return text
+
+
+def _new_kid(text: str) -> str:
+    if not is_new_kid(text):
+        raise argparse.ArgumentTypeError(NEW_KID)
     return text
 
 

@@ -20,6 +20,7 @@ from ringkeeper.sealing import kek_of
 from ringkeeper.wire import Command
 from ringkeeperd import operations
 from ringkeeperd.forecasting import forecast_fields
+from ringkeeperd.kids import NEW_KID, is_new_kid
 from ringkeeperd.overrides import setting_named
 from ringkeeperd.resealing import reseal
 from ringkeeperd.rotation import Confirmations, key_wanted, successor
@@ -154,6 +155,8 @@ async def _imported(term: Term, request: Request) -> Changed:
     kind = next((k for k in _IMPORTED if k.value == given.get("kind")), None)
     if kind is None:
         raise RequestRefused("only static and foreign keys are imported into a ring that is there")
+    if request.kid and not is_new_kid(request.kid):
+        raise RequestRefused(f"{NEW_KID}; nothing was changed")
     algorithm = _algorithm(given.get("algorithm", ""))
     public = _public_of(given.get("jwk", ""), algorithm)
     fresh = FreshKey(kind, algorithm, public, request.kid)

@@ -16,7 +16,6 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from ringkeeper.algorithms import (
     ALGORITHMS,
-    LONGEST_KID,
     PrivateKey,
     PublicKey,
     algorithm_named,
@@ -29,6 +28,7 @@ from ringkeeper.ring import KeyKind
 from ringkeeper.secret_files import check_mode
 from ringkeeperd.key_formats import Candidate, from_der, from_jwks, from_pem
 from ringkeeperd.key_strength import fit_to_sign, type_of
+from ringkeeperd.kids import NEW_KID, is_new_kid
 from ringkeeperd.supertokens_rows import from_rows, is_table, rows_of_json, rows_of_table
 
 if TYPE_CHECKING:
@@ -330,11 +330,8 @@ def _kid(kid: str | None, jwk: PublicJwk, prefix: str) -> str:
     """The kid by which tokens name the key, or one of our form where none does."""
     if kid is None:
         return kid_of(jwk, prefix=prefix)
-    if not kid or len(kid) > LONGEST_KID or not kid.isprintable():
-        raise KeyUnusable(
-            f"has a kid that is empty, longer than {LONGEST_KID} characters, or holds control "
-            "characters; tokens with such a kid are not verified here"
-        )
+    if not is_new_kid(kid):
+        raise KeyUnusable(f"has a kid that cannot be used here: {NEW_KID}; give the key another")
     if is_own_kid(kid) and kid != kid_of(jwk, prefix=kid[0]):
         raise KeyUnusable(
             "has a kid of ringkeeper's form that is not its own thumbprint (RFC 7638): it is "

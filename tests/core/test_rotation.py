@@ -542,7 +542,7 @@ def test_revoking_the_signer_during_a_change_of_algorithm_makes_no_third_standby
     ("changes", "message"),
     [
         ({"state": KeyState.RETIRED}, "without the times"),
-        ({"kid": "s-1"}, "kid starts"),
+        ({"kid": "s-1"}, "may not start s-"),
         ({"due_at": None}, "until a set time"),
         ({"drained_from": NOW}, "a drain has a begin and an end"),
     ],

@@ -198,6 +198,25 @@ def test_a_kid_chooses_one_key_of_several_or_names_one_that_has_none(file: Path)
 
 
 @pytest.mark.parametrize(
+    "kid",
+    [
+        "s-3f1c0d9a-7b1e-4f0e-9c3a-0a1b2c3d4e5f",
+        "d-1790000000123",
+        "2011-04-29",
+        "3f1c0d9a-7b1e-4f0e-9c3a-0a1b2c3d4e5f",
+        "1234+abc/DEF_x==",
+        "https://issuer.example/keys/1?v=2#sig",
+        "urn:keys:a.b~c",
+        "sig@issuer.example",
+        "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd",
+    ],
+)
+def test_kids_that_issuers_use_are_kept(file: Path, kid: str) -> None:
+    assert only(read(file, in_json(jwk(made("ES256"), kid=kid)))).kid == kid
+    assert only(read(file, pem(made("ES256")), kid=kid)).kid == kid
+
+
+@pytest.mark.parametrize(
     ("prefix", "has_private", "expected"),
     [("s", True, "s"), ("f", False, "f"), ("", True, "d"), ("", False, "f")],
 )
@@ -310,6 +329,10 @@ def point() -> dict[str, Any]:
     return jwk(curve(), kid="k2")
 
 
+def named(kid: str) -> bytes:
+    return in_json({**point(), "kid": kid})
+
+
 def value() -> str:
     return halves(native())
 
@@ -418,9 +441,22 @@ BAD: dict[str, Bad] = {
     "one kid twice": Bad(
         lambda: in_json({"keys": [whole(), {**point(), "kid": "k1"}]}), "two keys of one kid"
     ),
-    "an empty kid": Bad(lambda: in_json({**point(), "kid": ""}), "a kid that is empty"),
-    "a long kid": Bad(lambda: in_json({**point(), "kid": "k" * 65}), "longer than 64 characters"),
-    "a kid that moves the cursor": Bad(lambda: in_json({**point(), "kid": "a\x1b[2J"}), "control"),
+    **{
+        f"a kid {how}": Bad(
+            partial(named, kid), "a kid has 1 to 64 characters of A-Z a-z 0-9 and -._~:/?"
+        )
+        for how, kid in {
+            "that is empty": "",
+            "that is long": "k" * 65,
+            "that moves the cursor": "a\x1b[2J",
+            "with a space": "bad kid",
+            "with a quotation mark": 'bad"kid',
+            "with an apostrophe": "bad'kid",
+            "with a backslash": "bad\\kid",
+            "with a line feed at its end": "kid\n",
+            "that looks like another": "\u0455-2024",
+        }.items()
+    },
     "a kid that is no text": Bad(lambda: in_json({**point(), "kid": 7}), "no text"),
     "another's thumbprint": Bad(lambda: in_json({**point(), "kid": "d-" + "A" * 22}), "RFC 7638"),
     "kid of several, none of it": Bad(

@@ -20,6 +20,7 @@ from ringkeeperd.founding import any_ring, find_ring, found_ring, is_any_kept
 from ringkeeperd.many import at_each
 from ringkeeperd.own_secrets import make_secrets, make_secrets_at
 from ringkeeperd.shared_redis import SharedRedis
+from ringkeeperd.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -66,7 +67,7 @@ async def _rings_made(configuration: Configuration, *, if_missing: bool) -> Asyn
             good = [each for each in became if isinstance(each, _Became)]
             refusals = [each for each in became if isinstance(each, RingkeeperError)]
             for what, count in Counter(each.kind for each in good).items():
-                yield f"{what} {count} rings"
+                yield f"{what} {counted(count, 'ring')}"
         else:
             for ring in configuration.rings:
                 try:

@@ -41,6 +41,11 @@ def harmless(text: str, most: int = 100) -> str:
     return "".join(char if char.isprintable() else "?" for char in text[:most])
 
 
+def counted(count: int, what: str) -> str:
+    """So many of `what`: 1 key, 2 keys."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def without_numbers(text: str) -> str:
     """`text` with a mark for each number: to tell whether it says something new, not only when."""
     return re.sub("[0-9]+", "#", text)

@@ -18,6 +18,9 @@ def test_many_rings_are_made_counted_and_shown_a_line_each(site: Site, valkey: S
     assert f"({RINGS} rings were not made)" in site.refused("init")
     told = site.done("init", "--if-missing").splitlines()
     assert told[0] == f"exist, and these secrets open them: {RINGS} rings"
+    site.configure(keyrings={**MANY["keyrings"], "late": None})
+    assert "made 1 ring" in site.done("init", "--if-missing").splitlines()
+    site.configure(**MANY)
     daemon = site.daemon(**MANY)
     # The table of instances of each ring is written once it is followed.
     is_quiet = f"{RINGS} rings, 0 to look at"

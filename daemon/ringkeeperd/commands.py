@@ -121,14 +121,14 @@ def _moved(parsed: argparse.Namespace, configuration: Configuration) -> AsyncIte
     """Makes one ring, with keys that were made elsewhere; they are read before anything is."""
     from ringkeeperd.importing import read_move  # noqa: PLC0415
     from ringkeeperd.making import make_moved  # noqa: PLC0415
-    from ringkeeperd.static_keys import passphrase_in  # noqa: PLC0415
+    from ringkeeperd.static_keys import offered, passphrase_in  # noqa: PLC0415
 
     ring = configuration.ring(parsed.into)
     move = read_move(
         [path for _, path in parsed.imports],
         ring.policy,
         signing=parsed.signing,
-        algorithm=parsed.algorithm,
+        algorithm=offered(parsed.algorithm),
         kid=parsed.kid or "",
         kids={path: kid for kid, path in parsed.imports if kid},
         passphrase=passphrase_in(parsed.passphrase_file),

@@ -15,6 +15,7 @@ from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import MAX_KEYS
 from ringkeeper.ring import KeyKind
 from ringkeeperd.key_files import read_keys
+from ringkeeperd.misuse import Misused
 from ringkeeperd.transitions import FreshKey
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _ROOM: Final = 1
 """Kept free, so that the first rotation finds room for the next standby."""
 _MOST_NAMED: Final = 5
+NO_APPS: Final = "holds no rows of SuperTokens', and only those belong to an app"
 
 
 class Brought(NamedTuple):
@@ -87,9 +89,10 @@ def read_move(  # noqa: PLR0913 - all but two by name
         KeyUnusable: one of the keys cannot be used.
         UnsupportedAlgorithm: `algorithm` is not one that ringkeeper offers.
         RequestRefused: they make no ring, or one that would log somebody out.
+        Misused: what was said about the files cannot hold of them.
     """
     if kid and len(paths) > 1:
-        raise RequestRefused(
+        raise Misused(
             "--kid names the key of one file, and here are several; name each of them: "
             "--import KID=FILE"
         )
@@ -100,6 +103,8 @@ def read_move(  # noqa: PLR0913 - all but two by name
         for path in paths
         for key in read(path, kid=named.get(path, kid))
     ]
+    if app and not any(each.key.kind for each in found):
+        raise Misused(f"--app: {paths[0]} {NO_APPS}; leave it out")
     _check_apart(found)
     _check_signing(found, signing)
     active = _signing_one(found, KeyKind.DYNAMIC, signing)

@@ -244,12 +244,11 @@ def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
         RequestRefused: it is there already, or there is no room.
     """
     check_room(ring)
-    lasting = [k for k in ring.keys if k.kind is not KeyKind.DYNAMIC and k.state in _USABLE]
     # These go by no schedule: they may not take the room that the dynamic keys turn in.
-    if len(lasting) + ring.policy.keys_kept > MAX_KEYS:
+    if not room_in(ring):
         raise RequestRefused(
-            f"the ring has {len(lasting)} static and foreign keys, and keeps up to "
-            f"{ring.policy.keys_kept} keys as they turn; {MAX_KEYS} is the most: retire one first "
+            f"the ring keeps up to {ring.policy.keys_kept} keys as they turn, besides "
+            f"{len(_lasting(ring))} static and foreign; {MAX_KEYS} is the most: retire one first "
             "(ringkeeper static retire)"
         )
     for key in ring.keys:
@@ -258,6 +257,17 @@ def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
         if key.public == fresh.public:
             raise RequestRefused(f"the ring has this very key already, as {key.kid}")
     return next_version(ring, epoch, (*ring.keys, published(ring, fresh, now, epoch)))
+
+
+def room_in(ring: Ring) -> int:
+    """How many static or foreign keys `add` would take, one after the other."""
+    # What is kept as keys turn counts one static key already.
+    lasting = MAX_KEYS + 1 - ring.policy.keys_kept - len(_lasting(ring))
+    return max(0, min(lasting, MAX_KEYS - len(ring.keys)))
+
+
+def _lasting(ring: Ring) -> tuple[Key, ...]:
+    return tuple(k for k in ring.keys if k.kind is not KeyKind.DYNAMIC and k.state in _USABLE)
 
 
 def retire(

@@ -9,18 +9,24 @@ import json
 import sys
 from typing import TYPE_CHECKING, Final
 
-from ringkeeper.errors import RequestRefused
+from ringkeeper.algorithms import algorithm_named
+from ringkeeper.errors import RequestRefused, RingkeeperError, UnsupportedAlgorithm
 from ringkeeper.kek_variable import kek_from
 from ringkeeper.ring import KeyKind, KeyState
 from ringkeeper.secret import Secret
 from ringkeeper.secret_files import is_there
 from ringkeeper.wire import Command
+from ringkeeperd import operations
 from ringkeeperd.asking import ask, looked_at, say
+from ringkeeperd.importing import NO_APPS
 from ringkeeperd.key_files import read_keys, write_public
+from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import some
+from ringkeeperd.words import counted
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ringkeeper.configuration import Configuration
@@ -33,10 +39,11 @@ _MOST_PASSPHRASE: Final = 1024
 
 def create_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Make a static key."""
+    algorithm = offered(parsed.algorithm)
+    given = {"algorithm": algorithm} if algorithm else {}
 
     async def create(asker: Asker) -> int:
         before = (await asker.operator.look()).ring
-        given = {"algorithm": parsed.algorithm} if parsed.algorithm else {}
         answer = await asker.ask(Command.STATIC_CREATE, given=given)
         ring = await asker.tell_confirmed(answer.version)
         for key in ring.keys:
@@ -61,13 +68,15 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
     """Bring keys along that were made elsewhere."""
     found = read_keys(
         parsed.file,
-        algorithm=parsed.algorithm,
+        algorithm=offered(parsed.algorithm),
         kid=parsed.kid or "",
         passphrase=passphrase_in(parsed.passphrase_file),
         prefix=KeyKind.FOREIGN.prefix if parsed.verify_only else KeyKind.STATIC.prefix,
         app=parsed.app,
     )
     kind = KeyKind.FOREIGN if parsed.verify_only else KeyKind.STATIC
+    if parsed.app and not any(key.kind for key in found):
+        raise Misused(f"--app: {parsed.file} {NO_APPS}; leave it out")
     if kind is KeyKind.FOREIGN and not all(key.is_named for key in found):
         raise RequestRefused(
             f"{parsed.file}: has no kid, and by that its issuer's tokens name it; say which one "
@@ -79,12 +88,23 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
     async def bring(asker: Asker) -> int:
         ring = (await asker.operator.look()).ring
         _check_new(parsed.file, found, ring, kind)
-        for each in found:
-            given = _imported(each, kind, ring, configuration)
-            answer = await asker.ask(Command.IMPORT, kid=each.kid, given=given)
+        _check_room(parsed.file, found, ring)
+        asked = [(each, _imported(each, kind, ring, configuration)) for each in found]
+        done: list[str] = []
+        for each, given in asked:
+            try:
+                answer = await asker.ask(Command.IMPORT, kid=each.kid, given=given)
+            except RingkeeperError as error:
+                raise _after(done, error) from None
+            done.append(each.kid)
             ring = await asker.tell_confirmed(answer.version)
             if key := ring.key(each.kid):
                 _tell_of_new(ring, key)
+            if not each.is_named:
+                say(
+                    f"{each.kid} is its thumbprint, for {parsed.file} has no kid: tokens that name "
+                    "it otherwise are refused here; --kid KID imports it under their name"
+                )
         return 0
 
     return ask(parsed, configuration, bring)
@@ -100,19 +120,61 @@ def _check_private(path: Path, found: tuple[FoundKey, ...]) -> None:
 
 
 def _check_new(path: Path, found: tuple[FoundKey, ...], ring: Ring, kind: KeyKind) -> None:
-    """Refuse all where one cannot be imported: half an import helps nobody."""
+    """Refuse all where one cannot be imported: half an import helps nobody.
+
+    No file has one key or one kid twice: `read_keys` has seen to it.
+    """
     for each in found:
         if each.kind is KeyKind.DYNAMIC and kind is not KeyKind.FOREIGN:
             raise RequestRefused(
                 f"{path}: {each.kid} is a dynamic key; one moves here with ringkeeper init "
                 "--import, where no ring is yet (docs/import.md), or verifies with --verify-only"
             )
+        if each.kid.startswith(f"{KeyKind.DYNAMIC.prefix}-") and kind is not KeyKind.FOREIGN:
+            raise RequestRefused(
+                f"{path}: {each.kid}: the kid of a static key may not start d-, by which dynamic "
+                "ones are told (SuperTokens' SDKs refuse its tokens); give it another kid, or "
+                "import it with --verify-only; nothing was changed"
+            )
         same = next((k for k in ring.keys if each.kid == k.kid or each.public == k.public), None)
         if same:
-            what = "it" if same.kid == each.kid else f"the same key, as {same.kid},"
-            raise RequestRefused(
-                f"{path}: {each.kid}: {what} is in the ring already; nothing was changed"
-            )
+            raise RequestRefused(f"{path}: {each.kid}: {_why_not(each, same)}; nothing was changed")
+
+
+def _why_not(found: FoundKey, there: Key) -> str:
+    """What of `found` is in the ring already, and what leads on from there."""
+    if found.public != there.public:
+        return "another key of that kid is in the ring already; give this one another (--kid KID)"
+    what = "it" if found.kid == there.kid else f"the same key, as {there.kid},"
+    what += " is in the ring already"
+    if there.state is KeyState.REVOKED:
+        return f"{what}, revoked, and stays so; bring another key"
+    if found.kid == there.kid:
+        return what
+    if there.kind is KeyKind.DYNAMIC:
+        return f"{what} and dynamic; its tokens name it so"
+    gone = "once it is removed (ringkeeper status says when)"
+    if there.state is KeyState.RETIRED:
+        return f"{what}, retired; import it under another name {gone}"
+    return f"{what}; ringkeeper static retire {there.kid}, and import it under another name {gone}"
+
+
+def _check_room(path: Path, found: tuple[FoundKey, ...], ring: Ring) -> None:
+    """Refuse more than there is room for; where there is none at all, the leader says why."""
+    room = operations.room_in(ring)
+    if 0 < room < len(found):
+        raise RequestRefused(
+            f"{path}: holds {counted(len(found), 'key')}, and the ring takes {room} more; import "
+            "fewer (--kid KID takes one of them), or retire some first (ringkeeper static retire); "
+            "nothing was changed"
+        )
+
+
+def _after(done: Sequence[str], error: RingkeeperError) -> RingkeeperError:
+    """`error`, and what had been imported before it: somebody else changed the ring meanwhile."""
+    if not done:
+        return error
+    return type(error)(f"{error}; imported before that: {some(done)}")
 
 
 def _imported(
@@ -131,6 +193,18 @@ def _imported(
             )
         given["sealed"] = kek_from(configuration.kek).using(ring.kek).seal(found.private)
     return given
+
+
+def offered(algorithm: str) -> str:
+    """`algorithm` as it was asked for, or empty where none was.
+
+    Raises:
+        Misused: it is not one that ringkeeper offers.
+    """
+    try:
+        return algorithm_named(algorithm).name if algorithm else ""
+    except UnsupportedAlgorithm as error:
+        raise Misused(str(error)) from None
 
 
 def passphrase_in(path: Path | None) -> Secret | None:

@@ -17,6 +17,7 @@ from ringkeeperd.operations import (
     revocation_wants,
     revoke,
     rollback,
+    room_in,
     rotate,
 )
 from ringkeeperd.overrides import Rules, setting_named, value_of
@@ -409,6 +410,8 @@ def test_what_goes_by_no_schedule_leaves_the_schedule_its_room() -> None:
             ring = add(ring, foreign(f"key-{count}"), now=NOW, epoch=1)
             count += 1
     assert 20 < count < MAX_KEYS
+    assert count == room_in(new_ring())
+    assert not room_in(ring)
     with pytest.raises(RequestRefused, match="retire one first"):
         add(ring, foreign("one more"), now=NOW, epoch=1)
     after, wait = settle(ring, NOW + 3 * 168 * HOUR)

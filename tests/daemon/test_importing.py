@@ -241,6 +241,13 @@ REFUSED = {
         "--kid names the key of one file",
         lambda: pair(dynamic(0), pem(made("ES256"))),
         ("--kid", "k"),
+        code=2,
+    ),
+    "an app of what has none": Case(
+        "and only those belong to an app",
+        lambda: pair(pem(made("ES256")), public_pem(made("ES384"))),
+        ("--app", "shop"),
+        code=2,
     ),
     "a key that no token names": Case(
         "a: has no kid, and by that tokens name their key; say which one they have: --import KID=",
@@ -250,7 +257,7 @@ REFUSED = {
         "does not sign with ES256", lambda: {"a": dynamic(0)}, ("--algorithm", "ES256")
     ),
     "an algorithm that is not offered": Case(
-        "'HS256' is not offered", lambda: {"a": dynamic(0)}, ("--algorithm", "HS256")
+        "'HS256' is not offered", lambda: {"a": dynamic(0)}, ("--algorithm", "HS256"), code=2
     ),
     "another app": Case("no row of the app 'shop'", lambda: {"a": dynamic(0)}, ("--app", "shop")),
     "options of no import": Case("name one: init --import FILE", dict, ("--signing", "k"), code=2),

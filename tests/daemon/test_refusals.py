@@ -79,7 +79,6 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
         (("rollback",), "too early: "),
         (("static", "retire", static), "the only static key; make the one"),
         (("static", "retire", dynamic), "which retires by itself; ringkeeper rotate"),
-        (("static", "create", "--algorithm", "HS256"), "HS256"),
         (("static", "import", str(files / "weak.pem")), "1024"),
         (("static", "import", str(files / "curve.pem")), "P-256"),
         (("static", "import", str(files / "public.pem")), "only a public key, and to sign takes"),
@@ -104,6 +103,15 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
         (("set", interval, "24", "--unset"), "not both at once"),
         (("set", "--unset"), "say which one"),
         (("set", "intervall"), "no such setting of a ring"),
+        (("static", "create", "--algorithm", "HS256"), "'HS256' is not offered"),
+        (
+            ("static", "import", str(files / "good.pem"), "--algorithm", "HS256"),
+            "'HS256' is not offered",
+        ),
+        (
+            ("static", "import", str(files / "good.pem"), "--app", "foo"),
+            "holds no rows of SuperTokens', and only those belong to an app; leave it out",
+        ),
     ):
         assert told in site.misused(*misuse), misuse
         assert dump(valkey) == before, misuse

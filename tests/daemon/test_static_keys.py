@@ -1,9 +1,17 @@
 """Static keys by hand: what comes in whole or not at all, who follows whom, and the way back."""
 
+import re
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from tests.plugins.brought_keys import made, pem, put
+from ringkeeper.algorithms import kid_of
+from ringkeeperd.key_files import read_keys
+from tests.daemon.test_refusals import dump
+from tests.plugins.brought_keys import StaticRow, as_csv, halves, in_json, jwk, made, pem, put
 from tests.plugins.daemons import Site
+from tests.plugins.servers import Server
 
 BASE64 = "1234+abc/DEF_x=="
 
@@ -29,3 +37,92 @@ def test_a_kid_in_base64_is_told_from_the_file_that_it_names(site: Site) -> None
     site.configure()
     put(site.folder / "key.pem", pem(made("ES256")))
     assert f"{BASE64} signs" in site.done("init", "--import", f"{BASE64}=key.pem")
+
+
+@pytest.fixture
+def led(make_site: Callable[[str], Site], valkey: Server) -> Site:
+    site = make_site(valkey.url)
+    site.daemon(init=True)
+    return site
+
+
+def keys(count: int, **members: Any) -> list[dict[str, Any]]:
+    """So many private JWKs, s-k0 and so on."""
+    return [jwk(made("EdDSA", n), kid=f"s-k{n}", **members) for n in range(count)]
+
+
+# --- all or nothing ------------------------------------------------------------------------------
+
+
+def test_of_several_keys_all_are_imported_or_none(led: Site, valkey: Server) -> None:
+    for name, members, told in (
+        ("more than there is room for", keys(30), "and the ring takes"),
+        ("a dynamic kid", [*keys(1), jwk(made("ES256"), kid="d-zz")], "may not start d-"),
+        ("a kid that is no kid", [*keys(1), jwk(made("ES256"), kid="a b")], "a kid has 1 to 64"),
+        ("one kid twice", [*keys(1), jwk(made("ES256"), kid="s-k0")], "two keys of one kid"),
+        ("one key twice", [*keys(1), {**keys(1)[0], "kid": "s-k1"}], "one key twice"),
+        ("only a public one", [*keys(1), jwk(made("ES256"), private=False, kid="s-p")], "public"),
+    ):
+        put(led.folder / "keys.json", in_json({"keys": members}))
+        before = dump(valkey)
+        assert told in led.refused("static", "import", "keys.json"), name
+        assert dump(valkey) == before, name
+    put(led.folder / "keys.json", in_json({"keys": keys(3)}))
+    led.done("static", "import", "keys.json")
+    assert {"s-k0", "s-k1", "s-k2"} <= {key["kid"] for key in led.status()["keys"]}
+
+
+def test_as_many_keys_are_imported_as_it_says_there_is_room_for(led: Site) -> None:
+    put(led.folder / "keys.json", in_json({"keys": keys(30)}))
+    told = led.refused("static", "import", "keys.json")
+    (room,) = re.findall(r"takes (\d+) more", told)
+    assert "holds 30 keys" in told
+    put(led.folder / "keys.json", in_json({"keys": keys(int(room))}))
+    led.done("static", "import", "keys.json")
+    put(led.folder / "one.json", in_json(jwk(made("ES256"), kid="s-one")))
+    assert "retire one first" in led.refused("static", "import", "one.json")
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def test_a_key_without_a_kid_is_named_by_its_thumbprint_and_that_is_told(
+    led: Site, valkey: Server
+) -> None:
+    file = put(led.folder / "key.pem", pem(made("ES256")))
+    own = kid_of(read_keys(file)[0].public, prefix="s")
+    told = led.done("static", "import", "key.pem")
+    assert f"{own} is its thumbprint" in told
+    assert "tokens that name it otherwise are refused here; --kid KID imports" in told
+    before = dump(valkey)
+    again = led.refused("static", "import", "key.pem", "--kid", "theirs")
+    assert f"theirs: the same key, as {own}, is in the ring already" in again
+    assert f"ringkeeper static retire {own}, and import it under another name once" in again
+    assert dump(valkey) == before
+    led.done("static", "retire", own)  # as it says
+    again = led.refused("static", "import", "key.pem", "--kid", "theirs")
+    assert "retired; import it under another name once it is removed" in again
+    put(led.folder / "named.pem", pem(made("ES384")))
+    assert "thumbprint" not in led.done("static", "import", "named.pem", "--kid", "theirs")
+
+
+def test_a_name_that_another_key_has_is_refused(led: Site, valkey: Server) -> None:
+    put(led.folder / "one.pem", pem(made("ES256")))
+    put(led.folder / "two.pem", pem(made("ES256", 1)))
+    led.done("static", "import", "one.pem", "--kid", "s-one")
+    before = dump(valkey)
+    told = led.refused("static", "import", "two.pem", "--kid", "s-one")
+    assert "another key of that kid is in the ring already; give this one another" in told
+    told = led.refused("static", "import", "two.pem", "--kid", "d-abc")
+    assert "may not start d-, by which dynamic ones are told" in told
+    assert dump(valkey) == before
+
+
+def test_an_app_is_chosen_among_rows(led: Site) -> None:
+    rows = [
+        StaticRow(app, f"s-{app}", halves(made("RS256", n)), "RS256", 1_790_000_000_000)
+        for n, app in enumerate(("public", "shop"))
+    ]
+    put(led.folder / "static.csv", as_csv(rows))
+    led.done("static", "import", "static.csv", "--app", "shop")
+    assert "s-shop" in led.done("static", "list")

@@ -20,7 +20,7 @@ from ringkeeper.durations import format_duration
 from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
-from ringkeeperd.rotation import adopted, key_wanted, standby_wanted, successor
+from ringkeeperd.rotation import adopted, key_wanted, standby_wanted, static_followers, successor
 from ringkeeperd.transitions import (
     FreshKey,
     KeyWanted,
@@ -286,8 +286,8 @@ def retire(
         raise RequestRefused(f"{kid} is a dynamic key, which retires by itself; ringkeeper rotate")
     if key.state not in _USABLE:
         raise RequestRefused(f"{kid} is {key.state} already")
-    others = [k for k in ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC) if k is not key]
-    follower = min(others, key=lambda k: (k.ready_at, k.kid), default=None)
+    others = [k for k in static_followers(ring) if k is not key]
+    follower = next(iter(others), None)
     if key.state is KeyState.ACTIVE and follower is None:
         raise RequestRefused(
             f"{kid} is the only static key; make the one that follows it first: ringkeeper static "

@@ -268,11 +268,17 @@ def _static_activation(ring: Ring, confirmed: Confirmations, now: datetime) -> A
     """A static key takes its place as carefully as any other: after a revocation, or a move."""
     if ring.active(KeyKind.STATIC):
         return None
-    for key in ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC):
+    for key in static_followers(ring):
         cleared = _clearance(key, key.ready_at, ring.policy, confirmed, now)
         if not isinstance(cleared, datetime):
             return Activate(key.kid, RotationReason.REVOCATION, None, cleared)
     return None
+
+
+def static_followers(ring: Ring) -> tuple[Key, ...]:
+    """The static keys that wait, in the order in which they are to sign."""
+    waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
+    return tuple(sorted(waiting, key=lambda key: (key.ready_at, key.kid)))
 
 
 def _supersession(ring: Ring, confirmed: Confirmations, now: datetime) -> Supersede | None:

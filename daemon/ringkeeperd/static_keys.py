@@ -22,7 +22,7 @@ from ringkeeperd.importing import NO_APPS
 from ringkeeperd.key_files import read_keys, write_public
 from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import some
-from ringkeeperd.words import counted
+from ringkeeperd.rotation import static_followers
 
 if TYPE_CHECKING:
     import argparse
@@ -56,10 +56,16 @@ def create_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
 
 def _tell_of_new(ring: Ring, key: Key) -> None:
     say(f"{key.kid} ({key.algorithm}) verifies now")
-    signer = ring.active(KeyKind.STATIC)
-    if key.kind is KeyKind.STATIC and signer and signer != key:
+    signer, waiting = ring.active(KeyKind.STATIC), static_followers(ring)
+    if signer is None or key not in waiting:
+        return
+    goes_on = f"{signer.kid} goes on as the static key"
+    if at := waiting.index(key):
+        first, before = waiting[0].kid, waiting[at - 1].kid
+        say(f"{goes_on}; {first} is to follow it, and {key.kid} comes after {before}")
+    else:
         say(
-            f"{signer.kid} goes on as the static key; {key.kid} may follow it from "
+            f"{goes_on}; {key.kid} may follow it from "
             f"{key.ready_at:%Y-%m-%d %H:%M:%S} UTC on: ringkeeper static retire {signer.kid}"
         )
 
@@ -160,13 +166,13 @@ def _why_not(found: FoundKey, there: Key) -> str:
 
 
 def _check_room(path: Path, found: tuple[FoundKey, ...], ring: Ring) -> None:
-    """Refuse more than there is room for; where there is none at all, the leader says why."""
+    """Refuse more than there is room for; of a single key the leader says why."""
     room = operations.room_in(ring)
-    if 0 < room < len(found):
+    if len(found) > max(room, 1):
         raise RequestRefused(
-            f"{path}: holds {counted(len(found), 'key')}, and the ring takes {room} more; import "
-            "fewer (--kid KID takes one of them), or retire some first (ringkeeper static retire); "
-            "nothing was changed"
+            f"{path}: holds {len(found)} keys, and the ring takes {room} more; import fewer (--kid "
+            "KID takes one of them), or retire some first (ringkeeper static retire); nothing was "
+            "changed"
         )
 
 

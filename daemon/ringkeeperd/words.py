@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.durations import format_duration
 from ringkeeper.layout import BUCKET
 from ringkeeper.ring import Key, KeyKind, KeyState
-from ringkeeperd.rotation import activation_at, public_at
+from ringkeeperd.rotation import activation_at, public_at, static_followers
 from ringkeeperd.spike_events import begin_of
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def next_change(key: Key, outlook: Outlook) -> str:
             return change if key == ring.signer else f"{change}; signs nothing in this mode"
         case KeyState.PUBLISHED if key.kind is KeyKind.FOREIGN:
             return "stays: verifies, and signs nothing"
-        case KeyState.PUBLISHED if key.kind is KeyKind.STATIC and ring.active(KeyKind.STATIC):
-            return "signs once the static key is retired"
+        case KeyState.PUBLISHED if key.kind is KeyKind.STATIC and (told := _follows(key, ring)):
+            return told
         case KeyState.PUBLISHED if key.kind is KeyKind.STATIC:
             when = _when(key.ready_at, now, "when confirmed")
             idle = f"active {when}; signs nothing in this mode"
@@ -114,6 +114,15 @@ def next_change(key: Key, outlook: Outlook) -> str:
             return f"drained: revoked {_when(key.drained_until, now, 'now')}"
         case KeyState.RETIRED | KeyState.REVOKED:
             return f"goes {_when(key.remove_at, now, 'now')}"
+
+
+def _follows(key: Key, ring: Ring) -> str:
+    """Behind which static key that one waits; empty where it signs as soon as it may."""
+    kids = [each.kid for each in static_followers(ring)]
+    if at := kids.index(key.kid):
+        return f"after {kids[at - 1]}"
+    signer = ring.active(KeyKind.STATIC)
+    return f"follows {signer.kid} next" if signer else ""
 
 
 def turn(outlook: Outlook) -> str:

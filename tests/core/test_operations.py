@@ -30,6 +30,7 @@ from ringkeeperd.rotation import (
     next_step,
 )
 from ringkeeperd.transitions import FreshKey
+from ringkeeperd.words import Outlook, next_change
 from tests.core.builders import (
     HOUR,
     MINUTE,
@@ -339,6 +340,42 @@ def test_a_second_static_key_waits_until_the_first_one_is_retired() -> None:
     key = gone.key(first)
     assert key and key.state is KeyState.RETIRED
     assert kid_of(gone.active(KeyKind.STATIC)) == second.kid, "in the same version"
+
+
+def test_of_several_static_keys_the_one_that_is_ready_first_is_next_and_only_that_is_told() -> None:
+    ring = new_ring()
+    first = kid_of(ring.active(KeyKind.STATIC))
+    one, two, three = static(), static(), static()
+    for number, made in enumerate((one, two, three)):
+        ring = add(ring, made, now=NOW + number * MINUTE, epoch=1)
+    seen = Outlook(ring, NOW, is_led=True, is_awaited=False)
+    told = {
+        made.kid: next_change(key, seen)
+        for made in (one, two, three)
+        if (key := ring.key(made.kid))
+    }
+    assert told == {
+        one.kid: f"follows {first} next",
+        two.kid: f"after {one.kid}",
+        three.kid: f"after {two.kid}",
+    }
+    gone = retire(ring, first, now=NOW + 5 * HOUR, epoch=1, confirmed=nobody())
+    assert kid_of(gone.active(KeyKind.STATIC)) == one.kid
+
+
+def test_the_oldest_waiting_static_key_takes_the_place_of_a_revoked_one_at_once() -> None:
+    ring = new_ring()
+    first = kid_of(ring.active(KeyKind.STATIC))
+    old, new = FreshKey(KeyKind.STATIC, "EdDSA", public_jwk("EdDSA")), static()
+    for number, made in enumerate((old, new)):
+        ring = add(ring, made, now=NOW + number * MINUTE, epoch=1)
+    later = NOW + 5 * HOUR
+    assert revocation_wants(ring, first, later) is None
+    ring, _ = settle(revoke(ring, first, reason="x", now=later, epoch=1), later)
+    assert kid_of(ring.active(KeyKind.STATIC)) == old.kid
+    waiting = ring.key(new.kid)
+    seen = Outlook(ring, later, is_led=True, is_awaited=False)
+    assert waiting and next_change(waiting, seen) == f"follows {old.kid} next"
 
 
 def test_the_only_static_key_stays() -> None:

@@ -126,3 +126,18 @@ def test_an_app_is_chosen_among_rows(led: Site) -> None:
     put(led.folder / "static.csv", as_csv(rows))
     led.done("static", "import", "static.csv", "--app", "shop")
     assert "s-shop" in led.done("static", "list")
+
+
+# --- who follows whom ----------------------------------------------------------------------------
+
+
+def test_of_several_that_wait_only_the_next_one_is_said_to_follow(led: Site) -> None:
+    signer = next(key["kid"] for key in led.status()["keys"] if key["kind"] == "static")
+    put(led.folder / "keys.json", in_json({"keys": keys(2)}))
+    told = led.done("static", "import", "keys.json")
+    assert told.count("may follow it from") == 1
+    assert "s-k0 may follow it from" in told
+    assert f"{signer} goes on as the static key; s-k0 is to follow it, and s-k1 comes after" in told
+    rows = {row.split()[0]: row for row in led.done("status").splitlines() if row.startswith("s-")}
+    assert f"follows {signer} next" in rows["s-k0"]
+    assert "after s-k0" in rows["s-k1"]

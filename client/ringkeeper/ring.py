@@ -129,7 +129,7 @@ class Key:
 
     @property
     def is_returning(self) -> bool:
-        """Whether it signed before, and an operator rolled back to it."""
+        """Whether it signed before, and an operator brought it back: it is to sign next."""
         return self.state is KeyState.PUBLISHED and self.activated_at is not None
 
     @property

@@ -183,7 +183,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
     completing.set_defaults(run=_completion)
 
     top = subparsers
-    text = "Make, import, show and retire static keys."
+    text = "Make, import, show, retire and reinstate static keys."
     static = top.add_parser("static", help=text, description=text)
     subparsers = static.add_subparsers(metavar="ACTION", required=True)
     _add_static(command)
@@ -459,6 +459,16 @@ def _add_static(command: Callable[..., argparse.ArgumentParser]) -> None:
     retiring.add_argument("kid", type=_kid, metavar="KID", help="the key")
     _add_reason(retiring)
     _add_patience(retiring)
+    undoing = command(
+        "reinstate",
+        commands.static("reinstate_key"),
+        "Take a retirement back, as long as the key is there and neither revoked nor drained: it "
+        "is published again, and the next static key to sign, if it signed before: retire the "
+        "present one then.",
+    )
+    undoing.add_argument("kid", type=_kid, metavar="KID", help="the key")
+    _add_reason(undoing)
+    _add_patience(undoing)
 
 
 def add_import_options(sub: argparse.ArgumentParser) -> None:

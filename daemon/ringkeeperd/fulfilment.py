@@ -15,7 +15,7 @@ from ringkeeper.errors import (
     SealBroken,
     UnsupportedAlgorithm,
 )
-from ringkeeper.ring import KeyKind
+from ringkeeper.ring import KeyKind, KeyState
 from ringkeeper.sealing import kek_of
 from ringkeeper.wire import Command
 from ringkeeperd import operations
@@ -155,15 +155,34 @@ async def _imported(term: Term, request: Request) -> Changed:
     kind = next((k for k in _IMPORTED if k.value == given.get("kind")), None)
     if kind is None:
         raise RequestRefused("only static and foreign keys are imported into a ring that is there")
-    if request.kid and not is_new_kid(request.kid):
-        raise RequestRefused(f"{NEW_KID}; nothing was changed")
     algorithm = _algorithm(given.get("algorithm", ""))
     public = _public_of(given.get("jwk", ""), algorithm)
     fresh = FreshKey(kind, algorithm, public, request.kid)
+    there = term.ring.key(fresh.kid)
+    if there is None and not is_new_kid(fresh.kid):
+        raise RequestRefused(f"{NEW_KID}; nothing was changed")
+    if there and there.state is KeyState.RETIRED and _is_same(there, fresh):
+        return await _reinstated(term, there, given.get("sealed", ""))
     after = operations.add(term.ring, fresh, now=term.now(), epoch=term.epoch)
     if kind is KeyKind.FOREIGN:
         return after, {}
     return after, {fresh.kid: _sealed_for(term, after, fresh.kid, given.get("sealed", ""))}
+
+
+def _is_same(key: Key, fresh: FreshKey) -> bool:
+    return (key.kind, key.algorithm, key.public) == (fresh.kind, fresh.algorithm, fresh.public)
+
+
+async def _reinstated(term: Term, key: Key, sealed: str) -> Changed:
+    """A retired key comes in again: with its private half, or by the one that is still there."""
+    after = operations.reinstate(term.ring, key.kid, now=term.now(), epoch=term.epoch)
+    if key.kind is KeyKind.FOREIGN:
+        return after, {}
+    if sealed:
+        return after, {key.kid: _sealed_for(term, after, key.kid, sealed)}
+    held = await term.store.sealed([key.kid])
+    _check_opens(term, key, held.get(key.kid, ""))
+    return after, {}
 
 
 def _algorithm(name: str) -> str:

@@ -6,7 +6,7 @@ is due at once, and `next_step` takes it when it is safe. The one exception is a
 there every wait would be worse.
 
 Every one of them can be taken back, but for a revocation: a rotation by `rollback`, a setting by
-setting it again, a static key by creating or importing another one.
+setting it again, the retirement of a static key by `reinstate`.
 """
 
 from __future__ import annotations
@@ -127,15 +127,19 @@ def revoke(  # noqa: PLR0913 - all but two by name
     else:
         gone = revoked(key, reason, now)
     keys = tuple(gone if k is key else k for k in ring.keys)
-    if key.is_returning:
+    if _is_rolled_back_to(key):
         keys = tuple(_called_off(k, ring) if k is ring.active() else k for k in keys)
     if chosen:
         keys = tuple(activated(k, ring, now) if k is chosen else k for k in keys)
         # Nobody is to roll back from it any more, and who would have come back goes again.
-        keys = tuple(retired(k, now) if k.is_returning else k for k in keys)
+        keys = tuple(retired(k, now) if _is_rolled_back_to(k) else k for k in keys)
     if fresh:
         keys += (published(ring, fresh, now, epoch),)
     return next_version(ring, epoch, keys)
+
+
+def _is_rolled_back_to(key: Key) -> bool:
+    return key.is_returning and key.kind is KeyKind.DYNAMIC
 
 
 def _called_off(active: Key, ring: Ring) -> Key:
@@ -206,7 +210,7 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
         RequestRefused: there is none to go back to, or it is under way.
     """
     active, former = ring.active(), ring.former
-    if any(key.is_returning for key in ring.keys):
+    if any(map(_is_rolled_back_to, ring.keys)):
         raise RequestRefused("a rollback is under way already; ringkeeper status says for whom")
     if active is None:
         raise RequestRefused("no dynamic key is active; the standby is about to take its place")
@@ -244,13 +248,7 @@ def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
         RequestRefused: it is there already, or there is no room.
     """
     check_room(ring)
-    # These go by no schedule: they may not take the room that the dynamic keys turn in.
-    if not room_in(ring):
-        raise RequestRefused(
-            f"the ring keeps up to {ring.policy.keys_kept} keys as they turn, besides "
-            f"{len(_lasting(ring))} static and foreign; {MAX_KEYS} is the most: retire one first "
-            "(ringkeeper static retire)"
-        )
+    _check_room_to_last(ring)
     for key in ring.keys:
         if key.kid == fresh.kid:
             raise RequestRefused(f"the ring has a key {key.kid} already; nothing was changed")
@@ -261,13 +259,26 @@ def add(ring: Ring, fresh: FreshKey, *, now: datetime, epoch: int) -> Ring:
 
 def room_in(ring: Ring) -> int:
     """How many static or foreign keys `add` would take, one after the other."""
-    # What is kept as keys turn counts one static key already.
-    lasting = MAX_KEYS + 1 - ring.policy.keys_kept - len(_lasting(ring))
-    return max(0, min(lasting, MAX_KEYS - len(ring.keys)))
+    return max(0, min(_room_to_last(ring), MAX_KEYS - len(ring.keys)))
 
 
 def _lasting(ring: Ring) -> tuple[Key, ...]:
     return tuple(k for k in ring.keys if k.kind is not KeyKind.DYNAMIC and k.state in _USABLE)
+
+
+def _room_to_last(ring: Ring) -> int:
+    """These go by no schedule: they may not take the room that the dynamic keys turn in."""
+    # What is kept as keys turn counts one static key already.
+    return MAX_KEYS + 1 - ring.policy.keys_kept - len(_lasting(ring))
+
+
+def _check_room_to_last(ring: Ring) -> None:
+    if _room_to_last(ring) < 1:
+        raise RequestRefused(
+            f"the ring keeps up to {ring.policy.keys_kept} keys as they turn, besides "
+            f"{len(_lasting(ring))} static and foreign; {MAX_KEYS} is the most: retire one first "
+            "(ringkeeper static retire)"
+        )
 
 
 def retire(
@@ -309,6 +320,34 @@ def retire(
         _check_confirmed(key, follower, now, confirmed)
         keys = tuple(activated(k, ring, now) if k is follower else k for k in keys)
     return next_version(ring, epoch, keys)
+
+
+def reinstate(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
+    """The ring in which the retired static or foreign `kid` is published again: `retire` undone.
+
+    A static key that signed before follows the one that signs now before any other, as soon as
+    every instance has confirmed it anew. One that never signed waits like a fresh one.
+
+    Raises:
+        RequestRefused: no such key, of another kind, not retired, or there is no room.
+    """
+    key = _known(ring, kid)
+    if key.kind is KeyKind.DYNAMIC:
+        raise RequestRefused(f"{kid} is a dynamic key; ringkeeper rollback turns back to the last")
+    if not key.may_verify or key.drained_until:
+        raise RequestRefused(
+            f"{kid} is revoked, or will be: it never comes back; make another: ringkeeper static "
+            "create, or static import"
+        )
+    if key.state is not KeyState.RETIRED:
+        raise RequestRefused(f"{kid} is {key.state}, and not retired: there is nothing to undo")
+    _check_room_to_last(ring)
+    # Until an operator retired it, it signed here, and every verifier knows it. What a merge
+    # retired may be news to some.
+    is_known = key.activated_at is not None and key.due_reason is RotationReason.MANUAL
+    publicly = max(now + ring.policy.publication_interval, ring.caches_until or now)
+    back = returned(key, ring, now if is_known else publicly, epoch)
+    return next_version(ring, epoch, tuple(back if k is key else k for k in ring.keys))
 
 
 def _retired(key: Key, now: datetime) -> Key:

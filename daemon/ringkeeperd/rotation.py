@@ -276,9 +276,12 @@ def _static_activation(ring: Ring, confirmed: Confirmations, now: datetime) -> A
 
 
 def static_followers(ring: Ring) -> tuple[Key, ...]:
-    """The static keys that wait, in the order in which they are to sign."""
+    """The static keys that wait, in the order in which they are to sign.
+
+    One that an operator brought back goes before any other: it signed before, so all know it.
+    """
     waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
-    return tuple(sorted(waiting, key=lambda key: (key.ready_at, key.kid)))
+    return tuple(sorted(waiting, key=lambda key: (not key.is_returning, key.ready_at, key.kid)))
 
 
 def _supersession(ring: Ring, confirmed: Confirmations, now: datetime) -> Supersede | None:

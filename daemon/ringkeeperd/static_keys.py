@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ringkeeper.algorithms import PublicJwk
     from ringkeeper.configuration import Configuration
     from ringkeeper.ring import Key, Ring
     from ringkeeperd.asking import Asker
@@ -143,8 +144,19 @@ def _check_new(path: Path, found: tuple[FoundKey, ...], ring: Ring, kind: KeyKin
                 "import it with --verify-only; nothing was changed"
             )
         same = next((k for k in ring.keys if each.kid == k.kid or each.public == k.public), None)
-        if same:
+        if same and not _comes_back(each, same, kind):
             raise RequestRefused(f"{path}: {each.kid}: {_why_not(each, same)}; nothing was changed")
+
+
+def _comes_back(found: FoundKey, there: Key, kind: KeyKind) -> bool:
+    """Whether `found` is the very key that was retired, as `static reinstate` brings it back."""
+    is_same = (found.kid, found.public, found.algorithm) == (
+        there.kid,
+        there.public,
+        there.algorithm,
+    )
+    is_retired = there.state is KeyState.RETIRED and not there.drained_until
+    return is_same and is_retired and there.kind is kind
 
 
 def _why_not(found: FoundKey, there: Key) -> str:
@@ -156,7 +168,7 @@ def _why_not(found: FoundKey, there: Key) -> str:
     if there.state is KeyState.REVOKED:
         return f"{what}, revoked, and stays so; bring another key"
     if found.kid == there.kid:
-        return what
+        return f"{what} ({there.kind}, {there.algorithm}, {there.state})"
     if there.kind is KeyKind.DYNAMIC:
         return f"{what} and dynamic; its tokens name it so"
     gone = "once it is removed (ringkeeper status says when)"
@@ -186,11 +198,7 @@ def _after(done: Sequence[str], error: RingkeeperError) -> RingkeeperError:
 def _imported(
     found: FoundKey, kind: KeyKind, ring: Ring, configuration: Configuration
 ) -> dict[str, str]:
-    given = {
-        "kind": kind.value,
-        "algorithm": found.algorithm,
-        "jwk": json.dumps(dict(found.public), separators=(",", ":")),
-    }
+    given = _described(kind, found.algorithm, found.public)
     if kind is KeyKind.STATIC and found.private:
         if not is_there(configuration.kek):
             raise RequestRefused(
@@ -199,6 +207,11 @@ def _imported(
             )
         given["sealed"] = kek_from(configuration.kek).using(ring.kek).seal(found.private)
     return given
+
+
+def _described(kind: KeyKind, algorithm: str, public: PublicJwk) -> dict[str, str]:
+    jwk = json.dumps(dict(public), separators=(",", ":"))
+    return {"kind": kind.value, "algorithm": algorithm, "jwk": jwk}
 
 
 def offered(algorithm: str) -> str:
@@ -296,6 +309,27 @@ def retire_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
         key = ring.key(parsed.kid)
         until = f" until {key.remove_at:%Y-%m-%d %H:%M:%S} UTC" if key and key.remove_at else ""
         say(f"{parsed.kid} signs no more, and verifies what it signed{until}")
+        say(f"ringkeeper static reinstate {parsed.kid} takes that back until then")
         return 0
 
     return ask(parsed, configuration, let_go)
+
+
+def reinstate_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    """Bring a retired static or foreign key back."""
+
+    async def bring_back(asker: Asker) -> int:
+        ring = (await asker.operator.look()).ring
+        # What a leader would refuse, with its words: what it is asked for is an import.
+        operations.reinstate(ring, parsed.kid, now=asker.operator.now(), epoch=ring.epoch)
+        there = ring.key(parsed.kid)
+        if there is None:
+            raise AssertionError(f"{parsed.kid} was there just now")
+        given = _described(there.kind, there.algorithm, there.public)
+        answer = await asker.ask(Command.IMPORT, kid=there.kid, given=given)
+        ring = await asker.tell_confirmed(answer.version)
+        if key := ring.key(there.kid):
+            _tell_of_new(ring, key)
+        return 0
+
+    return ask(parsed, configuration, bring_back)

@@ -41,7 +41,7 @@ TRANSITIONS: Final = (
         KeyState.RETIRED,
         "another algorithm's is ready, or a rollback called off",
     ),
-    Transition(KeyState.RETIRED, KeyState.PUBLISHED, "operator: rollback"),
+    Transition(KeyState.RETIRED, KeyState.PUBLISHED, "operator: rollback, static reinstate"),
     Transition(KeyState.RETIRED, None, "no unexpired token of its can exist"),
     Transition(KeyState.PUBLISHED, KeyState.REVOKED, "operator"),
     Transition(KeyState.ACTIVE, KeyState.REVOKED, "operator; the standby signs at once"),
@@ -128,8 +128,8 @@ def retired(key: Key, now: datetime) -> Key:
     return replace(key, state=KeyState.RETIRED, retired_at=now, remove_at=now + key.retain_for)
 
 
-def returned(key: Key, ring: Ring, now: datetime, epoch: int) -> Key:
-    """The retired `key`, published again: it signed before, and is to sign next.
+def returned(key: Key, ring: Ring, ready_at: datetime, epoch: int) -> Key:
+    """The retired `key`, published again, to sign from `ready_at` on.
 
     Every verifier knows it. But signing apps let its private half go, so they confirm it anew.
     """
@@ -139,7 +139,7 @@ def returned(key: Key, ring: Ring, now: datetime, epoch: int) -> Key:
         state=KeyState.PUBLISHED,
         published_epoch=epoch,
         published_version=ring.version + 1,
-        ready_at=now,
+        ready_at=ready_at,
         retired_at=None,
         remove_at=None,
     )

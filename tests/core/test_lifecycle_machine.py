@@ -20,7 +20,15 @@ from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.testimony import History
 from ringkeeperd.merge import merge
-from ringkeeperd.operations import add, retire, revocation_wants, revoke, rollback, rotate
+from ringkeeperd.operations import (
+    add,
+    reinstate,
+    retire,
+    revocation_wants,
+    revoke,
+    rollback,
+    rotate,
+)
 from ringkeeperd.rotation import Activate, Confirmations, Instance, WaitUntil, apply, next_step
 from ringkeeperd.transitions import FreshKey
 from tests.core.builders import HOUR, MINUTE, NOW, fresh, new_ring, policy, public_jwk
@@ -259,6 +267,11 @@ class Lifecycle(RuleBasedStateMachine):
                 self.ring, kid, now=self.now, epoch=self.epoch, confirmed=self.confirmations()
             )
         )
+
+    @rule(pick=st.integers(0, 31))
+    def an_operator_reinstates_a_key(self, pick: int) -> None:
+        kid = self.ring.keys[pick % len(self.ring.keys)].kid
+        self.ask(lambda: reinstate(self.ring, kid, now=self.now, epoch=self.epoch))
 
     def ask(self, change: Callable[[], Ring], then: Callable[[], None] = lambda: None) -> None:
         """What an operator asks for, done or refused."""

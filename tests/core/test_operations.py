@@ -13,6 +13,7 @@ from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd.operations import (
     add,
     override,
+    reinstate,
     retire,
     revocation_wants,
     revoke,
@@ -28,6 +29,7 @@ from ringkeeperd.rotation import (
     WaitUntil,
     key_wanted,
     next_step,
+    static_followers,
 )
 from ringkeeperd.transitions import FreshKey
 from ringkeeperd.words import Outlook, next_change
@@ -460,6 +462,120 @@ def test_what_is_retired_already_is_not_retired_again() -> None:
     ring = retire(add(new_ring(), foreign(), now=NOW, epoch=1), "their-key", now=NOW, epoch=1)
     with pytest.raises(RequestRefused, match="retired already"):
         retire(ring, "their-key", now=NOW, epoch=1)
+
+
+# --- the way back --------------------------------------------------------------------------------
+
+
+def replaced() -> tuple[Ring, str, str]:
+    """A ring whose static key was followed by another one, and the kids of both."""
+    ring, made = new_ring(), static()
+    former = kid_of(ring.active(KeyKind.STATIC))
+    ring = add(ring, made, now=NOW, epoch=1)
+    return retire(ring, former, now=NOW + 4 * HOUR, epoch=1, confirmed=nobody()), former, made.kid
+
+
+def test_a_retired_static_key_is_brought_back_and_signs_before_any_other_that_waits() -> None:
+    ring, former, present = replaced()
+    now = NOW + 10 * HOUR
+    ring = add(ring, static(), now=NOW + 5 * HOUR, epoch=1)
+    ring = reinstate(ring, former, now=now, epoch=1)
+    back = ring.key(former)
+    assert back and back.state is KeyState.PUBLISHED
+    assert (back.ready_at, back.remove_at, back.retired_at) == (now, None, None)
+    assert ring.jwks()["keys"][0] != back.jwk(), "it signs nothing yet"
+    assert static_followers(ring)[0].kid == former
+    settled, _ = settle(ring, NOW + 9 * HOUR)
+    assert kid_of(settled.active(KeyKind.STATIC)) == present
+    # Apps let its private half go: who confirmed it once has to do so again.
+    with pytest.raises(RequestRefused, match="not every live instance has confirmed"):
+        retire(ring, present, now=now, epoch=1, confirmed=instances((1, ring.version - 1)))
+    ring = retire(ring, present, now=now, epoch=1, confirmed=instances((1, ring.version)))
+    assert kid_of(ring.active(KeyKind.STATIC)) == former
+    again = reinstate(ring, present, now=now, epoch=1)
+    assert kid_of(again.key(present)) == static_followers(again)[0].kid, "and back once more"
+
+
+def test_a_key_that_never_signed_is_brought_back_like_a_fresh_one() -> None:
+    """It may not have been public for long enough."""
+    made, now = static(), NOW + HOUR
+    ring = retire(add(new_ring(), made, now=NOW, epoch=1), made.kid, now=NOW + MINUTE, epoch=1)
+    key = reinstate(ring, made.kid, now=now, epoch=1).key(made.kid)
+    assert key and key.ready_at == now + ring.policy.publication_interval
+
+
+def test_a_static_key_that_a_merge_retired_is_brought_back_like_a_fresh_one() -> None:
+    """Verifiers of the other side may not have heard of it yet."""
+    ring, former, _ = replaced()
+    now = NOW + 5 * HOUR
+    merged = tuple(
+        replace(k, due_reason=RotationReason.SCHEDULED) if k.kid == former else k for k in ring.keys
+    )
+    key = reinstate(replace(ring, keys=merged), former, now=now, epoch=1).key(former)
+    assert key and key.ready_at == now + ring.policy.publication_interval
+
+
+def test_a_retired_foreign_key_verifies_on_once_it_is_brought_back() -> None:
+    ring = retire(add(new_ring(), foreign(), now=NOW, epoch=1), "their-key", now=NOW, epoch=1)
+    ring = reinstate(ring, "their-key", now=NOW + HOUR, epoch=1)
+    settled, _ = settle(ring, NOW + 1000 * HOUR)
+    assert settled.key("their-key")
+
+
+def test_what_a_rollback_does_leaves_a_static_key_that_came_back_alone() -> None:
+    ring, former, _ = replaced()
+    now = NOW + 10 * HOUR
+    ring = reinstate(ring, former, now=now, epoch=1)
+    ring, _ = settle(rotate(ring, now=now, epoch=1), now)
+    rolled = rollback(ring, now=now, epoch=1)
+    due = rolled.active()
+    assert due and due.due_reason is RotationReason.ROLLBACK
+    after = revoke(rolled, former, reason="x", now=now, epoch=1)
+    assert kid_of(after.standby) == kid_of(rolled.standby)
+    assert after.active() == due, "the rollback goes on"
+    after = revoke(rolled, due.kid, reason="x", now=now, epoch=1)
+    back = after.key(former)
+    assert back and back.state is KeyState.PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: reinstate(new_ring(), "nobody", now=NOW, epoch=1), "unknown kid"),
+        (
+            lambda: reinstate(DYNAMIC, kid_of(DYNAMIC.active()), now=NOW, epoch=1),
+            "ringkeeper rollback",
+        ),
+        (
+            lambda: reinstate(DYNAMIC, kid_of(DYNAMIC.active(KeyKind.STATIC)), now=NOW, epoch=1),
+            "is active, and not retired",
+        ),
+        (lambda: reinstate(gone_for_good(), "their-key", now=NOW, epoch=1), "never comes back"),
+        (lambda: reinstate(draining(), "their-key", now=NOW, epoch=1), "never comes back"),
+        (lambda: reinstate(crowded(), "their-key", now=NOW, epoch=1), "retire one first"),
+    ],
+    ids=["unknown", "dynamic", "not retired", "revoked", "drained", "no room"],
+)
+def test_what_cannot_be_brought_back_is_refused(make: Any, why: str) -> None:
+    with pytest.raises(RequestRefused, match=why):
+        make()
+
+
+def gone_for_good() -> Ring:
+    ring = add(new_ring(), foreign(), now=NOW, epoch=1)
+    return revoke(ring, "their-key", reason="x", now=NOW, epoch=1)
+
+
+def draining() -> Ring:
+    ring = retire(add(new_ring(), foreign(), now=NOW, epoch=1), "their-key", now=NOW, epoch=1)
+    return revoke(ring, "their-key", reason="x", now=NOW, epoch=1, drain=MINUTE)
+
+
+def crowded() -> Ring:
+    ring = retire(add(new_ring(), foreign(), now=NOW, epoch=1), "their-key", now=NOW, epoch=1)
+    for number in range(room_in(ring)):
+        ring = add(ring, foreign(f"key-{number}"), now=NOW, epoch=1)
+    return ring
 
 
 # --- settings ------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def offered(*words: str, cwd: Path | None = None) -> list[str]:
     ("words", "expected"),
     [
         (["sta"], ["status", "static"]),
-        (["static", "re"], ["retire"]),
+        (["static", "re"], ["retire", "reinstate"]),
         (["static", "public", "--form", ""], ["pem", "jwk"]),
         (["static", "public", "--form", "=", "j"], ["jwk"]),
         (["completion", ""], ["bash", "zsh", "fish", "-h", "--help"]),

@@ -1,16 +1,30 @@
 """Static keys by hand: what comes in whole or not at all, who follows whom, and the way back."""
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from typing import Any
 
+import jwt
 import pytest
 
+from ringkeeper import Keyring
 from ringkeeper.algorithms import kid_of
 from ringkeeperd.key_files import read_keys
-from tests.daemon.test_refusals import dump
-from tests.plugins.brought_keys import StaticRow, as_csv, halves, in_json, jwk, made, pem, put
-from tests.plugins.daemons import Site
+from tests.daemon.test_refusals import LAYOUT, dump
+from tests.plugins.brought_keys import (
+    StaticRow,
+    as_csv,
+    halves,
+    in_json,
+    jwk,
+    made,
+    pem,
+    public_pem,
+    put,
+)
+from tests.plugins.daemons import Site, eventually
 from tests.plugins.servers import Server
 
 BASE64 = "1234+abc/DEF_x=="
@@ -141,3 +155,109 @@ def test_of_several_that_wait_only_the_next_one_is_said_to_follow(led: Site) -> 
     rows = {row.split()[0]: row for row in led.done("status").splitlines() if row.startswith("s-")}
     assert f"follows {signer} next" in rows["s-k0"]
     assert "after s-k0" in rows["s-k1"]
+
+
+# --- the way back --------------------------------------------------------------------------------
+
+
+def kid_in(token: str) -> str:
+    kid: str = jwt.get_unverified_header(token)["kid"]
+    return kid
+
+
+def static_kid(site: Site) -> str:
+    shown = json.loads(site.done("static", "list", "--json"))["keys"]
+    return next(str(key["kid"]) for key in shown if key["state"] == "active")
+
+
+def when_it_may(site: Site, *arguments: str) -> str:
+    """As `Site.done`, once what it waits for is there: a new leader listens, a key becomes ready."""
+    result = eventually(lambda: (done := site.run(*arguments)).returncode == 0 and done, within=20)
+    return str(result.stdout)
+
+
+def test_a_retirement_is_taken_back_and_the_former_key_signs_again(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    site = make_site(valkey.url)
+    settings: dict[str, Any] = {
+        "use_dynamic_access_token_signing_key": False,
+        "publication_interval": "1s",
+    }
+    site.daemon(init=True, jwks_max_age="1s", **settings)
+    former = static_kid(site)
+    site.done("static", "create")
+    told = when_it_may(site, "static", "retire", former)
+    assert f"ringkeeper static reinstate {former} takes that back until then" in told
+    present = static_kid(site)
+    assert present != former
+    root, kek = site.folder / "root.pub.jwk", site.folder / "kek.jwk"
+    with Keyring.connect(valkey.url, trust_root=root, kek=kek) as ring:
+        between = ring.sign({"sub": "alice"})
+        assert kid_in(between) == present
+        told = site.done("static", "reinstate", former)
+        assert f"{present} goes on as the static key; {former} may follow it" in told
+        when_it_may(site, "static", "retire", present)
+        assert static_kid(site) == former
+        after = eventually(lambda: (made := ring.sign({})) and kid_in(made) == former and made)
+        for token in (between, after):
+            assert ring.verify(token)
+    assert site.daemons[0].events("key returned")
+
+
+def test_a_retired_key_is_imported_again_and_is_the_one_that_it_was(led: Site) -> None:
+    """Also where it is only the public half, which verifies."""
+    put(led.folder / "key.pem", pem(made("ES256")))
+    put(led.folder / "theirs.pem", public_pem(made("ES384")))
+    ways = (
+        ("s-one", ("static", "import", "key.pem", "--kid", "s-one")),
+        ("theirs", ("static", "import", "theirs.pem", "--kid", "theirs", "--verify-only")),
+    )
+    for kid, bring in ways:
+        led.done(*bring)
+        led.done("static", "retire", kid)
+        assert f"{kid} (" in led.done(*bring)
+        (key,) = [key for key in led.status()["keys"] if key["kid"] == kid]
+        assert (key["state"], key["remove_at"]) == ("published", None)
+        assert "is in the ring already" in led.refused(*bring)
+        led.done("static", "retire", kid)
+        assert f"{kid} (" in led.done("static", "reinstate", kid)
+
+
+def test_what_is_not_retired_for_good_or_not_at_all_is_not_reinstated(
+    led: Site, valkey: Server
+) -> None:
+    put(led.folder / "key.pem", pem(made("ES256")))
+    led.done("static", "import", "key.pem", "--kid", "s-one")
+    led.done("revoke", "s-one", "--reason", "x")
+    before = dump(valkey)
+    for kid, told in (
+        ("s-one", "is revoked, or will be: it never comes back"),
+        (static_kid(led), "is active, and not retired"),
+        (led.status()["signer"], "ringkeeper rollback"),
+        ("s-two", "unknown kid"),
+    ):
+        assert told in led.refused("static", "reinstate", kid)
+        assert dump(valkey) == before
+    assert "revoked, and stays so" in led.refused("static", "import", "key.pem", "--kid", "s-one")
+    assert dump(valkey) == before
+
+
+def test_a_key_whose_private_half_is_gone_comes_back_only_with_it(
+    led: Site, valkey: Server
+) -> None:
+    put(led.folder / "key.pem", pem(made("ES256")))
+    led.done("static", "import", "key.pem", "--kid", "s-one")
+    led.done("static", "retire", "s-one")
+    led.daemons[0].kill()
+    with valkey.client() as client:
+        client.hdel(LAYOUT.sealed, "s-one")
+    for state in led.folder.glob("state*"):
+        shutil.rmtree(state)
+    led.daemon()
+    version = led.status()["version"]
+    assert "nothing was changed" in led.refused("static", "reinstate", "s-one")
+    assert led.status()["version"] == version
+    led.done("static", "import", "key.pem", "--kid", "s-one")
+    with valkey.client() as client:
+        assert client.hget(LAYOUT.sealed, "s-one")

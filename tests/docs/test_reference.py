@@ -48,7 +48,8 @@ def test_every_command_is_told_of_in_the_readme() -> None:
         for row in told
         for part in re.findall(r"`([^`]+)`", row)
     }
-    named |= {f"static {each}" for each in ("create", "import", "list", "public", "retire")}
+    several = ("create", "import", "list", "public", "retire", "reinstate")
+    named |= {f"static {each}" for each in several}
     assert {name for name in COMMANDS if name not in named} == set()
 
 

@@ -119,7 +119,7 @@ def test_fish_offers_what_may_come_next_and_says_what_it_is(tmp_path: Path) -> N
         return dict(row.partition("\t")[::2] for row in done.stdout.splitlines())
 
     assert offered("ringkeeper sta") == {
-        "static": "Make, import, show and retire static keys",
+        "static": "Make, import, show, retire and reinstate static keys",
         "status": "Show a ring",
     }
     assert "--drain" in offered("ringkeeper revoke d-x --dr")

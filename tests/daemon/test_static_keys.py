@@ -11,7 +11,9 @@ import pytest
 
 from ringkeeper import Keyring
 from ringkeeper.algorithms import kid_of
+from ringkeeper.errors import RequestRefused
 from ringkeeperd.key_files import read_keys
+from ringkeeperd.static_keys import _after
 from tests.daemon.test_refusals import LAYOUT, dump
 from tests.plugins.brought_keys import (
     StaticRow,
@@ -95,6 +97,14 @@ def test_as_many_keys_are_imported_as_it_says_there_is_room_for(led: Site) -> No
     led.done("static", "import", "keys.json")
     put(led.folder / "one.json", in_json(jwk(made("ES256"), kid="s-one")))
     assert "retire one first" in led.refused("static", "import", "one.json")
+
+
+def test_what_was_imported_before_another_operator_came_in_between_is_told() -> None:
+    refusal = RequestRefused("bob@host was first")
+    assert _after([], refusal) is refusal
+    told = _after(["s-k0", "s-k1"], refusal)
+    assert isinstance(told, RequestRefused)
+    assert str(told) == "bob@host was first; imported before that: s-k0, s-k1"
 
 
 # --- names ---------------------------------------------------------------------------------------

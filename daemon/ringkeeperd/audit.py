@@ -75,7 +75,8 @@ def events_between(
 ) -> tuple[Event, ...]:
     """One event for each change of state; `context` (who asked, why) goes with all of them."""
     return tuple(
-        event(after, at, name, {**fields, **context}) for name, fields in _changes(before, after)
+        event(after, at, name, {**fields, **context})
+        for name, fields in _changes(before, after, at)
     )
 
 
@@ -84,7 +85,7 @@ def numbered(events: Iterable[Event], *, after: int) -> tuple[Event, ...]:
     return tuple(replace(each, number=n) for n, each in enumerate(events, after + 1))
 
 
-def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
+def _changes(before: Ring | None, after: Ring, at: datetime) -> Iterator[tuple[str, Fields]]:
     if before is None:
         yield RING_MADE, {"keys": len(after.keys), "algorithm": after.policy.algorithm}
     elif before.policy != after.policy:
@@ -99,7 +100,7 @@ def _changes(before: Ring | None, after: Ring) -> Iterator[tuple[str, Fields]]:
             yield _moved(key), _fields(key, before, after)
         else:
             is_asked |= (known.due_at, known.ready_at) != (key.due_at, key.ready_at)
-            if key.ready_at < known.ready_at:
+            if at < known.ready_at > key.ready_at:
                 until = public_at(known, after.policy)
                 shortened = {"shortened_from": until.isoformat()}
         if key.drained_until and not (known and known.drained_until):

@@ -248,7 +248,7 @@ def _risks(ring: Ring, after: Foresight | None) -> tuple[str, ...]:
     if signer and signer.activated_at == after.now:
         line = unready(signer, after.policy, after.now)
     planned = after.ring.key(standby.kid) if standby else None
-    if standby and planned and planned.ready_at < standby.ready_at:
+    if standby and planned and after.now < standby.ready_at > planned.ready_at:
         line = hastened(standby.kid, public_at(standby, after.policy))
     return (line,) if line else ()
 

@@ -13,7 +13,7 @@ from ringkeeperd.healing import Evidence, diagnose
 from ringkeeperd.operations import rotate
 from ringkeeperd.rotation import Activate, Adopt
 from ringkeeperd.transitions import TRANSITIONS, KeyWanted, Transition
-from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, policy
+from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, policy, settle
 
 TOLD = {
     KeyState.PUBLISHED: "key published",
@@ -117,6 +117,15 @@ def test_a_rotation_that_was_asked_for_is_told_once_with_who_signs_next(hasten: 
     interval = RING.policy.publication_interval
     shortened = {"shortened_from": (standby.published_at + interval).isoformat()} if hasten else {}
     assert told.fields == {"kid": standby.kid, "ready_at": ready, **shortened, **CONTEXT}
+
+
+def test_no_wait_was_shortened_that_was_over() -> None:
+    ring, _ = settle(RING, NOW + 168 * HOUR)
+    for hours, is_shortened in ((1, True), (5, False)):
+        at = NOW + (168 + hours) * HOUR
+        asked = rotate(ring, now=at, epoch=1, hasten=True)
+        (told,) = events_between(ring, asked, at, {})
+        assert ("shortened_from" in told.fields) is is_shortened
 
 
 def test_a_healed_ring_is_told_once_before_what_became_of_its_keys() -> None:

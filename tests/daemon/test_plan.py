@@ -230,6 +230,8 @@ def test_a_hastened_turn_is_foreseen_when_obedient_caches_know_the_key(
     risk = f"may refuse its tokens until {published + 4 * HOUR:%Y-%m-%d %H:%M:%S} UTC"
     assert (risk in warning) is hasten
     assert as_json(plan)["warnings"] == list(plan.warnings)
+    later = plan_of(ring, published + 5 * HOUR, wish=Wish(rotate=True, hasten=hasten))
+    assert later.warnings == (), "it has been public for long enough"
 
 
 def test_a_revocation_that_lets_a_young_key_sign_says_so() -> None:

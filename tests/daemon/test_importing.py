@@ -11,13 +11,19 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ringkeeper.errors import RequestRefused
+from ringkeeper.algorithms import PrivateKey
+from ringkeeper.clock import SystemClock
+from ringkeeper.errors import RequestRefused, SealBroken
 from ringkeeper.policy import Policy
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.sealing import Kek
-from ringkeeperd.importing import Move, read_move
-from ringkeeperd.minting import mint
+from ringkeeper.trust import TrustRoot
+from ringkeeperd.founding import found
+from ringkeeperd.importing import Brought, Move, read_move
+from ringkeeperd.leader_store import RedisLeaderStore
+from ringkeeperd.minting import mint, mint_aside
 from ringkeeperd.rotation import first_keys_wanted, first_ring
+from ringkeeperd.transitions import FreshKey
 from tests.plugins.brought_keys import (
     PASSPHRASE,
     PRIVATE_FORMS,
@@ -51,6 +57,12 @@ def static(*numbers: int) -> bytes:
             StaticRow("public", f"s-{n}", halves(made("RS256", n)), "RS256", TIME + n)
             for n in numbers
         ]
+    )
+
+
+def static_of_one_age(*numbers: int) -> bytes:
+    return as_csv(
+        [StaticRow("public", f"s-{n}", halves(made("RS256", n)), "RS256", TIME) for n in numbers]
     )
 
 
@@ -204,6 +216,10 @@ REFUSED = {
     "nobody knows which is newest": Case(
         "the files do not say: k0, k1; tell it with --signing KID",
         lambda: {"a": in_json([jwk(made("ES256", n), kid=f"k{n}") for n in (0, 1)])},
+    ),
+    "two static ones of one age": Case(
+        "which of these static keys signed last, the files do not say: s-1, s-2; tell it with",
+        lambda: pair(dynamic(0), static_of_one_age(1, 2)),
     ),
     "one of unknown age": Case(
         "tell it with --signing KID", lambda: pair(dynamic(0), pem(made("ES256")))
@@ -359,6 +375,28 @@ def test_every_private_half_is_sealed_and_none_is_readable(site: Site, valkey: S
         whole = jwk(made("RS256", number))
         assert not any(whole[part].encode() in stored for part in ("d", "p", "q"))
         assert halves(made("RS256", number)).split("|")[1][40:120].encode() not in stored
+
+
+async def test_a_private_half_that_does_not_fit_makes_no_ring(valkey: Server) -> None:
+    """Whatever read the files: what apps could not sign with is found before it is published."""
+    root, kek, clock = TrustRoot.generate(), Kek.generate(), SystemClock()
+    key, other = PrivateKey.generate("ES256"), PrivateKey.generate("ES256")
+    brought = Brought(FreshKey(KeyKind.DYNAMIC, "ES256", key.public_jwk, "main"), other)
+    store = RedisLeaderStore.connect(valkey.url, "access-token", clock, password=None)
+    moves = [Move(brought, None, ()), Move(None, None, (brought,))]
+    try:
+        for move in moves:
+            with pytest.raises(SealBroken, match="under main is some other key's"):
+                await found(
+                    name="access-token", ring_id="r", policy=POLICY, store=store, root=root,
+                    kek=kek, mint=mint_aside, clock=clock, owner="init", move=move,
+                )  # fmt: skip
+            assert not await store.owner()
+    finally:
+        await store.close()
+    with valkey.client() as client:
+        left = set(client.scan_iter())
+    assert left <= {"ringkeeper:{access-token}:epoch"}
 
 
 def test_the_audit_tells_what_came_along(site: Site) -> None:

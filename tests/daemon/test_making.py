@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ringkeeper import Keyring
 from ringkeeper.sealing import Kek
 from tests.plugins.daemons import Site, clean_environment, command, eventually
 from tests.plugins.servers import Server
 
 NAMES = ("root.jwk", "root.pub.jwk", "kek.jwk")
 KEYRING = "ringkeeper:{access-token}:keyring"
+WITNESS = "ringkeeper:{access-token}:witness"
 
 
 def made(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -170,6 +173,37 @@ def test_a_ring_that_was_lost_is_not_made_anew(site: Site, valkey: Server) -> No
     site.daemons.append(daemon.again())
     eventually(site.daemons[-1].leads)
     assert site.status()["id"] == ring
+
+
+def test_a_ring_that_only_an_app_knows_is_not_made_anew(site: Site, valkey: Server) -> None:
+    """Promise 7: the daemon and its disk are gone, and users' tokens are good all the same."""
+    daemon = site.daemon(init=True)
+    with Keyring.connect(
+        site.redis_url, trust_root=site.folder / "root.pub.jwk", kek=site.folder / "kek.jwk"
+    ) as app:
+        token = app.sign({"sub": "alice"})
+        daemon.kill()
+        shutil.rmtree(site.folder / "state0")
+        with valkey.client() as client:
+            client.flushall()
+            eventually(lambda: client.exists(WITNESS))
+            said = site.refused("init")
+            assert "ring 'access-token' is known to an app that runs, and Redis lost it" in said
+            assert "start the daemon to put it back" in said
+            assert "the daemon puts it back" in site.done("init", "--if-missing")
+            assert not client.exists(KEYRING)
+        site.daemon()
+        assert app.verify(token)["sub"] == "alice"
+
+
+def test_a_witness_that_nobody_signed_keeps_no_ring_from_being_made(
+    site: Site, valkey: Server
+) -> None:
+    """Whoever writes to Redis would else keep a new ring from being made for an hour."""
+    site.configure()
+    with valkey.client() as client:
+        client.set(WITNESS, json.dumps({"snapshot": "a.b.c", "proof": "", "sealed": {}}))
+    assert "made ring access-token" in site.done("init")
 
 
 def test_what_is_kept_and_cannot_be_read_is_no_reason_to_go_on(site: Site, valkey: Server) -> None:

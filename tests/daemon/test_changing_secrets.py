@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 import ringkeeper
+from ringkeeper.algorithms import PrivateKey
 from ringkeeper.configuration import load
 from ringkeeper.errors import TokenError
 from ringkeeper.layout import Layout
 from ringkeeper.sealing import Kek, kek_of
-from ringkeeper.secret_files import read_kek, read_pinned_roots, read_root
+from ringkeeper.secret_files import create, read_kek, read_pinned_roots, read_root
 from ringkeeper.trust import TrustRoot, root_of
 from ringkeeperd import secret_changes
 from tests.plugins.daemons import Site, eventually
@@ -567,3 +568,21 @@ def test_adding_a_secret_leaves_mode_and_the_present_one(
     assert path.stat().st_mode & 0o777 == 0o640
     assert before in json.loads(path.read_text())["keys"]
     assert not list(site.folder.glob(".*jwk.*"))
+
+
+def test_between_a_new_kek_and_its_use_keys_are_imported_under_the_one_in_use(
+    make_site: Callable[[str], Site], valkey: Server
+) -> None:
+    """The file has the new one in front; the ring goes by the other until it is rewrapped."""
+    site = make_site(valkey.url)
+    site.daemon(init=True)
+    former = read_kek(site.folder / "kek.jwk").kid
+    site.done("init", "--new-kek")
+    assert read_kek(site.folder / "kek.jwk").kids[1:] == (former,)
+    private = PrivateKey.generate("ES256")
+    create(site.folder / "brought.jwk", {**private.secret_jwk(), "kid": "s-brought"})
+    said = site.done("static", "import", "brought.jwk")
+    assert "s-brought (ES256) verifies now" in said
+    assert kek_of(blobs(valkey)["s-brought"]) == former
+    rewrapped(site)
+    assert kek_of(blobs(valkey)["s-brought"]) == read_kek(site.folder / "kek.jwk").kid

@@ -24,6 +24,7 @@ from ringkeeper.errors import (
     RevokedKid,
     RingkeeperError,
 )
+from ringkeeper.tokens import kid_in
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,6 +51,8 @@ class Counts:
     """Tokens that were refused as expired, and had expired when the answer came."""
     revoked: int = 0
     """Tokens that were refused because their key was revoked."""
+    revoked_by_kid: dict[str, int] = field(default_factory=dict)
+    """The same by the key that had signed them."""
     rejected: list[str] = field(default_factory=list)
     propagation_ms: list[int] = field(default_factory=list)
 
@@ -131,11 +134,15 @@ class App:
         except (OSError, TimeoutError):
             said = ""
         if said.startswith(_REVOKED):
-            self._counts.revoked += 1
+            self._count_revoked(kid_in(session.token))
             ring.record_refresh(RevokedKid.reason)
             self._sessions[user] = Session()
             return
         self._count(said, has_expired=_CLOCK.now().timestamp() >= session.expires_at)
+
+    def _count_revoked(self, kid: str) -> None:
+        self._counts.revoked += 1
+        self._counts.revoked_by_kid[kid] = self._counts.revoked_by_kid.get(kid, 0) + 1
 
     def _count(self, said: str, *, has_expired: bool) -> None:
         """Count an answer. What is not plainly something else is a rejection."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ class Crowd:
 
     def total(self, name: str) -> int:
         return sum(each.get(name, 0) for each in self.counts())
+
+    def revoked(self) -> Counter[str]:
+        """How many tokens were refused for a revoked key, by the kid that each of them names."""
+        return sum((Counter(each.get("revoked_by_kid")) for each in self.counts()), Counter())
 
     def check(self) -> None:
         """Every app goes on serving its users, and none of them was refused a valid token."""
@@ -126,13 +131,17 @@ def test_dynamic_keys_are_turned_turned_back_drained_and_revoked(crowd: Crowd) -
     eventually(lambda: keys(site, kid=drained, state="revoked"), within=20)
     crowd.check()
 
-    spared = crowd.total("revoked")
+    assert crowd.revoked().keys() <= {drained}
     leaked = site.status()["signer"]
+    token = site.done("token", "sign", "--claims", '{"sub":"mallory"}')
     said = site.done("revoke", leaked, "--reason", "leaked")
     assert f"{leaked} is revoked: its tokens are refused" in said
     assert confirmed(said)
-    eventually(lambda: crowd.total("revoked") > spared, within=20)
+    assert f"{leaked} was revoked" in site.refused("token", "verify", token)
+    eventually(lambda: crowd.revoked()[leaked], within=20)
     crowd.check()
+    # Those of the drained one are refused until its last user came; no other's ever are.
+    assert crowd.revoked().keys() - {drained} == {leaked}
 
 
 @pytest.mark.timeout(240)

@@ -3,16 +3,28 @@
 import secrets
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringkeeper.algorithms import PrivateKey
 from ringkeeper.clock import SystemClock
 from ringkeeper.layout import DEFAULT_NAME, Layout
+from ringkeeper.policy import CAPACITY
+from ringkeeper.ring import Key, KeyState, Ring
 from ringkeeper.trust import TrustRoot
-from ringkeeper.wire import Command, Request, open_event, open_snapshot, sign_request
+from ringkeeper.wire import (
+    Command,
+    Request,
+    open_event,
+    open_snapshot,
+    sign_proof,
+    sign_request,
+    sign_snapshot,
+)
 from tests.plugins.daemons import Site, eventually
 from tests.plugins.servers import Server
 
@@ -125,11 +137,105 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
     assert dump(valkey) == before
 
 
+# --- where the ring has come to ------------------------------------------------------------------
+
+
+def ring_in(site: Site, valkey: Server) -> Ring:
+    with valkey.client() as client:
+        return open_snapshot(str(client.hget(LAYOUT.keyring, "snapshot")), site.root.public)
+
+
+def come_to(site: Site, valkey: Server, change: Callable[[Ring], tuple[Key, ...]]) -> Ring:
+    """A ring that has these keys by now, before anybody leads it."""
+    site.configure()
+    site.done("init")
+    made = ring_in(site, valkey)
+    ring = replace(made, keys=change(made))
+    snapshot = sign_snapshot(ring, site.root)
+    proof = sign_proof(ring, snapshot, CLOCK.now(), site.root)
+    with valkey.client() as client:
+        client.hset(LAYOUT.keyring, mapping={"snapshot": snapshot, "proof": proof})
+    return ring
+
+
+def retired(key: Key, remove_in: timedelta) -> Key:
+    """`key`, as if it had signed before."""
+    now = CLOCK.now()
+    return replace(
+        key,
+        state=KeyState.RETIRED,
+        token_validity=timedelta(hours=1),
+        activated_at=now - timedelta(hours=1),
+        retired_at=now - timedelta(minutes=1),
+        remove_at=now + remove_in,
+    )
+
+
+def without_standby(ring: Ring) -> tuple[Key, ...]:
+    """Its keys, one of which can sign, and as many others as there is room for."""
+    assert ring.standby
+    keys = [key for key in ring.keys if key != ring.standby]
+    for number in range(CAPACITY - len(keys)):
+        public = PrivateKey.generate("ES256").public_jwk
+        former = retired(replace(ring.standby, public=public), timedelta(hours=1))
+        keys.append(replace(former, kid=f"d-{number}"))
+    return tuple(keys)
+
+
+def test_the_last_key_that_can_sign_is_not_revoked(site: Site, valkey: Server) -> None:
+    """Emergencies have used up the room that is kept for them: nobody could sign after one more."""
+    come_to(site, valkey, without_standby)
+    site.daemon()
+    site.leader()
+    ring, before = ring_in(site, valkey), dump(valkey)
+    active = ring.active()
+    assert active
+    assert (len(ring.keys), ring.standby) == (CAPACITY, None)
+    for how in ((), ("--drain", "1m")):
+        told = site.refused("revoke", active.kid, *how, "--reason", "leaked")
+        assert f"{active.kid} is the last key that can sign, and the ring has no room" in told
+        assert "wait until a key is removed" in told
+        assert dump(valkey) == before, how
+    site.done("revoke", "d-0", "--reason", "leaked")  # and the leader goes on
+
+
+def standby_as_former(remove_in: timedelta) -> Callable[[Ring], tuple[Key, ...]]:
+    """The standby signed before, and another one is yet to be made."""
+
+    def change(ring: Ring) -> tuple[Key, ...]:
+        return tuple(retired(k, remove_in) if k == ring.standby else k for k in ring.keys)
+
+    return change
+
+
+@pytest.mark.parametrize("end", ["removed", "revoked", "drained"])
+def test_a_rollback_comes_too_late(site: Site, valkey: Server, end: str) -> None:
+    """There was a key to go back to."""
+    remove_in = timedelta(hours=0 if end == "removed" else 1)
+    former = come_to(site, valkey, standby_as_former(remove_in)).former
+    assert former
+    site.daemon()
+    site.leader()
+    if end != "removed":
+        assert ring_in(site, valkey).former == former
+        how = ("--drain", "1m") if end == "drained" else ()
+        site.done("revoke", former.kid, *how, "--reason", "leaked")
+    ring = eventually(lambda: (r := ring_in(site, valkey)).standby and r.former is None and r)
+    key = ring.key(former.kid)
+    assert (key and str(key.state)) == {"revoked": "revoked", "drained": "retired"}.get(end)
+    before = dump(valkey)
+    told = site.refused("rollback")
+    assert "too late, or too early: no key that signed before is still retired" in told
+    assert "ringkeeper rotate turns to the next one" in told
+    assert dump(valkey) == before
+
+
+# --- what is in the stream of requests -----------------------------------------------------------
+
+
 def asked(site: Site, valkey: Server, root: TrustRoot, **changes: Any) -> tuple[str, str]:
     """A request as it was put into the stream, and its id."""
-    with valkey.client() as client:
-        snapshot = client.hget(LAYOUT.keyring, "snapshot")
-    ring, now = open_snapshot(str(snapshot), site.root.public), CLOCK.now()
+    ring, now = ring_in(site, valkey), CLOCK.now()
     told: dict[str, Any] = {
         "id": secrets.token_urlsafe(12), "ring_id": ring.id, "name": ring.name,
         "version": ring.version, "command": Command.ROTATE, "kid": "", "reason": "test",

@@ -29,7 +29,10 @@ _KEPT: dict[str, Any] = {"kid": "k1", "use": "sig"}
 
 @cache
 def made(algorithm: str, number: int = 0) -> Any:
-    """OpenSSL's private key for `algorithm`; the same one for the same `number`."""
+    """OpenSSL's private key for `algorithm`; the same one for the same `number`.
+
+    RSA of more than 2048 bits, which takes a second to make, is called for by its size.
+    """
     del number  # it is only what tells one from another
     match algorithm:
         case "ES256":
@@ -38,6 +41,8 @@ def made(algorithm: str, number: int = 0) -> Any:
             return ec.generate_private_key(ec.SECP384R1())
         case "EdDSA":
             return ed25519.Ed25519PrivateKey.generate()
+        case "RSA-3072" | "RSA-4096":
+            return rsa.generate_private_key(65537, int(algorithm[-4:]))
         case _:
             return rsa.generate_private_key(65537, 2048)
 

@@ -28,7 +28,7 @@ SWIFT: dict[str, Any] = {
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """A folder that reaches no disk."""
+    """A folder that reaches no disk. Ask for it first: who writes there is to end before it goes."""
     folder = Path(tempfile.mkdtemp(prefix="rk-files-", dir="/dev/shm"))
     yield folder
     shutil.rmtree(folder)
@@ -64,7 +64,7 @@ class App:
 
 
 def test_an_app_that_reads_files_signs_and_verifies_through_a_rotation_and_a_kill(
-    site: Site, memory: Path
+    memory: Path, site: Site
 ) -> None:
     site.daemon(init=True)
     note = memory / "changes"
@@ -104,7 +104,7 @@ def behind(site: Site) -> list[bool]:
     return sorted((i["version"] < seen["version"] for i in seen["instances"]), reverse=True)
 
 
-def test_a_version_is_confirmed_once_the_files_hold_it(site: Site, memory: Path) -> None:
+def test_a_version_is_confirmed_once_the_files_hold_it(memory: Path, site: Site) -> None:
     """Those who read the files must know a key before it signs."""
     site.daemon(init=True)
     (memory / "ring").write_text("in the way")
@@ -124,7 +124,7 @@ def test_a_version_is_confirmed_once_the_files_hold_it(site: Site, memory: Path)
 
 
 def test_the_key_is_withdrawn_in_an_outage_and_comes_back(
-    make_site: Callable[[str], Site], own_server: Callable[..., Server], memory: Path
+    memory: Path, make_site: Callable[[str], Site], own_server: Callable[..., Server]
 ) -> None:
     server = own_server()
     site = make_site(server.url)
@@ -142,7 +142,7 @@ def test_the_key_is_withdrawn_in_an_outage_and_comes_back(
     assert app.verifies(app.sign())
 
 
-def test_each_ring_has_its_own_files(site: Site, memory: Path) -> None:
+def test_each_ring_has_its_own_files(memory: Path, site: Site) -> None:
     site.daemon(init=True, keyrings={"refresh": None}, files={"directory": str(memory / "ring")})
     other = memory / "ring/rings/refresh/jwks.json"
     eventually(lambda: other.exists() and (memory / "ring/jwks.json").exists())
@@ -153,7 +153,7 @@ def test_each_ring_has_its_own_files(site: Site, memory: Path) -> None:
 
 
 def test_the_key_of_a_ring_that_is_not_configured_any_more_is_removed(
-    site: Site, memory: Path
+    memory: Path, site: Site
 ) -> None:
     files = {"directory": str(memory / "ring"), "signing_key": True}
     daemon = site.daemon(init=True, keyrings={"refresh": None}, files=files)
@@ -167,7 +167,7 @@ def test_the_key_of_a_ring_that_is_not_configured_any_more_is_removed(
 
 
 def test_who_was_not_told_by_a_daemon_that_died_is_told_by_the_next(
-    site: Site, memory: Path
+    memory: Path, site: Site
 ) -> None:
     mended = memory / "mended"
     script = "import os, sys; sys.exit(not os.path.exists(sys.argv[1]))"
@@ -182,7 +182,7 @@ def test_who_was_not_told_by_a_daemon_that_died_is_told_by_the_next(
     eventually(lambda: again.events("on_change done"))
 
 
-def test_a_command_that_hangs_or_fails_holds_nothing_up(site: Site, memory: Path) -> None:
+def test_a_command_that_hangs_or_fails_holds_nothing_up(memory: Path, site: Site) -> None:
     script = "import os, sys, time; print('no such proxy'); sys.exit(3)"
     hang = [sys.executable, "-c", "import time; time.sleep(600)"]
     leader = site.daemon(
@@ -215,7 +215,7 @@ def test_a_signing_key_on_a_disk_does_not_start(site: Site) -> None:
     assert not folder.exists()
 
 
-def test_a_group_that_there_is_not_does_not_start(site: Site, memory: Path) -> None:
+def test_a_group_that_there_is_not_does_not_start(memory: Path, site: Site) -> None:
     files = {"directory": str(memory), "signing_key": True, "group": "no-such-group"}
     site.configure(files=files)
     assert "is no group of this host; make it" in failure(
@@ -223,7 +223,7 @@ def test_a_group_that_there_is_not_does_not_start(site: Site, memory: Path) -> N
     )
 
 
-def test_a_sidecar_without_the_kek_that_it_needs_says_so(site: Site, memory: Path) -> None:
+def test_a_sidecar_without_the_kek_that_it_needs_says_so(memory: Path, site: Site) -> None:
     site.daemon(init=True)
     (site.folder / "kek.jwk").unlink()
     files = {"directory": str(memory / "ring"), "signing_key": True}
@@ -231,7 +231,7 @@ def test_a_sidecar_without_the_kek_that_it_needs_says_so(site: Site, memory: Pat
     assert "there is no KEK here" in told
 
 
-def test_a_reload_names_what_of_this_needs_a_restart(site: Site, memory: Path) -> None:
+def test_a_reload_names_what_of_this_needs_a_restart(memory: Path, site: Site) -> None:
     daemon = site.daemon(init=True, files={"directory": str(memory / "a")})
     document = json.loads(daemon.config.read_text()) | {"files": {"directory": str(memory / "b")}}
     daemon.config.write_text(json.dumps(document))

@@ -417,6 +417,9 @@ def test_rotating_by_hand_takes_place_at_the_earliest_safe_moment() -> None:
         rotate(asked, now=DUE + HOUR, epoch=1)
     with pytest.raises(RequestRefused, match=r"due already .* once every live instance"):
         rotate(asked, now=DUE + 5 * HOUR, epoch=1)
+    alone = replace(asked, keys=tuple(key for key in asked.keys if key != asked.standby))
+    with pytest.raises(RequestRefused, match=r"due already .* at the earliest safe moment"):
+        rotate(alone, now=DUE + HOUR, epoch=1)
 
 
 def test_rotate_now_shortens_the_publication_interval_but_still_waits_for_confirmations() -> None:

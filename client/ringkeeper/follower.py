@@ -72,6 +72,8 @@ _FIRST_POLL: Final = 1.0
 _POLL_WITHIN: Final = 60.0
 """Seconds that a poll takes at the very most: two reads, one after the other, of a Redis that is
 looked for anew and gives no answer, on a host that has no time for us."""
+_OPENS_WITHIN: Final = 0.002
+"""Seconds, as a rule, after which it is looked again whether a private half is open."""
 _SEEK_WITHIN: Final = 1.0
 _SEEK_SPACING: Final = 0.25
 _UNKNOWN_MOST: Final = 1024
@@ -580,13 +582,25 @@ class Follower:
         held = self.replica.held
         if held is None or not self.ready.is_set() or self._loses:
             return 0.0
-        signer = held.ring.signer_for(self._use_dynamic)
-        if self._kek and signer and signer.kid in held.lacks:
+        if self._lacks_signer:
             return 0.0
         policy = held.ring.policy
         # Nor so long that it is not heard of within three polls: then nobody would wait for it.
         most = min(policy.publication_interval / 20, policy.poll_interval / 4).total_seconds()
         return self._random.random() * min(_UNHURRIED_MOST, most)
+
+    @property
+    def _lacks_signer(self) -> bool:
+        """Whether this process is to sign, and its private half is not open yet."""
+        held = self.replica.held
+        signer = held.ring.signer_for(self._use_dynamic) if held else None
+        return bool(self._kek and held and signer and signer.kid in held.lacks)
+
+    async def catch_up(self) -> None:
+        """Read what is new, and open what it takes to sign by that."""
+        await self.refresh()
+        while self._lacks_signer:
+            await asyncio.sleep(_OPENS_WITHIN)
 
     async def prepare(self) -> None:
         """Open what this instance lacks, and confirm the version, or the last one it can use.

@@ -487,7 +487,7 @@ class _Background:
             )
 
     def wait_for_news(self, timeout: float) -> None:
-        self._within(self._following.refresh(), timeout)
+        self._within(self._following.catch_up(), timeout)
 
     def seek(self, kid: str) -> bool:
         """Whether the follower found news about `kid`; False if it cannot be asked."""

@@ -224,6 +224,29 @@ async def test_an_app_whose_threads_are_all_taken_signs_all_the_same(
         await taken
 
 
+def test_a_child_of_a_fork_signs_by_the_news_that_it_waited_for(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first token may be asked for long after the fork: other keys sign by then."""
+    with connect(led) as parent:
+        of_then = following(parent).replica
+    led.turn()
+    led.turn()
+    unseal = Kek.unseal
+
+    def slow(self: Kek, sealed: str, key: Key) -> PrivateKey:
+        time.sleep(0.1)
+        return unseal(self, sealed, key)
+
+    with connect(led) as child:
+        child._background.stop()
+        child._background = child._follow(of_then)
+        monkeypatch.setattr(Kek, "unseal", slow)
+        child._background.start()
+        child._background.wait_for_news(5)
+        assert kid_in(child.sign({})) == led.signer.kid
+
+
 async def test_a_loop_goes_on_while_a_private_half_is_tried(
     led: LedRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,11 +103,11 @@ def test_the_demos_users_make_no_spike_when_the_kind_of_key_changes_and_one_that
             env={**clean_environment(), "TMPDIR": name},
         )
         try:
-            (config,) = eventually(lambda: list(Path(name).glob("*/config.yaml")))
-            port = int(json.loads(config.read_text())["listen"].partition(":")[2])
-            prometheus = Prometheus(tmp_path, port)
+            # Written before the daemon starts, so whole by the time that its log is there.
+            (log,) = eventually(lambda: list(Path(name).glob("*/log")))
+            listen = json.loads((log.parent / "config.yaml").read_text())["listen"]
+            prometheus = Prometheus(tmp_path, int(listen.partition(":")[2]))
             try:
-                log = config.parent / "log"
                 eventually(lambda: "refresh spike began" in log.read_text(), within=200)
                 (told,) = [
                     json.loads(line)

@@ -54,6 +54,8 @@ class RotationReason(StrEnum):
     SCHEDULED = "scheduled"
     MANUAL = "manual"
     ROLLBACK = "rollback"
+    ALGORITHM = "algorithm"
+    """A standby of the former algorithm made way for one of the new."""
     REVOCATION = "revocation"
 
 

@@ -69,6 +69,8 @@ class Command(StrEnum):
     REWRAP_NOW = "rewrap-now"
     """Even if a live instance does not have the secrets for it."""
     ROLLBACK = "rollback"
+    CALL_OFF = "call-off"
+    """A rotation or rollback that was asked for and has not taken place."""
     STATIC_CREATE = "static-create"
     IMPORT = "import"
     """A key that was made elsewhere."""

@@ -139,10 +139,25 @@ def looked_at(parsed: argparse.Namespace, configuration: Configuration) -> Seen:
 
 def rotate(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Let the next key sign."""
+    if parsed.call_off:
+        if parsed.wait or parsed.no_wait:
+            raise Misused("--call-off waits for nothing; leave --wait and --no-wait away")
+        return ask(parsed, configuration, _call_off)
     if parsed.now and not parsed.reason.strip():
         raise Misused("--now shortens a wait: say why, for the audit (--reason)")
     command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
     return ask(parsed, configuration, lambda asker: _turn(asker, parsed, command))
+
+
+async def _call_off(asker: Asker) -> int:
+    answer = await asker.ask(Command.CALL_OFF)
+    active = (await asker.tell_confirmed(answer.version)).active()
+    if active and active.due_at:
+        until = f"until {active.due_at:%Y-%m-%d %H:%M:%S} UTC, by the schedule"
+        if active.due_at <= asker.operator.now():
+            until = "only until the next key can: its own time is over"
+        say(f"called off: {active.kid} signs on {until}")
+    return 0
 
 
 def rollback(parsed: argparse.Namespace, configuration: Configuration) -> int:
@@ -212,8 +227,8 @@ def _tell_of_pending(seen: Seen, now: datetime) -> None:
     """Say what a rollback is not, where it could be taken for that."""
     if seen.ring.former and _is_turning(seen, now):
         say(
-            "a rotation is due: this does not call it off, but turns to "
-            f"{seen.ring.former.kid}, which signed before"
+            "a rotation is due: this does not call it off (ringkeeper rotate --call-off), but "
+            f"turns to {seen.ring.former.kid}, which signed before"
         )
 
 

@@ -24,6 +24,7 @@ Fields = dict[str, str | int | float | bool]
 RING_MADE: Final = "ring made"
 POLICY_ADOPTED: Final = "policy adopted"
 ROTATION_ASKED: Final = "rotation asked for"
+ROTATION_CALLED_OFF: Final = "rotation called off"
 REQUEST_REFUSED: Final = "request refused"
 KEY_PUBLISHED: Final = "key published"
 KEY_ACTIVATED: Final = "key activated"
@@ -93,20 +94,14 @@ def _changes(before: Ring | None, after: Ring, at: datetime) -> Iterator[tuple[s
     if before:
         yield from _changed_settings(before, after)
     former = {key.kid: key for key in before.keys} if before else {}
-    is_asked, shortened = False, {}
     for key in after.keys:
         known = former.pop(key.kid, None)
         if known is None or known.state is not key.state:
-            yield _moved(key), _fields(key, before, after)
-        else:
-            is_asked |= (known.due_at, known.ready_at) != (key.due_at, key.ready_at)
-            if at < known.ready_at > key.ready_at:
-                until = public_at(known, after.policy)
-                shortened = {"shortened_from": until.isoformat()}
+            yield _moved(key), _fields(key, before, after, at)
         if key.drained_until and not (known and known.drained_until):
             yield DRAIN_BEGAN, {"kid": key.kid, "until": key.drained_until.isoformat()}
-    if is_asked:
-        yield ROTATION_ASKED, {**_next_turn(after), **shortened}
+    if before:
+        yield from _asked(before, after, at)
     for key in former.values():
         yield KEY_REMOVED, {"kid": key.kid, "kind": key.kind.value}
 
@@ -123,12 +118,12 @@ def _moved(key: Key) -> str:
     return KEY_RETURNED if key.is_returning else _MOVED[key.state]
 
 
-def _fields(key: Key, before: Ring | None, after: Ring) -> Fields:
+def _fields(key: Key, before: Ring | None, after: Ring, at: datetime) -> Fields:
     fields: Fields = {"kid": key.kid, "kind": key.kind.value}
     if key.state is KeyState.PUBLISHED:
         fields["ready_at"] = key.ready_at.isoformat()
     elif key.state is KeyState.ACTIVE:
-        fields["rotation"] = _why(key, before, after)
+        fields["rotation"] = _why(key, before, after, at)
         if key.due_at:
             fields["due_at"] = key.due_at.isoformat()
     elif key.remove_at:
@@ -142,8 +137,45 @@ def _next_turn(ring: Ring) -> Fields:
     return {"kid": standby.kid, "ready_at": standby.ready_at.isoformat()} if standby else {}
 
 
-def _why(key: Key, before: Ring | None, after: Ring) -> str:
-    """Why `key` signs now: its predecessor was due, or asked to go, or is not there any more."""
+def _asked(before: Ring, after: Ring, at: datetime) -> Iterator[tuple[str, Fields]]:
+    """That a turn was asked for, or called off: keys of one state that are due, or ready, then."""
+    pairs = [(known, key) for key in after.keys if (known := before.key(key.kid))]
+    # What is shown anew, as healing does, is no operator's doing.
+    stayed = [
+        (known, key)
+        for known, key in pairs
+        if (known.state, known.published_version) == (key.state, key.published_version)
+    ]
+    if any(_is_sooner(key, known) for known, key in stayed):
+        cut = [known for known, key in stayed if at < known.ready_at > key.ready_at]
+        until = [public_at(known, after.policy).isoformat() for known in cut]
+        yield (
+            ROTATION_ASKED,
+            {**_next_turn(after), **({"shortened_from": until[-1]} if cut else {})},
+        )
+    elif any(_is_sooner(known, key) for known, key in stayed):
+        yield ROTATION_CALLED_OFF, _present_turn(after)
+
+
+def _is_sooner(one: Key, other: Key) -> bool:
+    """Whether `one` is due, or ready, sooner than `other`, another edition of it."""
+    is_due = one.due_at is not None and other.due_at is not None and one.due_at < other.due_at
+    return is_due or one.ready_at < other.ready_at
+
+
+def _present_turn(ring: Ring) -> Fields:
+    """Who signs, and until when."""
+    active = ring.active()
+    if active is None or active.due_at is None:
+        return {}
+    return {"kid": active.kid, "due_at": active.due_at.isoformat()}
+
+
+def _why(key: Key, before: Ring | None, after: Ring, at: datetime) -> str:
+    """Why `key` signs now: its predecessor was due, or asked to go, or is not there any more.
+
+    Or it makes way itself, before that is due, for one of the algorithm that is wanted now.
+    """
     if before is None:
         return "first"
     predecessor = before.active(key.kind)
@@ -152,6 +184,8 @@ def _why(key: Key, before: Ring | None, after: Ring) -> str:
     left = after.key(predecessor.kid) if predecessor else None
     if predecessor is None or left is None or not left.may_verify or left.drained_until:
         return RotationReason.REVOCATION.value
+    if predecessor.due_at and predecessor.due_at > at and not after.policy.suits(key):
+        return RotationReason.ALGORITHM.value
     return predecessor.due_reason.value
 
 

@@ -330,6 +330,7 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     deed.add_argument("--revoke", type=_kid, metavar="KID", help="that key is revoked")
     deed.add_argument("--rotate", action="store_true", help="the next key signs as soon as it may")
     deed.add_argument("--rollback", action="store_true", help="the former key signs again")
+    deed.add_argument("--call-off", action="store_true", help="no turn was asked for")
     asked.add_argument(
         "--drain",
         type=_window,
@@ -355,13 +356,21 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
     rotating = command(
         "rotate",
         commands.asking("rotate"),
-        "Let the next key sign, at the earliest safe moment, and say when that is.",
+        "Let the next key sign, at the earliest safe moment, and say when that is. Until it does, "
+        "--call-off takes that back; afterwards ringkeeper rollback turns back.",
     )
-    rotating.add_argument(
+    otherwise = rotating.add_mutually_exclusive_group()
+    otherwise.add_argument(
         "--now",
         action="store_true",
         help="shorten the standby's publication interval to jwks_max_age: verifiers that cache "
         "the JWKS longer than it allows may refuse tokens for a while; takes a --reason",
+    )
+    otherwise.add_argument(
+        "--call-off",
+        action="store_true",
+        help="take back a rotation, or rollback, that was asked for and has not taken place: the "
+        "key that signs goes on until its own time",
     )
     _add_reason(rotating)
     _add_waiting(rotating)
@@ -371,7 +380,8 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
         "rollback",
         commands.asking("rollback"),
         "Let the key sign again that signed before, once every instance confirmed it; as long as "
-        "that one is retired, and neither revoked nor removed.",
+        "that one is retired, and neither revoked nor removed. Until it does, ringkeeper rotate "
+        "--call-off takes that back.",
     )
     _add_reason(returning)
     _add_waiting(returning)

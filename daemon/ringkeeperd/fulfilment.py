@@ -88,6 +88,10 @@ async def _rolled_back(term: Term, _: Request) -> Changed:
     return after, {}
 
 
+async def _called_off(term: Term, _: Request) -> Changed:
+    return operations.call_off(term.ring, now=term.now(), epoch=term.epoch), {}
+
+
 async def _revoked(term: Term, request: Request) -> Changed:
     ring, drain = term.ring, _drain_of(request)
     wanted = operations.revocation_wants(ring, request.kid, term.now())
@@ -256,6 +260,7 @@ _CHANGES: Final[Mapping[str, Callable[[Term, Request], Awaitable[Changed]]]] = {
     Command.ROTATE: _rotated,
     Command.ROTATE_NOW: _rotated,
     Command.ROLLBACK: _rolled_back,
+    Command.CALL_OFF: _called_off,
     Command.REVOKE: _revoked,
     Command.STATIC_CREATE: _created,
     Command.IMPORT: _imported,

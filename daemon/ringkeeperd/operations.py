@@ -5,8 +5,9 @@ way leads from here around the waits of `rotation`: a turn that an operator asks
 is due at once, and `next_step` takes it when it is safe. The one exception is a revocation, for
 there every wait would be worse.
 
-Every one of them can be taken back, but for a revocation: a rotation by `rollback`, a setting by
-setting it again, the retirement of a static key by `reinstate`.
+Every one of them can be taken back, but for a revocation: a rotation that is due by `call_off`,
+one that took place by `rollback`, a setting by setting it again, the retirement of a static key by
+`reinstate`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from ringkeeper.durations import format_duration
 from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
-from ringkeeperd.rotation import adopted, key_wanted, standby_wanted, static_followers, successor
+from ringkeeperd.rotation import (
+    adopted,
+    key_wanted,
+    public_at,
+    standby_wanted,
+    static_followers,
+    successor,
+)
 from ringkeeperd.transitions import (
     FreshKey,
     KeyWanted,
@@ -77,6 +85,43 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
 
+def call_off(ring: Ring, *, now: datetime, epoch: int) -> Ring:
+    """The ring in which no turn is asked for: `rotate` or `rollback` undone, before it took place.
+
+    The key that signs goes on for as long as the schedule says, and a standby that was hastened is
+    public for the whole publication interval again before it signs.
+
+    Raises:
+        RequestRefused: none was asked for.
+    """
+    active, standby = ring.active(), ring.standby
+    if active is None or active.activated_at is None:
+        raise RequestRefused("no dynamic key is active; the standby is about to take its place")
+    changed: dict[str, Key] = {}
+    if active.due_reason is not RotationReason.SCHEDULED:
+        changed[active.kid] = _on_schedule(active, ring)
+    for key in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC):
+        if key.is_returning:
+            changed[key.kid] = retired(key, now)
+        elif public_at(key, ring.policy) > key.ready_at:
+            whole = max(public_at(key, ring.policy), ring.caches_until or key.ready_at)
+            changed[key.kid] = replace(key, ready_at=whole)
+    if not changed:
+        when = "the next one is the schedule's (ringkeeper plan)"
+        if standby and ring.former:
+            when += f"; {active.kid} signs by now, and ringkeeper rollback turns back from it"
+        raise RequestRefused(f"no rotation is asked for that could be called off: {when}")
+    return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
+
+
+def _on_schedule(active: Key, ring: Ring) -> Key:
+    """`active`, which is due when its own cryptoperiod ends."""
+    if active.activated_at is None:
+        raise AssertionError(f"{active.kid} signs since no known time")
+    due_at = active.activated_at + ring.policy.cryptoperiod
+    return replace(active, due_at=due_at, due_reason=RotationReason.SCHEDULED)
+
+
 def revocation_wants(ring: Ring, kid: str, now: datetime) -> KeyWanted | None:
     """The fresh key that `revoke` takes along: no version is ever without the key that signs next.
 
@@ -128,7 +173,12 @@ def revoke(  # noqa: PLR0913 - all but two by name
         gone = revoked(key, reason, now)
     keys = tuple(gone if k is key else k for k in ring.keys)
     if _is_rolled_back_to(key):
-        keys = tuple(_called_off(k, ring) if k is ring.active() else k for k in keys)
+        keys = tuple(
+            _on_schedule(k, ring)
+            if k is ring.active() and k.due_reason is RotationReason.ROLLBACK
+            else k
+            for k in keys
+        )
     if chosen:
         keys = tuple(activated(k, ring, now) if k is chosen else k for k in keys)
         # Nobody is to roll back from it any more, and who would have come back goes again.
@@ -140,14 +190,6 @@ def revoke(  # noqa: PLR0913 - all but two by name
 
 def _is_rolled_back_to(key: Key) -> bool:
     return key.is_returning and key.kind is KeyKind.DYNAMIC
-
-
-def _called_off(active: Key, ring: Ring) -> Key:
-    """The active key, from which nobody is to roll back any more: it has its own time again."""
-    if active.due_reason is not RotationReason.ROLLBACK or not active.activated_at:
-        return active
-    due_at = active.activated_at + ring.policy.cryptoperiod
-    return replace(active, due_at=due_at, due_reason=RotationReason.SCHEDULED)
 
 
 def _check_followed(

@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 _TRIES = 5
 _NAMED = 5
-_TURNS = (Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK)
-"""Each asks for one turn, of the ring that was looked at."""
+_TURNS = (Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK, Command.CALL_OFF)
+"""Each asks for one turn, of the ring that was looked at, or that there be none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,7 @@ def _wish(parsed: argparse.Namespace) -> Wish:
         rotate=parsed.rotate,
         hasten=parsed.now,
         rollback=parsed.rollback,
+        call_off=parsed.call_off,
     )
 
 
@@ -198,6 +199,7 @@ def _title(settings: Mapping[str, str], wish: Wish) -> str:
     soon = "as soon as obedient caches know it" if wish.hasten else "as soon as it may"
     parts += [f"the next key signs {soon}"] if wish.rotate else []
     parts += ["the former key signs again"] if wish.rollback else []
+    parts += ["no turn was asked for"] if wish.call_off else []
     if wish.revoke:
         how = f"drained within {format_duration(wish.drain)}" if wish.drain else "revoked"
         parts.append(f"{wish.revoke} is {how}")
@@ -213,6 +215,7 @@ def _commands(settings: Mapping[str, str], wish: Wish) -> tuple[str, ...]:
         [f"ringkeeper rotate{' --now --reason WHY' if wish.hasten else ''}"] if wish.rotate else []
     )
     lines += ["ringkeeper rollback"] if wish.rollback else []
+    lines += ["ringkeeper rotate --call-off"] if wish.call_off else []
     return tuple(lines)
 
 

@@ -52,6 +52,7 @@ class Wish:
     hasten: bool = False
     """With `rotate`: after `jwks_max_age`, as `rotate --now` does."""
     rollback: bool = False
+    call_off: bool = False
 
     def applied(self, ring: Ring, now: datetime, confirmed: Confirmations | None = None) -> Ring:
         """`ring` after it.
@@ -66,6 +67,8 @@ class Wish:
             return operations.rotate(ring, now=now, epoch=epoch, hasten=self.hasten)
         if self.rollback:
             return operations.rollback(ring, now=now, epoch=epoch)
+        if self.call_off:
+            return operations.call_off(ring, now=now, epoch=epoch)
         if not self.revoke:
             return ring
         wanted = operations.revocation_wants(ring, self.revoke, now)

@@ -217,7 +217,26 @@ def activation_at(ring: Ring) -> datetime | None:
         return None
     if active is None or active.due_at is None:
         return standby.ready_at
-    return max(active.due_at, standby.ready_at)
+    heir = _heir(ring)
+    due_at = min(active.due_at, heir.ready_at) if heir else active.due_at
+    return max(due_at, standby.ready_at)
+
+
+def _heir(ring: Ring) -> Key | None:
+    """The key of the policy's algorithm that waits behind a standby of the former one.
+
+    The standby makes way for it, by taking its own turn, as soon as the heir could sign: whoever
+    is cut off by then knows the standby, so promise 1 holds, and the new algorithm signs one
+    cryptoperiod after that. Only where that turn alone brings no other algorithm: where a change
+    was taken back, what nobody wants any more does not sign any sooner (ADR 3).
+    """
+    active, standby = ring.active(), ring.standby
+    if active is None or standby is None or standby.is_returning or ring.policy.suits(standby):
+        return None
+    if standby.algorithm != active.algorithm:
+        return None
+    waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
+    return next(filter(ring.policy.suits, waiting), None)
 
 
 def public_at(key: Key, policy: Policy) -> datetime:
@@ -309,6 +328,11 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     standby = ring.standby
     if active is None or standby is None or at is None or now < at:
         return _wait(ring, confirmed, now, at)
+    is_early = active.due_at is not None and now < active.due_at
+    heir = _heir(ring) if is_early else None
+    # Until every instance can use keys of the new algorithm, nothing need turn for it.
+    if heir and isinstance(_clearance(heir, at, ring.policy, confirmed, now), datetime):
+        return _wait(ring, confirmed, now, at)
     cleared = _clearance(standby, at, ring.policy, confirmed, now)
     if isinstance(cleared, datetime):
         return _wait(ring, confirmed, now, at)
@@ -316,7 +340,8 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     if wanted and ring.is_full:
         # The room above is for emergencies: the schedule waits until a key is removed.
         return replace(_wait(ring, confirmed, now, at), why="the ring is full until a key goes")
-    return Activate(standby.kid, active.due_reason, wanted, cleared)
+    reason = RotationReason.ALGORITHM if is_early else active.due_reason
+    return Activate(standby.kid, reason, wanted, cleared)
 
 
 def _clearance(

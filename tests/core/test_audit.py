@@ -10,10 +10,10 @@ from ringkeeper.testimony import History
 from ringkeeper.wire import Event
 from ringkeeperd.audit import _settings, events_between
 from ringkeeperd.healing import Evidence, diagnose
-from ringkeeperd.operations import rotate
-from ringkeeperd.rotation import Activate, Adopt
+from ringkeeperd.operations import call_off, rotate
+from ringkeeperd.rotation import Activate, Adopt, next_step
 from ringkeeperd.transitions import TRANSITIONS, KeyWanted, Transition
-from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, policy, settle
+from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, nobody, policy, settle
 
 TOLD = {
     KeyState.PUBLISHED: "key published",
@@ -146,3 +146,20 @@ def test_why_a_key_signs_is_told_with_it(word: str) -> None:
     told = {each.event: each for each in events(ring, do(ring, step, NOW))}
     assert list(told) == ["key retired", "key activated", "key published"]
     assert told["key activated"].fields["rotation"] == word
+
+
+def test_a_turn_that_makes_way_for_another_algorithm_is_told_as_such() -> None:
+    ring, _ = settle(RING, NOW, policy(algorithm="ES256"))
+    step = next_step(ring, ring.policy, nobody(), NOW + 4 * HOUR)
+    assert isinstance(step, Activate)
+    told = {e.event: e for e in events_between(ring, do(ring, step, NOW), NOW + 4 * HOUR, {})}
+    assert told["key activated"].fields["rotation"] == "algorithm" == step.reason.value
+
+
+def test_a_rotation_that_is_called_off_is_told_with_until_when_the_key_signs() -> None:
+    active = RING.active()
+    assert active and active.due_at
+    asked = rotate(RING, now=NOW, epoch=1)
+    (told,) = events(asked, call_off(asked, now=NOW, epoch=1))
+    assert told.event == "rotation called off"
+    assert told.fields == {"kid": active.kid, "due_at": active.due_at.isoformat(), **CONTEXT}

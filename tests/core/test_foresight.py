@@ -15,7 +15,7 @@ from ringkeeper.policy import MAX_KEYS, Policy
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeperd import foresight
 from ringkeeperd.foresight import Foresight, Moment, foresee, placeholder
-from ringkeeperd.operations import revocation_wants, revoke, rollback, rotate
+from ringkeeperd.operations import call_off, revocation_wants, revoke, rollback, rotate
 from ringkeeperd.planning import Wish, differences, foreseen, knowledge_of
 from ringkeeperd.rotation import Confirmations, Instance, WaitUntil, next_step
 from ringkeeperd.transitions import KeyWanted
@@ -108,7 +108,7 @@ def rings(draw: st.DrawFn) -> tuple[Ring, Policy, datetime]:
             ring = revoke(ring, key.kid, reason="x", now=now, epoch=1, fresh=new, drain=drain)
         except RequestRefused:
             continue
-    for deed in draw(st.lists(st.sampled_from((rotate, rollback)), max_size=2)):
+    for deed in draw(st.lists(st.sampled_from((rotate, rollback, call_off)), max_size=3)):
         try:
             ring = deed(ring, now=now, epoch=1)
         except RequestRefused:
@@ -311,7 +311,7 @@ def test_a_switch_of_the_kind_says_who_signs_and_that_both_verify() -> None:
 def test_another_algorithm_says_when_its_first_key_signs() -> None:
     said = planned(new_ring(), policy(algorithm="ES256"))
     assert "algorithm RS256 → ES256" in said
-    assert "the first ES256 key signs at 2026-01-15 00:00:00 (next-1)" in said
+    assert "the first ES256 key signs at 2026-01-08 05:00:00 (next-1)" in said
     ring = new_ring()
     before = foresee(ring, ring.policy, NOW, until=NOW + HOUR)
     after = foresee(ring, policy(algorithm="ES256"), NOW, until=NOW + HOUR)
@@ -355,11 +355,15 @@ def test_a_rotation_and_a_rollback_say_which_key_signs_when() -> None:
     assert former
     said = planned(ring, ring.policy, Wish(rollback=True), DUE + HOUR)
     assert f"→ at once ({former.kid})" in said
+    asked = rotate(ring, now=DUE + HOUR, epoch=1)
+    said = planned(asked, ring.policy, Wish(call_off=True), DUE + HOUR)
+    assert "next activation 2026-01-08 04:00:00" in said
+    assert "→ 2026-01-15 00:00:00" in said
 
 
 def test_a_change_that_a_leader_would_refuse_is_refused() -> None:
     ring = new_ring()
-    for wish in (Wish(revoke="d-nobody"), Wish(rollback=True)):
+    for wish in (Wish(revoke="d-nobody"), Wish(rollback=True), Wish(call_off=True)):
         with pytest.raises(RequestRefused):
             foreseen(ring, ring.policy, wish, NOW)
 

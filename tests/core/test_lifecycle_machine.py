@@ -22,6 +22,7 @@ from ringkeeper.testimony import History
 from ringkeeperd.merge import merge
 from ringkeeperd.operations import (
     add,
+    call_off,
     reinstate,
     retire,
     revocation_wants,
@@ -227,6 +228,10 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def an_operator_rolls_back(self) -> None:
         self.ask(lambda: rollback(self.ring, now=self.now, epoch=self.epoch))
+
+    @rule()
+    def an_operator_calls_a_turn_off(self) -> None:
+        self.ask(lambda: call_off(self.ring, now=self.now, epoch=self.epoch))
 
     @rule(pick=st.integers(0, 31), minutes=st.integers(1, 90))
     def an_operator_drains(self, pick: int, minutes: int) -> None:

@@ -12,6 +12,7 @@ from ringkeeper.policy import MAX_KEYS, Policy
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd.operations import (
     add,
+    call_off,
     override,
     reinstate,
     retire,
@@ -185,6 +186,82 @@ def test_a_rollback_that_is_called_off_leaves_the_schedule_as_it_was(is_due: boo
     assert still and active and still.kid == active.kid
     assert (still.due_at == active.due_at) is not is_due
     assert not any(key.is_returning for key in off.keys)
+
+
+# --- calling off ---------------------------------------------------------------------------------
+
+
+def test_a_rotation_that_is_called_off_leaves_the_ring_as_it_was() -> None:
+    before = new_ring()
+    after = call_off(rotate(before, now=LATER, epoch=1), now=LATER + MINUTE, epoch=2)
+    assert after == replace(before, version=before.version + 2, epoch=2)
+
+
+def test_a_rotation_that_is_hastened_is_called_off_with_the_wait_that_it_cut() -> None:
+    before = turned()  # its standby has been public since NOW + 4 h
+    asked = rotate(before, now=NOW + 4 * HOUR, epoch=1, hasten=True)
+    assert asked.standby and before.standby
+    assert asked.standby.ready_at < before.standby.ready_at
+    after = call_off(asked, now=NOW + 4 * HOUR + MINUTE, epoch=1)
+    assert after.keys == before.keys
+    # Hastened where a turn was due anyway: the schedule's, by now.
+    due = replace(
+        before,
+        keys=tuple(replace(k, due_at=NOW) if k == before.active() else k for k in before.keys),
+    )
+    after = call_off(rotate(due, now=NOW + 4 * HOUR, epoch=1, hasten=True), now=AFTER, epoch=1)
+    assert after.keys == due.keys
+
+
+def test_a_wait_is_not_restored_to_less_than_caches_need() -> None:
+    before = replace(turned(), caches_until=NOW + 20 * HOUR)
+    assert before.standby
+    asked = rotate(before, now=NOW + 4 * HOUR, epoch=1, hasten=True)
+    soon = replace(before.standby, ready_at=before.standby.published_at + MINUTE)
+    asked = replace(
+        asked, keys=tuple(soon if k.kid == soon.kid else k for k in asked.keys)
+    )  # hastened before the caches were told to keep it for longer
+    after = call_off(asked, now=NOW + 5 * HOUR, epoch=1)
+    assert after.standby and after.standby.ready_at == NOW + 20 * HOUR
+
+
+def test_a_rollback_is_called_off_until_it_takes_place() -> None:
+    before = turned()
+    former, active = before.former, before.active()
+    after = call_off(rollback(before, now=AFTER, epoch=1), now=AFTER, epoch=1)
+    assert after.active() == active
+    assert after.standby == before.standby
+    gone = after.former
+    assert gone and former and gone.kid == former.kid
+    assert gone.remove_at == AFTER + former.retain_for
+    again, _ = settle(rollback(after, now=AFTER + MINUTE, epoch=1), AFTER + MINUTE)
+    assert kid_of(again.active()) == former.kid, "and asked for once more"
+
+
+def test_the_key_goes_on_by_the_interval_that_is_in_force_now() -> None:
+    asked = rotate(new_ring(), now=LATER, epoch=1)
+    asked = replace(asked, policy=policy(cryptoperiod=24 * HOUR))
+    active = call_off(asked, now=LATER, epoch=1).active()
+    assert active and active.due_at == NOW + 24 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("ring", "why"),
+    [
+        (new_ring(), r"the next one is the schedule's \(ringkeeper plan\)$"),
+        (turned(), "signs by now, and ringkeeper rollback turns back from it"),
+        (
+            replace(
+                new_ring(), keys=tuple(k for k in DYNAMIC.keys if k.state is not KeyState.ACTIVE)
+            ),
+            "no dynamic key is active",
+        ),
+    ],
+    ids=["none asked for", "too late", "none signs"],
+)
+def test_what_cannot_be_called_off_is_refused(ring: Ring, why: str) -> None:
+    with pytest.raises(RequestRefused, match=why):
+        call_off(ring, now=AFTER, epoch=1)
 
 
 # --- draining ------------------------------------------------------------------------------------

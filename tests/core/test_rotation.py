@@ -10,7 +10,7 @@ from ringkeeper.policy import CAPACITY, MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd import transitions
 from ringkeeperd.audit import events_between
-from ringkeeperd.operations import revocation_wants, revoke, rotate
+from ringkeeperd.operations import revocation_wants, revoke, rollback, rotate
 from ringkeeperd.rotation import (
     Activate,
     Adopt,
@@ -283,14 +283,67 @@ def test_another_algorithm_gets_a_standby_of_its_own_and_waits_as_usual() -> Non
     assert {k.algorithm for k in ring.in_state(KeyState.PUBLISHED)} == {"RS256", "ES256"}
     # Whoever was cut off before the change knows the former standby alone: it has its turn.
     assert kid_of(ring.standby) == former_standby
-    ring, _ = settle(ring, DUE)
+    assert activation_at(ring) == NOW + 5 * HOUR, "early, as soon as the new one could sign"
+    before = kid_of(ring.active())
+    ring, _ = settle(ring, NOW + 5 * HOUR - SECOND)
+    assert kid_of(ring.active()) == before
+    step = next_step(ring, other, nobody(), NOW + 5 * HOUR)
+    assert step == Activate(former_standby, RotationReason.ALGORITHM, None)
+    ring, _ = settle(ring, NOW + 5 * HOUR)
     assert kid_of(ring.active()) == former_standby
-    assert ring.standby and ring.standby.algorithm == "ES256"
-    ring = advance(ring, DUE, DUE + 168 * HOUR)
-    active = ring.active()
-    assert active and active.algorithm == "ES256"
+    (standby,) = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
+    assert standby.algorithm == "ES256", "it replaced the former one"
+    ring = advance(ring, NOW + 5 * HOUR, NOW + 173 * HOUR - SECOND)
+    assert kid_of(ring.active()) == former_standby, "for a cryptoperiod, as any other"
+    ring, _ = settle(ring, NOW + 173 * HOUR)
+    assert kid_of(ring.active()) == standby.kid
+    assert ring.key(former_standby).may_verify  # type: ignore[union-attr]
     (standby,) = ring.in_state(KeyState.PUBLISHED)
     assert standby.algorithm == "ES256"
+
+
+def test_nothing_turns_early_for_an_algorithm_that_an_instance_has_not_confirmed() -> None:
+    ring, _ = settle(new_ring(), NOW + HOUR, rules=policy(algorithm="ES256"))
+    behind, ready = instances((1, 1), (1, ring.version)), NOW + 5 * HOUR
+    step = next_step(ring, ring.policy, behind, ready)
+    assert isinstance(step, WaitUntil)
+    assert step.awaiting == ("i0",), "who cannot use such keys is named before anything turns"
+    assert step.when == ready + ring.policy.confirmation_timeout
+    step = next_step(ring, ring.policy, behind, step.when)
+    assert isinstance(step, Activate)
+    assert not step.forced, "it has confirmed the key that signs now"
+    known = instances((1, ring.version), (1, ring.version))
+    assert isinstance(next_step(ring, ring.policy, known, ready), Activate)
+
+
+def test_when_its_time_has_come_the_standby_signs_whoever_knows_the_next_algorithm() -> None:
+    ring, _ = settle(new_ring(), DUE - HOUR, rules=policy(algorithm="ES256"))
+    step = next_step(ring, ring.policy, instances((1, 1)), DUE)
+    assert step == Activate(kid_of(ring.standby), RotationReason.SCHEDULED, None)
+
+
+def test_a_standby_that_is_young_itself_is_public_for_long_enough_before_its_early_turn() -> None:
+    ring, _ = settle(new_ring(), DUE)
+    young = kid_of(ring.standby)
+    ring, _ = settle(ring, DUE, rules=policy(algorithm="ES256", publication_interval=HOUR))
+    assert activation_at(ring) == DUE + 4 * HOUR
+    assert kid_of(ring.standby) == young
+
+
+def test_an_algorithm_that_nobody_wants_any_more_signs_no_sooner_than_it_is_due() -> None:
+    ring, _ = settle(new_ring(), NOW, rules=policy(algorithm="ES256"))
+    ring, _ = settle(ring, NOW + 4 * HOUR)
+    former, unwanted = kid_of(ring.former), kid_of(ring.standby)
+    ring, _ = settle(ring, NOW + 5 * HOUR, rules=policy())
+    assert kid_of(ring.standby) == unwanted, "whoever is cut off now knows this one alone"
+    assert activation_at(ring) == NOW + 172 * HOUR
+    # A rollback goes round it: all know the former key, and the wanted one is known by then.
+    ring, _ = settle(rollback(ring, now=NOW + 6 * HOUR, epoch=1), NOW + 6 * HOUR)
+    assert kid_of(ring.active()) == former
+    ring, _ = settle(ring, NOW + 9 * HOUR)
+    assert ring.standby and ring.standby.algorithm == "RS256"
+    gone = ring.key(unwanted)
+    assert gone and gone.state is KeyState.RETIRED and gone.activated_at is None
 
 
 def test_a_change_of_algorithm_taken_back_leaves_no_unwanted_signer() -> None:

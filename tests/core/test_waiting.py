@@ -4,6 +4,7 @@ import argparse
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyState, Ring
 from ringkeeper.wire import Command
 from ringkeeperd import asking
-from ringkeeperd.operations import rollback, rotate
+from ringkeeperd.operations import call_off, rollback, rotate
 from ringkeeperd.operator import Seen
 from ringkeeperd.rotation import Instance
 from tests.core.builders import MINUTE, NOW, SECOND, advance, new_ring, policy
@@ -62,8 +63,9 @@ class Stage:
         self.ring = does(self.ring, now=self.at, epoch=1, **more)
         return argparse.Namespace(version=self.ring.version, fields={})
 
-    async def tell_confirmed(self, version: int) -> None:
+    async def tell_confirmed(self, version: int) -> Ring:
         self.confirmed.append(version)
+        return self.ring
 
 
 @pytest.fixture(autouse=True)
@@ -175,10 +177,42 @@ def test_a_rollback_says_that_it_calls_no_rotation_off(
     assert done(Stage(rotate(ring, now=START, epoch=1)), Command.ROLLBACK) == 0
     former = ring.former
     assert former
-    assert f"does not call it off, but turns to {former.kid}" in capsys.readouterr().out
+    assert (
+        f"does not call it off (ringkeeper rotate --call-off), but turns to {former.kid}"
+        in capsys.readouterr().out
+    )
     with pytest.raises(RequestRefused, match="a rollback is under way already"):
         done(Stage(rollback(ring, now=START, epoch=1), held_up=MINUTE), Command.ROLLBACK)
     assert "call it off" not in capsys.readouterr().out
+
+
+def test_who_calls_a_turn_off_is_told_how_long_the_key_signs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ring = turned(2)
+    active = signer(ring)
+    due_at = ring.active().due_at  # type: ignore[union-attr]
+    for asked_for, policed in (
+        (rotate, RULES),
+        (rollback, RULES),
+        (rotate, replace(RULES, cryptoperiod=MINUTE)),
+    ):
+        stage: Any = Stage(replace(asked_for(ring, now=START, epoch=1), policy=policed))
+        stage.ask = partial(called_off, stage)
+        assert asyncio.run(asking._call_off(stage)) == 0
+        assert stage.confirmed == [stage.ring.version]
+    said = capsys.readouterr().out.splitlines()
+    by_schedule = (
+        f"called off: {active} signs on until {due_at:%Y-%m-%d %H:%M:%S} UTC, by the schedule"
+    )
+    over = f"called off: {active} signs on only until the next key can: its own time is over"
+    assert said == [by_schedule, by_schedule, over]
+
+
+async def called_off(stage: Stage, command: Command) -> Any:
+    assert command is Command.CALL_OFF
+    stage.ring = call_off(stage.ring, now=stage.at, epoch=1)
+    return argparse.Namespace(version=stage.ring.version, fields={})
 
 
 def test_who_waits_no_longer_is_told_that_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

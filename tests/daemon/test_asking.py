@@ -81,7 +81,9 @@ async def test_a_ring_that_moved_on_meanwhile_is_looked_at_and_asked_again(
     assert len({request.id for request in asked}) == 2
 
 
-@pytest.mark.parametrize("command", [Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK])
+@pytest.mark.parametrize(
+    "command", [Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK, Command.CALL_OFF]
+)
 async def test_one_turn_is_asked_for_and_no_second_where_another_took_place_meanwhile(
     led: LedRing, store: RedisLeaderStore, operator: Operator, command: Command
 ) -> None:

@@ -119,6 +119,17 @@ def test_dynamic_keys_are_turned_turned_back_drained_and_revoked(crowd: Crowd) -
     assert site.status()["signer"] == first
     crowd.check()
 
+    site.done("set", "publication_interval", "10m")
+    site.done("rotate", "--wait")
+    third = site.status()["signer"]
+    assert "at the earliest: it has to be public for long enough" in site.done("rotate")
+    said = site.done("rotate", "--call-off", "--reason", "not today")
+    assert f"called off: {third} signs on until" in said
+    assert confirmed(said)
+    assert site.status()["signer"] == third
+    site.done("set", "publication_interval", "--unset")
+    crowd.check()
+
     site.done("rotate", "--now", "--reason", "a test", "--wait")
     crowd.check()
     assert crowd.total("revoked") == 0

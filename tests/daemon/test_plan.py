@@ -171,6 +171,29 @@ def test_a_rollback_is_foreseen_and_then_done(site: Site, valkey: Server) -> Non
     assert site.status()["signer"] == first
 
 
+def test_a_turn_is_asked_for_foreseen_to_be_called_off_and_called_off(site: Site) -> None:
+    daemon = site.daemon(init=True)
+    site.done("rotate", "--wait")  # who follows has to be public for a quarter of an hour now
+    before = site.status()
+    assert "no rotation is asked for" in site.refused("plan", "--call-off")
+    assert "signs at" in site.done("rotate", "--now", "--reason", "a test", "--no-wait")
+    asked = site.status()
+    assert asked["next_activation_at"] < before["next_activation_at"]
+    told = json.loads(site.done("plan", "--call-off", "--json"))
+    assert told["commands"] == ["ringkeeper rotate --call-off"]
+    assert told["after"]["next_activation_at"] == before["next_activation_at"]
+    assert site.status()["version"] == asked["version"], "nothing was done yet"
+    said = site.done("rotate", "--call-off", "--reason", "not today")
+    assert f"called off: {before['signer']} signs on until" in said
+    after = site.status()
+    assert after["version"] == asked["version"] + 1
+    assert after["keys"] == before["keys"]
+    (event,) = daemon.events("rotation called off")
+    assert event["kid"] == before["signer"]
+    assert (event["reason"], event["version"]) == ("not today", after["version"])
+    assert "ringkeeper rollback turns back from it" in site.refused("rotate", "--call-off")
+
+
 def test_what_would_break_a_promise_is_refused_with_the_numbers(site: Site) -> None:
     site.configure()
     site.done("init")
@@ -256,7 +279,14 @@ def test_a_revocation_that_lets_a_young_key_sign_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--static", "--dynamic"), ("--rotate", "--rollback"), ("--turns", "0"), ("--x",)]
+    "wrong",
+    [
+        ("--static", "--dynamic"),
+        ("--rotate", "--rollback"),
+        ("--rotate", "--call-off"),
+        ("--turns", "0"),
+        ("--x",),
+    ],
 )
 def test_options_that_contradict_each_other_are_wrong_usage(
     wrong: tuple[str, ...], capsys: Any
@@ -548,7 +578,7 @@ def test_the_json_has_every_moment_and_every_phase() -> None:
         "signs": False,
         "draining": False,
         "from": NOW.isoformat(),
-        "to": (DUE + 168 * HOUR).isoformat(),
+        "to": (NOW + 172 * HOUR).isoformat(),
     }
     assert told["before"]["keys_kept"] == 4
     assert told["commands"] == ["ringkeeper set algorithm ES256"]

@@ -89,6 +89,7 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
         (("revoke", "d-nobody", "--reason", "x"), "unknown kid 'd-nobody'; ringkeeper status lists"),
         (("revoke", standby, "--drain", "1m", "--reason", "x"), "no tokens to drain; revoke it"),
         (("rollback",), "too early: "),
+        (("rotate", "--call-off"), "the next one is the schedule's (ringkeeper plan)"),
         (("static", "retire", static), "the only static key; make the one"),
         (("static", "retire", dynamic), "which retires by itself; ringkeeper rotate"),
         (("static", "import", str(files / "weak.pem")), "1024"),
@@ -111,6 +112,8 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
         assert told in site.refused(*arguments), arguments
         assert dump(valkey) == before, arguments
     for misuse, told in (
+        (("rotate", "--call-off", "--wait"), "--call-off waits for nothing"),
+        (("rotate", "--call-off", "--no-wait"), "--call-off waits for nothing"),
         (("set", interval, "-1"), "above 0"),
         (("set", interval, "24", "--unset"), "not both at once"),
         (("set", "--unset"), "say which one"),

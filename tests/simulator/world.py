@@ -376,7 +376,8 @@ class World:
             await asyncio.sleep(self.random.uniform(40, 200))
             if self.time > self.minutes * 60 * TROUBLED:
                 continue
-            wanted = [Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK, *2 * [Command.REVOKE]]
+            wanted = [Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK, Command.CALL_OFF]
+            wanted += 2 * [Command.REVOKE]
             # One static key after the other: all that are made would fill the ring.
             is_waiting = self.ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
             wanted.append(Command.RETIRE if is_waiting else Command.STATIC_CREATE)

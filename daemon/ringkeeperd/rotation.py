@@ -231,7 +231,7 @@ def _heir(ring: Ring) -> Key | None:
     was taken back, what nobody wants any more does not sign any sooner (ADR 3).
     """
     active, standby = ring.active(), ring.standby
-    if active is None or standby is None or standby.is_returning or ring.policy.suits(standby):
+    if active is None or standby is None or ring.policy.suits(standby):
         return None
     if standby.algorithm != active.algorithm:
         return None

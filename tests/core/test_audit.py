@@ -156,6 +156,15 @@ def test_a_turn_that_makes_way_for_another_algorithm_is_told_as_such() -> None:
     assert told["key activated"].fields["rotation"] == "algorithm" == step.reason.value
 
 
+def test_a_standby_that_is_shown_anew_is_no_rotation_called_off() -> None:
+    """Two histories that meet do that; no operator asked for anything."""
+    standby = RING.standby
+    assert standby
+    anew = replace(standby, published_version=RING.version + 1, ready_at=NOW + HOUR)
+    keys = tuple(anew if key is standby else key for key in RING.keys)
+    assert events(RING, replace(RING, version=RING.version + 1, keys=keys)) == ()
+
+
 def test_a_rotation_that_is_called_off_is_told_with_until_when_the_key_signs() -> None:
     active = RING.active()
     assert active and active.due_at

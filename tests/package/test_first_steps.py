@@ -79,6 +79,18 @@ def test_the_first_green_change_is_made_as_the_page_says(clone: Clone, tmp_path:
     assert clone.does("git status --short") == ""
 
 
+@pytest.mark.runs("CONTRIBUTING.md", 2)
+def test_what_is_to_be_run_before_a_change_is_sent_runs(clone: Clone) -> None:
+    """By a few of the tests, and one module that they must cover: else this one ran itself."""
+    few = {"ARGS": "tests/core tests/wire", "PURE": "*/ringkeeperd/rotation.py", "WORKERS": "2"}
+    for line in shown("CONTRIBUTING.md", 1):
+        # What stands in the environment counts more than in the Makefile (-e).
+        said = clone.does(line, **few, MAKEFLAGS="-e")
+        assert re.search(r"^=* [\d,]+ passed in ", said, re.MULTILINE), said[-2000:]
+    assert re.search(r"^TOTAL .* 100%$", said, re.MULTILINE), said[-2000:]
+    assert clone.does("git status --short") == ""
+
+
 @pytest.mark.runs("README.md", 1)
 def test_it_is_tried_as_the_readme_says(clone: Clone) -> None:
     """Each in a terminal of its own."""

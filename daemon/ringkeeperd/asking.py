@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ringkeeper.configuration import Configuration
-    from ringkeeper.ring import Ring
+    from ringkeeper.ring import Key, Ring
     from ringkeeper.trust import TrustRoot
     from ringkeeper.wire import Event
     from ringkeeperd.operator import Operator, Seen
@@ -237,12 +237,15 @@ def _is_turning(seen: Seen, now: datetime) -> bool:
     active = seen.ring.active()
     return (
         active is not None
-        and active.due_at is not None
-        # By the leader's clock, which may be ahead.
-        and active.due_at <= now + seen.ring.policy.clock_skew
+        and _is_due(active, seen, now)
         and active.due_reason is not RotationReason.ROLLBACK
         and not seen.ring.is_full
     )
+
+
+def _is_due(active: Key, seen: Seen, now: datetime) -> bool:
+    """Whether the time of what signs is over, by the leader's clock, which may be ahead."""
+    return active.due_at is not None and active.due_at <= now + seen.ring.policy.clock_skew
 
 
 def _signed_before(seen: Seen) -> set[str]:
@@ -260,6 +263,12 @@ async def _next_signer(operator: Operator, former: str, at: datetime, patience: 
         active = seen.ring.active()
         if active and active.kid != former:
             return active.kid
+        if active and not _is_due(active, seen, operator.now()):
+            _complain(
+                f"called off meanwhile: {former} signs on, and nothing is waited for (ringkeeper "
+                "watch says by whom)"
+            )
+            return ""
         limit = max(limit, (activation_at(seen.ring) or at) + patience)
         if operator.now() > limit:
             _complain(f"it does not sign yet: {delay(seen)}; look again with ringkeeper status")

@@ -186,6 +186,21 @@ def test_a_rollback_says_that_it_calls_no_rotation_off(
     assert "call it off" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [Command.ROTATE, Command.ROLLBACK])
+def test_who_waits_for_what_is_called_off_meanwhile_waits_no_longer(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage(turned(2), held_up=100 * MINUTE)
+    former = signer(stage.ring)
+    stage.meanwhile = lambda ring, at: (
+        call_off(ring, now=at, epoch=1) if stage.asked and at == START + 2 * MINUTE else ring
+    )
+    assert done(stage, command) == 1
+    told = capsys.readouterr()
+    assert f"called off meanwhile: {former} signs on" in told.err
+    assert stage.at <= START + 3 * MINUTE, "and not until its own time"
+
+
 def test_who_calls_a_turn_off_is_told_how_long_the_key_signs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

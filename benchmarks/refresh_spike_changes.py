@@ -209,7 +209,9 @@ class Fleet:
         founded: float,
         orders: Sequence[Order] = (),
         is_strict: bool = False,
+        has_turned: bool = False,
     ) -> None:
+        """`has_turned`: what signs first elsewhere is the standby here, and has its turn."""
         self.policy, self.now = policy, founded
         self._keys, self._orders, self._is_strict = keys, list(orders), is_strict
         self._minted: Counter[KeyWanted] = Counter()
@@ -218,11 +220,14 @@ class Fleet:
         self._confirmed = (0, 0)
         self._snapshot, self._take_up_at = "", math.inf
         self._prove_at = -float(BEFORE)
+        active, standby, static = (self._mint(each).fresh for each in first_keys_wanted(policy))
+        if has_turned:
+            active, standby = standby, active
         first = first_ring(
             ring_id=NAME,
             name=NAME,
             policy=policy,
-            fresh=tuple(self._mint(wanted).fresh for wanted in first_keys_wanted(policy)),
+            fresh=(active, standby, static),
             kek=keys.kek.kid,
             now=at(founded),
             epoch=1,
@@ -419,9 +424,10 @@ GOAL: Final = 1.05
 
 
 def _algorithm(keys: Keys) -> Fleet:
-    """The new algorithm is configured twelve hours before the turn: its key is public by then."""
-    change = Order(-12 * HOUR, lambda fleet: fleet.configure(algorithm=OTHER_ALGORITHM))
-    return Fleet(keys, DYNAMIC, founded=-WEEK, orders=[change])
+    """Its key is public for long enough, the former's standby makes way, and then it signs."""
+    waits = DYNAMIC.publication_interval.total_seconds() + WEEK
+    change = Order(-waits, lambda fleet: fleet.configure(algorithm=OTHER_ALGORITHM))
+    return Fleet(keys, DYNAMIC, founded=-1.5 * WEEK, orders=[change], has_turned=True)
 
 
 def _fleet(

@@ -59,6 +59,17 @@ def test_their_rule_costs_nothing_at_a_scheduled_rotation_and_everything_else_mu
             assert row.their_factor > 2, row.scenario.name
 
 
+def test_the_change_of_algorithm_brings_another_algorithm() -> None:
+    fleet = changes._algorithm(changes.Keys())
+    algorithms = []
+    for seconds in (-1.0, 1.0 + changes.TAKE_UP):
+        fleet.advance(seconds)
+        signer = fleet.held.ring.signer
+        assert signer
+        algorithms.append(signer.algorithm)
+    assert algorithms == ["RS256", changes.OTHER_ALGORITHM]
+
+
 def test_requests_are_as_many_as_the_load_makes_and_any_session_s() -> None:
     asked = changes.requests(1000, 0.0, 600.0, seed=1)
     expected = 1000 * 600 / changes.PAUSE * changes._load_then(300)

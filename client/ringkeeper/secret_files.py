@@ -29,7 +29,7 @@ _WHAT_BEARS: Final = "bearer token"
 _BEARER: Final = re.compile(rb"[A-Za-z0-9\-._~+/]{32,512}=*\s*")
 _RESTORE: Final = (
     "restore it from where the ring was made (only where there is no ring yet, ringkeeper init "
-    "makes one)"
+    "makes one, and with an embedded server ringkeeper run)"
 )
 # A group may read (that is how Kubernetes' fsGroup hands a Secret over), the world may nothing.
 _TOO_OPEN: Final = stat.S_IRWXO | stat.S_IWGRP

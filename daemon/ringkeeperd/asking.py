@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import ConfigurationError, RequestRefused
-from ringkeeper.ring import KeyState, RotationReason
+from ringkeeper.ring import KeyKind, KeyState, RotationReason
 from ringkeeper.secret_files import read_requesting_root
 from ringkeeper.wire import Command
 from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import at_ring, check_not_turned, delay, outlook, some
 from ringkeeperd.overrides import setting_named, value_of
-from ringkeeperd.rotation import activation_at
+from ringkeeperd.planning import signers_to_come
+from ringkeeperd.rotation import activation_at, static_followers
 from ringkeeperd.words import harmless, hastened, unready
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ _SOON: Final = timedelta(seconds=1)
 _CONFIRMED_WITHIN: Final = timedelta(seconds=3)
 """As a rule the message is there within milliseconds; who polls is named."""
 _LOOK_AGAIN: Final = 0.25
+_OF_FRESH_KEYS: Final = ("algorithm", "rsa_key_size")
+"""Settings that say what kind of key pair is made next."""
 
 
 def say(line: str) -> None:
@@ -99,7 +102,7 @@ def _confirmed(seen: Seen, version: int) -> str:
     count, behind = len(seen.instances), seen.behind
     shown = f"version {version}"
     if seen.ring.version > version:
-        shown += f" (and now {seen.ring.version})"
+        shown += f" (the ring is at {seen.ring.version} by now)"
     if not count:
         return f"{shown}: no live instance is there to confirm it"
     if not behind:
@@ -140,13 +143,17 @@ def looked_at(parsed: argparse.Namespace, configuration: Configuration) -> Seen:
 def rotate(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Let the next key sign."""
     if parsed.call_off:
-        if parsed.wait or parsed.no_wait:
-            raise Misused("--call-off waits for nothing; leave --wait and --no-wait away")
-        return ask(parsed, configuration, _call_off)
+        return _called_off(parsed, configuration)
     if parsed.now and not parsed.reason.strip():
         raise Misused("--now shortens a wait: say why, for the audit (--reason)")
     command = Command.ROTATE_NOW if parsed.now else Command.ROTATE
     return ask(parsed, configuration, lambda asker: _turn(asker, parsed, command))
+
+
+def _called_off(parsed: argparse.Namespace, configuration: Configuration) -> int:
+    if parsed.wait or parsed.no_wait:
+        raise Misused("--call-off waits for nothing; leave --wait and --no-wait away")
+    return ask(parsed, configuration, _call_off)
 
 
 async def _call_off(asker: Asker) -> int:
@@ -162,6 +169,8 @@ async def _call_off(asker: Asker) -> int:
 
 def rollback(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Let the key sign again that signed before."""
+    if parsed.call_off:
+        return _called_off(parsed, configuration)
     return ask(parsed, configuration, lambda asker: _turn(asker, parsed, Command.ROLLBACK))
 
 
@@ -186,6 +195,8 @@ async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> i
         say("\n".join(outlook(seen, now)))
     if parsed.no_wait or (at - now > _WORTH_WAITING and not parsed.wait):
         await asker.tell_confirmed(version)
+        if at > now:
+            say("until then ringkeeper rotate --call-off takes that back")
         return 0
     policy, patience = before.ring.policy, 2 * _WORTH_WAITING
     if parsed.wait:  # an instance may hold it up, or a leader that has just begun
@@ -279,7 +290,10 @@ async def _next_signer(operator: Operator, former: str, at: datetime, patience: 
         try:
             await asyncio.sleep(_LOOK_AGAIN)
         except asyncio.CancelledError:
-            _complain("not waited for any longer; it takes place all the same (ringkeeper status)")
+            _complain(
+                "not waited for any longer; it takes place all the same (ringkeeper status), "
+                "unless ringkeeper rotate --call-off takes it back"
+            )
             raise
 
 
@@ -298,6 +312,9 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
         else:
             say(f"{parsed.kid} is revoked: its tokens are refused")
         ring = await asker.tell_confirmed(answer.version)
+        gone = ring.key(parsed.kid)
+        if gone and gone.kind is KeyKind.STATIC and (follower := _static_one(ring)):
+            say(f"{follower} is the static key now")
         if signer := ring.signer:
             say(f"{signer.kid} signs")
             if signer.activated_version == answer.version:
@@ -305,6 +322,12 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
         return 0
 
     return ask(parsed, configuration, refuse)
+
+
+def _static_one(ring: Ring) -> str:
+    """The kid of the static key that signs where static keys do, or is about to."""
+    active = ring.active(KeyKind.STATIC)
+    return active.kid if active else next((key.kid for key in static_followers(ring)), "")
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -330,9 +353,13 @@ def change_setting(parsed: argparse.Namespace, configuration: Configuration) -> 
 
     async def change(asker: Asker) -> int:
         answer = await asker.ask(Command.SET, given=given)
-        await asker.tell_confirmed(answer.version)
+        ring = await asker.tell_confirmed(answer.version)
         told = f"is {parsed.value}, whatever files say" if parsed.value else "is what files say"
         say(f"{key} {told}; times that are set already stay as they are")
+        if key == "use_dynamic_access_token_signing_key" and ring.signer:
+            say(f"{ring.signer.kid} signs")
+        if key in _OF_FRESH_KEYS:
+            _warn(signers_to_come(ring, asker.operator.now()))
         return 0
 
     return ask(parsed, configuration, change)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ def _flushed() -> bool:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        parsed = _parser(is_demo=arguments[:1] == ["demo"]).parse_args(arguments)
+        parsed = _parsed(arguments)
         code: int = parsed.run(parsed)
     except ConfigurationError as error:
         for problem in error.problems:
@@ -81,6 +82,15 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return 1
     return code
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """What was given; what no command knows is told with the usage of the command it was given."""
+    parser = _parser(is_demo=arguments[:1] == ["demo"])
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
 
 
 # --- the commands, and what --help teaches about them --------------------------------------------
@@ -117,7 +127,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
             sub.add_argument("--ring", default="", action=_Named, metavar="NAME", help=told)
         if as_json:
             sub.add_argument("--json", action="store_true", help="for programs")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, parser=sub)
         return sub
 
     text = "Run the daemon: turn keys, serve JWKS, metrics and health."
@@ -169,7 +179,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         from ringkeeperd import demo as module  # noqa: PLC0415
 
         module.add_arguments(demo)
-        demo.set_defaults(run=module.main)
+        demo.set_defaults(run=module.main, parser=demo)
 
     text = "Print a script that lets a shell complete commands, options and files."
     completing = subparsers.add_parser("completion", help=text, description=text)
@@ -180,7 +190,7 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         "_ringkeeper in a folder of $fpath. For fish: into ~/.config/fish/completions/"
         "ringkeeper.fish."
     )
-    completing.set_defaults(run=_completion)
+    completing.set_defaults(run=_completion, parser=completing)
 
     top = subparsers
     text = "Make, import, show, retire and reinstate static keys."
@@ -366,12 +376,7 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="shorten the standby's publication interval to jwks_max_age: verifiers that cache "
         "the JWKS longer than it allows may refuse tokens for a while; takes a --reason",
     )
-    otherwise.add_argument(
-        "--call-off",
-        action="store_true",
-        help="take back a rotation, or rollback, that was asked for and has not taken place: the "
-        "key that signs goes on until its own time",
-    )
+    _add_call_off(otherwise)
     _add_reason(rotating)
     _add_waiting(rotating)
     _add_patience(rotating)
@@ -380,9 +385,10 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
         "rollback",
         commands.asking("rollback"),
         "Let the key sign again that signed before, once every instance confirmed it; as long as "
-        "that one is retired, and neither revoked nor removed. Until it does, ringkeeper rotate "
-        "--call-off takes that back.",
+        "that one is retired, and neither revoked nor removed. Until it does, --call-off takes "
+        "that back.",
     )
+    _add_call_off(returning)
     _add_reason(returning)
     _add_waiting(returning)
     _add_patience(returning)
@@ -506,6 +512,15 @@ def _add_reason(sub: argparse.ArgumentParser, example: str = "") -> None:
         sub.add_argument("--reason", required=True, type=_reason, help=text)
     else:
         sub.add_argument("--reason", default="", help="for the audit")
+
+
+def _add_call_off(options: argparse._ActionsContainer) -> None:
+    options.add_argument(
+        "--call-off",
+        action="store_true",
+        help="take back a rotation, or a rollback, that was asked for and has not taken place: the "
+        "key that signs goes on until its own time",
+    )
 
 
 def _add_waiting(sub: argparse.ArgumentParser) -> None:
@@ -655,20 +670,21 @@ class _Named(argparse.Action):
 
 def positive(text: str) -> float:
     """A number above 0, for argparse."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError("is no number above 0; write e.g. 15 or 0.5")
     return number
 
 
 def _lifetime(text: str) -> float:
-    try:
+    with suppress(argparse.ArgumentTypeError):
         return positive(text)
-    except ValueError:
-        pass
     try:
         return positive(str(parse_duration(text).total_seconds()))
-    except ValueError:
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError("is no number of seconds, nor 30s, 15m, 1h") from None
 
 
@@ -695,7 +711,7 @@ def _window(text: str) -> timedelta:
     except ValueError:
         window = timedelta(0)
     if not window:
-        raise argparse.ArgumentTypeError("is no duration; write 90s, 30m, 2h")
+        raise argparse.ArgumentTypeError("is no duration above 0; write 90s, 30m, 2h")
     return window
 
 

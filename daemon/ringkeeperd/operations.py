@@ -23,6 +23,7 @@ from ringkeeper.policy import MAX_KEYS
 from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd.rotation import (
     adopted,
+    heir_in,
     key_wanted,
     public_at,
     standby_wanted,
@@ -108,7 +109,12 @@ def call_off(ring: Ring, *, now: datetime, epoch: int) -> Ring:
             changed[key.kid] = replace(key, ready_at=whole)
     if not changed:
         when = "the next one is the schedule's (ringkeeper plan)"
-        if standby and ring.former:
+        if standby and (heir := heir_in(ring)):
+            when = (
+                f"{standby.kid} makes way for one of {heir.algorithm}; to undo that, set the "
+                "algorithm back (ringkeeper set algorithm)"
+            )
+        elif standby and ring.former:
             when += f"; {active.kid} signs by now, and ringkeeper rollback turns back from it"
         raise RequestRefused(f"no rotation is asked for that could be called off: {when}")
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))

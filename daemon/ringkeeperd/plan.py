@@ -98,7 +98,7 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
         after=after,
         title=_title(settings, wish),
         differences=(*differences(before, after, outstanding), *told) if after else (),
-        commands=_commands(settings, wish),
+        commands=_commands(settings, wish) if after else (),
         warnings=(*_warnings(knowledge, policy), *_risks(ring, after)),
         remarks=(*remarks, *_idle(settings, after), *_remarks(seen, after or before)),
         knowledge=knowledge,
@@ -270,6 +270,10 @@ def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:
     if seen.awaited:
         patience = format_duration(seen.ring.policy.confirmation_timeout)
         lines.append(f"not confirmed yet by {some(seen.awaited)}; waited for {patience} at most")
+    first = future.next_activation
+    if seen.leader and first and first.at == future.now:
+        heard = format_duration(seen.ring.policy.liveness_window)
+        lines.append(f"a leader that has just begun listens for {heard} first")
     lines += [f"from {delay.at:%Y-%m-%d %H:%M:%S} on: {delay.why}" for delay in future.delays]
     if future.is_cut:
         lines.append("there is more to come than was looked at")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ringkeeper.durations import format_duration
 from ringkeeper.policy import Policy
-from ringkeeper.ring import KeyState
+from ringkeeper.ring import KeyKind, KeyState
 from ringkeeperd import operations
 from ringkeeperd.foresight import TURNS, Foresight, foresee, placeholder
 from ringkeeperd.rotation import Confirmations, adopted
@@ -279,6 +279,32 @@ def _first_of(after: Foresight, algorithm: str) -> str:
                 at = f"{phase.begin:%Y-%m-%d %H:%M:%S}"
                 return f"the first {algorithm} key signs at {at} ({life.kid})"
     return f"no {algorithm} key signs until {after.until:%Y-%m-%d %H:%M:%S}"
+
+
+def signers_to_come(ring: Ring, now: datetime) -> str:
+    """Who signs next, up to the first key such as the policy wants; empty where it signs by now."""
+    active = ring.active()
+    if active and ring.policy.suits(active):
+        standby = ring.standby
+        if standby is None or ring.policy.suits(standby):
+            return ""
+    future = foresee(ring, ring.policy, now)
+    coming = sorted(
+        (phase.begin, life.kid, life.algorithm)
+        for life in future.lives
+        for phase in life.phases
+        if phase.state is KeyState.ACTIVE and phase.begin >= now and life.kind is KeyKind.DYNAMIC
+        if active is None or life.kid != active.kid
+    )
+    told = []
+    for begin, kid, algorithm in coming:
+        told.append(f"{kid} ({algorithm}) from {begin:%Y-%m-%d %H:%M:%S}")
+        key = ring.key(kid)
+        if key is None or ring.policy.suits(key):
+            break
+    line = f"signs next: {', then '.join(told)}"
+    unwanted = coming and active and coming[0][2] not in (active.algorithm, ring.policy.algorithm)
+    return f"{line}; ringkeeper rollback goes round the first" if unwanted and ring.former else line
 
 
 def _lasting(before: Foresight, after: Foresight) -> Iterator[str]:

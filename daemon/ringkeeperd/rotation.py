@@ -217,12 +217,12 @@ def activation_at(ring: Ring) -> datetime | None:
         return None
     if active is None or active.due_at is None:
         return standby.ready_at
-    heir = _heir(ring)
+    heir = heir_in(ring)
     due_at = min(active.due_at, heir.ready_at) if heir else active.due_at
     return max(due_at, standby.ready_at)
 
 
-def _heir(ring: Ring) -> Key | None:
+def heir_in(ring: Ring) -> Key | None:
     """The key of the policy's algorithm that waits behind a standby of the former one.
 
     The standby makes way for it, by taking its own turn, as soon as the heir could sign: whoever
@@ -329,7 +329,7 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     if active is None or standby is None or at is None or now < at:
         return _wait(ring, confirmed, now, at)
     is_early = active.due_at is not None and now < active.due_at
-    heir = _heir(ring) if is_early else None
+    heir = heir_in(ring) if is_early else None
     # Until every instance can use keys of the new algorithm, nothing need turn for it.
     if heir and isinstance(_clearance(heir, at, ring.policy, confirmed, now), datetime):
         return _wait(ring, confirmed, now, at)

@@ -268,7 +268,11 @@ def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
         ]
         say(json.dumps({"ring": ring.name, "version": ring.version, "keys": members}, indent=2))
         return 0
-    signs = "signs" if ring.signer and ring.signer.kind is KeyKind.STATIC else "signs for apps"
+    signs = (
+        "signs"
+        if ring.signer and ring.signer.kind is KeyKind.STATIC
+        else "signs for apps that choose so"
+    )
     for key in shown:
         does = signs if key.state is KeyState.ACTIVE else key.state.value
         if key.kind is KeyKind.FOREIGN and key.state is KeyState.PUBLISHED:
@@ -308,7 +312,9 @@ def retire_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
         ring = await asker.tell_confirmed(answer.version)
         key = ring.key(parsed.kid)
         until = f" until {key.remove_at:%Y-%m-%d %H:%M:%S} UTC" if key and key.remove_at else ""
-        say(f"{parsed.kid} signs no more, and verifies what it signed{until}")
+        has_signed = key is not None and key.activated_at is not None
+        does = "signs no more, and verifies what it signed" if has_signed else "verifies"
+        say(f"{parsed.kid} {does}{until}")
         say(f"ringkeeper static reinstate {parsed.kid} takes that back until then")
         return 0
 

@@ -16,7 +16,17 @@ from ringkeeperd.operator import some
 from ringkeeperd.planning import knowledge_of
 from ringkeeperd.rotation import activation_at
 from ringkeeperd.spike_events import begin_of, shown_spike
-from ringkeeperd.words import Outlook, age, harmless, next_change, ordered, since, spike_told, turn
+from ringkeeperd.words import (
+    Outlook,
+    age,
+    harmless,
+    next_change,
+    ordered,
+    since,
+    spike_told,
+    turn,
+    turn_told,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +134,8 @@ def _heading(seen: Seen, now: datetime) -> Text:
     text.append(turn(_outlook(seen, now)))
     if at and at > now:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
+    if why := turn_told(ring):
+        text.append(f"  {why}", "dim")
     if seen.awaited:
         text.append(f"\nawaits  {some(seen.awaited)}, to confirm the standby", "yellow")
     if ring.overrides:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _AGAIN_AFTER: Final = 1.0
 _LOOK_BACK: Final = 100
+_LONGEST: Final = 2000
+"""Characters of a field: a refusal has that many."""
 """Entries that are looked at anew when those that were newest are gone."""
 
 
@@ -145,6 +147,8 @@ def _as_text(line: Line) -> str:
     flaw, told = f"!! {harmless(line.flaw, most=400)}", line.event
     if told is None:
         return flaw if line.flaw else f"-- {harmless(line.remark, most=400)}"
-    fields = "  ".join(f"{name}={harmless(str(value))}" for name, value in told.fields.items())
+    fields = "  ".join(
+        f"{name}={harmless(str(value), most=_LONGEST)}" for name, value in told.fields.items()
+    )
     text = f"{told.at:%Y-%m-%d %H:%M:%S}  #{told.number:<5} {harmless(told.event):<19} {fields}"
     return f"{flaw}\n{text.rstrip()}" if line.flaw else text.rstrip()

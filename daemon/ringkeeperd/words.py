@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from ringkeeper.durations import format_duration
 from ringkeeper.layout import BUCKET
-from ringkeeper.ring import Key, KeyKind, KeyState
-from ringkeeperd.rotation import activation_at, public_at, static_followers
+from ringkeeper.ring import Key, KeyKind, KeyState, RotationReason
+from ringkeeperd.rotation import activation_at, heir_in, public_at, static_followers
 from ringkeeperd.spike_events import begin_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class Outlook:
 
 def harmless(text: str, most: int = 100) -> str:
     """`text`, to be shown. Whoever writes in Redis chose it: it could move a cursor, too."""
-    return "".join(char if char.isprintable() else "?" for char in text[:most])
+    shown = "".join(char if char.isprintable() else "?" for char in text[:most])
+    return f"{shown}…" if len(text) > most else shown
 
 
 def counted(count: int, what: str) -> str:
@@ -52,12 +53,14 @@ def without_numbers(text: str) -> str:
 
 
 def ordered(ring: Ring) -> list[Key]:
-    """The keys as one reads them: those that are turned first, of each kind the one that signs."""
+    """The keys as one reads them: those that are turned first, of each kind by who signs first."""
     return sorted(
         ring.keys,
         key=lambda k: (
             k.kind is KeyKind.STATIC,
             _ORDER.index(k.state),
+            k != ring.standby,
+            k.kind is KeyKind.DYNAMIC and not ring.policy.suits(k),
             -k.published_at.timestamp(),
         ),
     )
@@ -107,6 +110,8 @@ def next_change(key: Key, outlook: Outlook) -> str:
             when = _when(key.ready_at, now, "when confirmed")
             idle = f"active {when}; signs nothing in this mode"
             return idle if ring.policy.use_dynamic else f"signs {when}"
+        case KeyState.PUBLISHED if key != ring.standby and not ring.policy.suits(key):
+            return "retires unused: another algorithm is wanted"
         case KeyState.PUBLISHED:
             when = f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
             return f"{when}, ready in {age(key.ready_at - now)}" if key.ready_at > now else when
@@ -133,6 +138,19 @@ def turn(outlook: Outlook) -> str:
     # A leader that has just begun listens for one window before it turns a key.
     heard = format_duration(outlook.ring.policy.liveness_window)
     return _when(at, now, "when confirmed" if outlook.is_awaited else f"within {heard}")
+
+
+def turn_told(ring: Ring) -> str:
+    """Why the next turn comes when it does; empty where that is the schedule's."""
+    active, standby = ring.active(), ring.standby
+    if active is None or standby is None:
+        return ""
+    if heir := heir_in(ring):
+        return f"the standby makes way for {heir.algorithm}"
+    back = "ringkeeper rotate --call-off takes that back"
+    if active.due_reason is RotationReason.ROLLBACK and standby.is_returning:
+        return f"rolled back to {standby.kid}; {back}"
+    return f"asked for; {back}" if active.due_reason is RotationReason.MANUAL else ""
 
 
 def spike_told(spike: Spike, now: datetime) -> str:

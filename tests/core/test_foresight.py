@@ -16,8 +16,8 @@ from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeperd import foresight
 from ringkeeperd.foresight import Foresight, Moment, foresee, placeholder
 from ringkeeperd.operations import call_off, revocation_wants, revoke, rollback, rotate
-from ringkeeperd.planning import Wish, differences, foreseen, knowledge_of
-from ringkeeperd.rotation import Confirmations, Instance, WaitUntil, next_step
+from ringkeeperd.planning import Wish, differences, foreseen, knowledge_of, signers_to_come
+from ringkeeperd.rotation import Adopt, Confirmations, Instance, WaitUntil, next_step
 from ringkeeperd.transitions import KeyWanted
 from tests.core.builders import (
     HOUR,
@@ -316,6 +316,30 @@ def test_another_algorithm_says_when_its_first_key_signs() -> None:
     before = foresee(ring, ring.policy, NOW, until=NOW + HOUR)
     after = foresee(ring, policy(algorithm="ES256"), NOW, until=NOW + HOUR)
     assert "no ES256 key signs until 2026-01-01 01:00:00" in differences(before, after)
+
+
+def test_who_signs_until_the_first_key_of_another_algorithm_is_said() -> None:
+    ring = new_ring()
+    active, standby = ring.active(), ring.standby
+    assert active and standby
+    assert signers_to_come(ring, NOW) == ""
+    other = do(ring, Adopt(policy(algorithm="ES256")), NOW)
+    known, new = (f"{kid} ({alg}) from 2026-01-{day}:00:00" for kid, alg, day in (
+        (standby.kid, "RS256", "01 04"), ("next-1", "ES256", "08 04")
+    ))  # fmt: skip
+    assert signers_to_come(other, NOW) == f"signs next: {known}, then {new}"
+    made, _ = settle(other, NOW)
+    back = do(made, Adopt(policy()), NOW + HOUR)
+    assert signers_to_come(back, NOW + HOUR) == "", "nothing has turned yet"
+    turned, _ = settle(made, NOW + 4 * HOUR)
+    assert turned.standby
+    back = do(turned, Adopt(policy()), NOW + 5 * HOUR)
+    unwanted = f"{turned.standby.kid} (ES256) from 2026-01-08 04:00:00"
+    wanted = "next-1 (RS256) from 2026-01-15 04:00:00"
+    told = f"signs next: {unwanted}, then {wanted}; ringkeeper rollback goes round the first"
+    assert signers_to_come(back, NOW + 5 * HOUR) == told
+    longer = do(ring, Adopt(policy(rsa_key_size=3072)), NOW)
+    assert signers_to_come(longer, NOW).endswith("then next-1 (RS256) from 2026-01-08 04:00:00")
 
 
 def test_a_revocation_says_whose_tokens_are_refused_and_how_many() -> None:

@@ -251,13 +251,17 @@ def test_the_key_goes_on_by_the_interval_that_is_in_force_now() -> None:
         (new_ring(), r"the next one is the schedule's \(ringkeeper plan\)$"),
         (turned(), "signs by now, and ringkeeper rollback turns back from it"),
         (
+            settle(new_ring(), NOW, policy(algorithm="ES256"))[0],
+            "makes way for one of ES256; to undo that, set the algorithm back",
+        ),
+        (
             replace(
                 new_ring(), keys=tuple(k for k in DYNAMIC.keys if k.state is not KeyState.ACTIVE)
             ),
             "no dynamic key is active",
         ),
     ],
-    ids=["none asked for", "too late", "none signs"],
+    ids=["none asked for", "too late", "another algorithm", "none signs"],
 )
 def test_what_cannot_be_called_off_is_refused(ring: Ring, why: str) -> None:
     with pytest.raises(RequestRefused, match=why):

@@ -63,6 +63,10 @@ def test_a_request_names_its_user_also_where_there_is_no_passwd_entry(
         (("revoke", "", "--reason", "x"), "that is no kid"),
         (("run", "--ring", "nope"), "unrecognized arguments: --ring"),
         (("init", "--ring", "nope"), "unrecognized arguments: --ring"),
+        (("rotate", "--nov"), "ringkeeper rotate: error: unrecognized arguments: --nov"),
+        (("static", "create", "x"), "ringkeeper static create: error: unrecognized arguments: x"),
+        (("rotate", "--answer-within", "0"), "is no number above 0; write e.g. 15 or 0.5"),
+        (("revoke", "k", "--drain", "0s", "--reason", "x"), "is no duration above 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_asked(

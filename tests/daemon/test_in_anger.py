@@ -184,9 +184,10 @@ def test_static_keys_algorithms_and_settings_change(crowd: Crowd, tmp_path: Path
     crowd.check()
     assert "BEGIN PUBLIC KEY" in site.done("static", "public")
 
-    site.done("set", "use_dynamic_access_token_signing_key", "--unset")
+    said = site.done("set", "use_dynamic_access_token_signing_key", "--unset")
+    assert said.endswith(f"{site.status()['signer']} signs")
     crowd.check()
-    site.done("set", "algorithm", "ES384")
+    assert "signs next: d-" in site.done("set", "algorithm", "ES384")
     eventually(lambda: keys(site, kind="dynamic", state="published", algorithm="ES384"), within=20)
     site.done("rotate", "--wait")
     crowd.check()

@@ -176,21 +176,25 @@ def test_a_turn_is_asked_for_foreseen_to_be_called_off_and_called_off(site: Site
     site.done("rotate", "--wait")  # who follows has to be public for a quarter of an hour now
     before = site.status()
     assert "no rotation is asked for" in site.refused("plan", "--call-off")
-    assert "signs at" in site.done("rotate", "--now", "--reason", "a test", "--no-wait")
+    said = site.done("rotate", "--now", "--reason", "a test", "--no-wait")
+    assert "at the earliest: it has to be public for long enough" in said
+    assert said.endswith("until then ringkeeper rotate --call-off takes that back")
     asked = site.status()
     assert asked["next_activation_at"] < before["next_activation_at"]
     told = json.loads(site.done("plan", "--call-off", "--json"))
     assert told["commands"] == ["ringkeeper rotate --call-off"]
     assert told["after"]["next_activation_at"] == before["next_activation_at"]
     assert site.status()["version"] == asked["version"], "nothing was done yet"
-    said = site.done("rotate", "--call-off", "--reason", "not today")
+    why = f"not today: {'long ' * 30}and it stands at the end"
+    said = site.done("rollback", "--call-off", "--reason", why)
     assert f"called off: {before['signer']} signs on until" in said
+    assert f"reason={why}" in site.done("watch", "--last", "1", "--no-follow")
     after = site.status()
     assert after["version"] == asked["version"] + 1
     assert after["keys"] == before["keys"]
     (event,) = daemon.events("rotation called off")
     assert event["kid"] == before["signer"]
-    assert (event["reason"], event["version"]) == ("not today", after["version"])
+    assert (event["reason"], event["version"]) == (why, after["version"])
     assert "ringkeeper rollback turns back from it" in site.refused("rotate", "--call-off")
 
 

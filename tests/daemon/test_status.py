@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from ringkeeper.ring import KeyKind, KeyState, Ring
-from ringkeeperd.operations import rotate
+from ringkeeperd.operations import rollback, rotate
 from ringkeeperd.operator import Seen, delay, outlook
 from ringkeeperd.rotation import Instance
 from ringkeeperd.spike_events import begin_of, bucket_at
@@ -102,6 +102,8 @@ def test_what_is_piped_is_neither_wrapped_nor_cut(capsys: Any) -> None:
 
 def test_what_anyone_may_have_written_does_nothing_to_a_terminal() -> None:
     assert harmless("\x1b]0;owned\x07\x1b[2J\u202e") == "?]0;owned??[2J?"
+    assert harmless("abc", most=3) == "abc"
+    assert harmless("abcd", most=3) == "abc…", "what is cut is seen to be"
     shown = seen(new_ring(), at(1, "[red]app[/]"))
     assert "[red]app[/]" in "\n".join(lines_of(shown))
 
@@ -153,6 +155,36 @@ def test_a_turn_that_is_due_is_not_told_as_a_time_of_the_past() -> None:
     assert line(seen(ring), "next  ", late) == "next    within 1m 30s"
     assert line(seen(ring, at(0, "app-1")), "next  ", late) == "next    when confirmed"
     assert line(seen(ring, leader=""), "next  ", late) == "next    when somebody leads"
+
+
+def test_a_turn_that_is_not_the_schedule_s_is_said_to_be_none() -> None:
+    back = "ringkeeper rotate --call-off takes that back"
+    young, _ = settle(new_ring(), NOW + 168 * HOUR)
+    asked = rotate(young, now=NOW + 169 * HOUR, epoch=1)
+    told = line(seen(asked), "next  ", 169 * HOUR)
+    assert told == f"next    in 3h (2026-01-08 04:00:00 UTC)  asked for; {back}"
+    rolled = rollback(young, now=NOW + 169 * HOUR, epoch=1)
+    assert rolled.standby
+    told = line(seen(rolled), "next  ", 169 * HOUR)
+    assert told == f"next    within 1m 30s  rolled back to {rolled.standby.kid}; {back}"
+    other, _ = settle(young, NOW + 169 * HOUR, policy(algorithm="ES256"))
+    told = line(seen(other), "next  ", 169 * HOUR)
+    assert told == "next    in 4h (2026-01-08 05:00:00 UTC)  the standby makes way for ES256"
+    assert line(seen(young), "next  ", 169 * HOUR).endswith("UTC)")
+
+
+def test_keys_stand_in_the_order_in_which_they_sign_and_who_never_will_is_said_to() -> None:
+    ring, _ = settle(new_ring(), NOW, policy(algorithm="ES256"))
+    ring, _ = settle(ring, NOW + 4 * HOUR)  # the former standby made way
+    for algorithm in ("EdDSA", "RS256"):
+        ring, _ = settle(ring, NOW + 5 * HOUR, policy(algorithm=algorithm))
+    assert ring.standby and ring.standby.algorithm == "ES256"
+    told = [each for each in lines_of(seen(ring), 6 * HOUR) if " published " in each]
+    assert [each.split()[2] for each in told] == ["ES256", "RS256", "EdDSA"]
+    first, then, never = told
+    assert first.endswith("signs in 6d 22h")
+    assert then.endswith("signs a turn later, ready in 3h")
+    assert never.endswith("retires unused: another algorithm is wanted")
 
 
 def test_the_newest_spike_is_shown_for_a_day_and_says_whether_it_goes_on() -> None:

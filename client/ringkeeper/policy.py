@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ringkeeper.algorithms import ALGORITHMS, RSA_BITS, RSA_SIZES, modulus_bits
+from ringkeeper.algorithms import ALGORITHMS, RSA_BITS, RSA_SIZES
 from ringkeeper.durations import format_duration
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Policy:
 
     def suits(self, key: Key) -> bool:
         """Whether `key` is such as fresh keys are made."""
-        return key.algorithm == self.algorithm and modulus_bits(key.public) == self.key_bits
+        return (key.algorithm, key.bits) == (self.algorithm, self.key_bits)
 
     @property
     def keys_kept(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from ringkeeper.algorithms import modulus_bits
 from ringkeeper.policy import CAPACITY, MAX_KEYS, Policy
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ class Key:
     """It will be revoked, and its tokens are refused little by little from here on."""
     drained_until: datetime | None = None
     """From here on all of them are refused; it is revoked then."""
+    scheduled_at: datetime | None = None
+    """When it would have been due, had nobody asked for a turn."""
+    unhastened_at: datetime | None = None
+    """When it would have been ready, had nobody hastened it."""
 
     def __post_init__(self) -> None:
         """Refuse a key whose times do not fit its state."""
@@ -128,6 +133,11 @@ class Key:
     def jwk(self) -> dict[str, Any]:
         """Its public JWK (RFC 7517 section 4), as a JWK Set has it."""
         return {**dict(self.public), "kid": self.kid, "alg": self.algorithm, "use": "sig"}
+
+    @property
+    def bits(self) -> int:
+        """The size of its modulus, where it is an RSA key; else 0."""
+        return modulus_bits(self.public)
 
     @property
     def is_returning(self) -> bool:

@@ -230,6 +230,7 @@ def _policy_members(policy: Policy) -> dict[str, Any]:
 
 
 def _key_members(key: Key) -> dict[str, Any]:
+    former = {"scheduled_at_ms": key.scheduled_at, "unhastened_at_ms": key.unhastened_at}
     return {
         "jwk": {**dict(key.public), "kid": key.kid, "alg": key.algorithm, "use": "sig"},
         "kind": key.kind.value,
@@ -251,6 +252,7 @@ def _key_members(key: Key) -> dict[str, Any]:
         "reason": key.reason,
         "drained_from_ms": _ms_or_none(key.drained_from),
         "drained_until_ms": _ms_or_none(key.drained_until),
+        **{name: to_ms(at) for name, at in former.items() if at},
     }
 
 
@@ -398,6 +400,8 @@ def _key(members: _Members) -> Key:
         reason=members.text("reason"),
         drained_from=members.maybe("drained_from_ms", members.instant),
         drained_until=members.maybe("drained_until_ms", members.instant),
+        scheduled_at=members.maybe("scheduled_at_ms", members.instant),
+        unhastened_at=members.maybe("unhastened_at_ms", members.instant),
     )
 
 

@@ -24,7 +24,7 @@ from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import at_ring, check_not_turned, delay, outlook, some
 from ringkeeperd.overrides import setting_named, value_of
 from ringkeeperd.planning import signers_to_come
-from ringkeeperd.rotation import activation_at, static_followers
+from ringkeeperd.rotation import activation_at, heir_in, static_followers
 from ringkeeperd.words import harmless, hastened, unready
 
 if TYPE_CHECKING:
@@ -158,10 +158,15 @@ def _called_off(parsed: argparse.Namespace, configuration: Configuration) -> int
 
 async def _call_off(asker: Asker) -> int:
     answer = await asker.ask(Command.CALL_OFF)
-    active = (await asker.tell_confirmed(answer.version)).active()
-    if active and active.due_at:
-        until = f"until {active.due_at:%Y-%m-%d %H:%M:%S} UTC, by the schedule"
-        if active.due_at <= asker.operator.now():
+    ring = await asker.tell_confirmed(answer.version)
+    active, at = ring.active(), activation_at(ring)
+    if active and at:
+        until = f"until {at:%Y-%m-%d %H:%M:%S} UTC, by the schedule"
+        if heir := heir_in(ring):
+            until = (
+                f"until {at:%Y-%m-%d %H:%M:%S} UTC, when the standby makes way for {heir.algorithm}"
+            )
+        elif at <= asker.operator.now():
             until = "only until the next key can: its own time is over"
         say(f"called off: {active.kid} signs on {until}")
     return 0
@@ -201,12 +206,20 @@ async def _turn(asker: Asker, parsed: argparse.Namespace, command: Command) -> i
     policy, patience = before.ring.policy, 2 * _WORTH_WAITING
     if parsed.wait:  # an instance may hold it up, or a leader that has just begun
         patience += policy.confirmation_timeout + policy.liveness_window
-    signer = await _next_signer(operator, former_kid, max(at, now), patience)
-    if not signer:
-        return 1
+    back = before.ring.former if command is Command.ROLLBACK else None
+    returning = back.kid if back else ""
+    signer = await _next_signer(operator, former_kid, max(at, now), patience, returning)
+    return await _turned(asker, before, signer, returning) if signer else 1
+
+
+async def _turned(asker: Asker, before: Seen, signer: str, returning: str) -> int:
+    """Say that `signer` signs, and whether that is what was waited for: the exit status."""
     say(f"{signer} signs now")
-    await asker.tell_confirmed((await operator.look()).ring.version)
-    if command is not Command.ROLLBACK and signer in _signed_before(before):
+    await asker.tell_confirmed((await asker.operator.look()).ring.version)
+    if returning and signer != returning:
+        _complain(f"{returning} does not: that was called off meanwhile (ringkeeper watch)")
+        return 1
+    if not returning and signer in _signed_before(before):
         _complain(f"{signer} signed before: somebody rolled back meanwhile (ringkeeper status)")
         return 1
     return 0
@@ -254,6 +267,15 @@ def _is_turning(seen: Seen, now: datetime) -> bool:
     )
 
 
+def _is_called_off(seen: Seen) -> bool:
+    """Whether nobody asks for a turn any more, and none is due by the clock of who leads."""
+    active, policy = seen.ring.active(), seen.ring.policy
+    if active is None or active.due_at is None or seen.proof is None:
+        return False
+    led_until = seen.proof.at + policy.proof_interval + policy.clock_skew
+    return active.due_reason is RotationReason.SCHEDULED and active.due_at > led_until
+
+
 def _is_due(active: Key, seen: Seen, now: datetime) -> bool:
     """Whether the time of what signs is over, by the leader's clock, which may be ahead."""
     return active.due_at is not None and active.due_at <= now + seen.ring.policy.clock_skew
@@ -263,18 +285,21 @@ def _signed_before(seen: Seen) -> set[str]:
     return {key.kid for key in seen.ring.in_state(KeyState.RETIRED)}
 
 
-async def _next_signer(operator: Operator, former: str, at: datetime, patience: timedelta) -> str:
+async def _next_signer(
+    operator: Operator, former: str, at: datetime, patience: timedelta, returning: str
+) -> str:
     """The kid that signs once `former` does not; or empty, and it is said why it still does.
 
     What it waits for is said once that is due, at `at`. `patience`: how long after that to wait.
+    `returning`: the key that was rolled back to, if any.
     """
     told, limit = "", at + patience
     while True:
         seen = await operator.look()
-        active = seen.ring.active()
+        active, back = seen.ring.active(), seen.ring.key(returning)
         if active and active.kid != former:
             return active.kid
-        if active and not _is_due(active, seen, operator.now()):
+        if _is_called_off(seen) or (returning and not (back and back.is_returning)):
             _complain(
                 f"called off meanwhile: {former} signs on, and nothing is waited for (ringkeeper "
                 "watch says by whom)"

@@ -138,7 +138,7 @@ def _next_turn(ring: Ring) -> Fields:
 
 
 def _asked(before: Ring, after: Ring, at: datetime) -> Iterator[tuple[str, Fields]]:
-    """That a turn was asked for, or called off: keys of one state that are due, or ready, then."""
+    """That a turn was asked for, or called off: of keys whose state is the same."""
     pairs = [(known, key) for key in after.keys if (known := before.key(key.kid))]
     # What is shown anew, as healing does, is no operator's doing.
     stayed = [
@@ -146,21 +146,18 @@ def _asked(before: Ring, after: Ring, at: datetime) -> Iterator[tuple[str, Field
         for known, key in pairs
         if (known.state, known.published_version) == (key.state, key.published_version)
     ]
-    if any(_is_sooner(key, known) for known, key in stayed):
+    reasons = {key.due_reason for known, key in stayed if known.due_reason is not key.due_reason}
+    is_sooner = any(key.ready_at < known.ready_at for known, key in stayed)
+    is_later = any(key.ready_at > known.ready_at for known, key in stayed)
+    if reasons - {RotationReason.SCHEDULED} or is_sooner:
         cut = [known for known, key in stayed if at < known.ready_at > key.ready_at]
-        until = [public_at(known, after.policy).isoformat() for known in cut]
+        until = [public_at(known).isoformat() for known in cut]
         yield (
             ROTATION_ASKED,
             {**_next_turn(after), **({"shortened_from": until[-1]} if cut else {})},
         )
-    elif any(_is_sooner(known, key) for known, key in stayed):
+    elif reasons or is_later:
         yield ROTATION_CALLED_OFF, _present_turn(after)
-
-
-def _is_sooner(one: Key, other: Key) -> bool:
-    """Whether `one` is due, or ready, sooner than `other`, another edition of it."""
-    is_due = one.due_at is not None and other.due_at is not None and one.due_at < other.due_at
-    return is_due or one.ready_at < other.ready_at
 
 
 def _present_turn(ring: Ring) -> Fields:

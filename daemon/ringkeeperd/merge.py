@@ -140,6 +140,7 @@ def _shown_anew(key: Key, ring: Ring, now: datetime, epoch: int, version: int) -
         published_epoch=epoch,
         published_version=version,
         ready_at=max(key.ready_at, now + ring.policy.publication_interval),
+        unhastened_at=None,
     )
 
 

@@ -25,7 +25,6 @@ from ringkeeperd.rotation import (
     adopted,
     heir_in,
     key_wanted,
-    public_at,
     standby_wanted,
     static_followers,
     successor,
@@ -69,12 +68,14 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
     check_room(ring)
     turning = active
     if active.due_at > now:
-        turning = replace(active, due_at=now, due_reason=RotationReason.MANUAL)
+        turning = _due(active, now, RotationReason.MANUAL)
     ready = standby
     if standby and hasten:
         soonest = standby.published_at + ring.policy.jwks_max_age
         soonest = max(soonest, ring.caches_until or soonest)
-        ready = replace(standby, ready_at=min(standby.ready_at, soonest))
+        if soonest < standby.ready_at:
+            whole = standby.unhastened_at or standby.ready_at
+            ready = replace(standby, ready_at=soonest, unhastened_at=whole)
     if (turning, ready) == (active, standby):
         when = "at the earliest safe moment; ringkeeper status says when"
         if standby and standby.ready_at > now:
@@ -86,27 +87,31 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
 
+def _due(active: Key, now: datetime, reason: RotationReason) -> Key:
+    """`active`, due at once, with the time when it would have been."""
+    whole = active.scheduled_at or active.due_at
+    return replace(active, due_at=now, due_reason=reason, scheduled_at=whole)
+
+
 def call_off(ring: Ring, *, now: datetime, epoch: int) -> Ring:
     """The ring in which no turn is asked for: `rotate` or `rollback` undone, before it took place.
 
-    The key that signs goes on for as long as the schedule says, and a standby that was hastened is
-    public for the whole publication interval again before it signs.
+    The key that signs has its own time again, and a standby that was hastened its whole wait.
 
     Raises:
         RequestRefused: none was asked for.
     """
     active, standby = ring.active(), ring.standby
-    if active is None or active.activated_at is None:
+    if active is None:
         raise RequestRefused("no dynamic key is active; the standby is about to take its place")
     changed: dict[str, Key] = {}
     if active.due_reason is not RotationReason.SCHEDULED:
-        changed[active.kid] = _on_schedule(active, ring)
+        changed[active.kid] = _on_schedule(active)
     for key in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC):
         if key.is_returning:
             changed[key.kid] = retired(key, now)
-        elif public_at(key, ring.policy) > key.ready_at:
-            whole = max(public_at(key, ring.policy), ring.caches_until or key.ready_at)
-            changed[key.kid] = replace(key, ready_at=whole)
+        elif key.unhastened_at:
+            changed[key.kid] = replace(key, ready_at=key.unhastened_at, unhastened_at=None)
     if not changed:
         when = "the next one is the schedule's (ringkeeper plan)"
         if standby and (heir := heir_in(ring)):
@@ -120,12 +125,10 @@ def call_off(ring: Ring, *, now: datetime, epoch: int) -> Ring:
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
 
-def _on_schedule(active: Key, ring: Ring) -> Key:
+def _on_schedule(active: Key) -> Key:
     """`active`, which is due when its own cryptoperiod ends."""
-    if active.activated_at is None:
-        raise AssertionError(f"{active.kid} signs since no known time")
-    due_at = active.activated_at + ring.policy.cryptoperiod
-    return replace(active, due_at=due_at, due_reason=RotationReason.SCHEDULED)
+    due_at = active.scheduled_at or active.due_at
+    return replace(active, due_at=due_at, due_reason=RotationReason.SCHEDULED, scheduled_at=None)
 
 
 def revocation_wants(ring: Ring, kid: str, now: datetime) -> KeyWanted | None:
@@ -180,9 +183,7 @@ def revoke(  # noqa: PLR0913 - all but two by name
     keys = tuple(gone if k is key else k for k in ring.keys)
     if _is_rolled_back_to(key):
         keys = tuple(
-            _on_schedule(k, ring)
-            if k is ring.active() and k.due_reason is RotationReason.ROLLBACK
-            else k
+            _on_schedule(k) if k is ring.active() and k.due_reason is RotationReason.ROLLBACK else k
             for k in keys
         )
     if chosen:
@@ -269,7 +270,7 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
         )
     changed = {
         former.kid: returned(former, ring, now, epoch),
-        active.kid: replace(active, due_at=now, due_reason=RotationReason.ROLLBACK),
+        active.kid: _due(active, now, RotationReason.ROLLBACK),
     }
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 

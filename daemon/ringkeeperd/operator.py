@@ -35,7 +35,7 @@ from ringkeeperd.audit import REQUEST_REFUSED
 from ringkeeperd.forecasting import longest_life, verifying
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.misuse import Misused
-from ringkeeperd.rotation import Confirmations, activation_at
+from ringkeeperd.rotation import Confirmations, activation_at, heir_in
 from ringkeeperd.spike_events import LOOK_BACK, last_spike
 from ringkeeperd.words import harmless
 
@@ -95,11 +95,10 @@ class Seen:
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """The live instances that have not confirmed the next key yet."""
-        standby = self.ring.standby
-        if standby is None:
-            return ()
-        return Confirmations(self.instances, standby.published_at).missing(standby)
+        """The live instances that have not confirmed what the next turn takes yet."""
+        wanted = filter(None, (self.ring.standby, heir_in(self.ring)))
+        lacking = (Confirmations(self.instances, k.published_at).missing(k) for k in wanted)
+        return tuple(sorted(set().union(*lacking)))
 
 
 class Operator:

@@ -252,7 +252,7 @@ def _risks(ring: Ring, after: Foresight | None) -> tuple[str, ...]:
         line = unready(signer, after.policy, after.now)
     planned = after.ring.key(standby.kid) if standby else None
     if standby and planned and after.now < standby.ready_at > planned.ready_at:
-        line = hastened(standby.kid, public_at(standby, after.policy))
+        line = hastened(standby.kid, public_at(standby))
     return (line,) if line else ()
 
 

@@ -217,36 +217,33 @@ def activation_at(ring: Ring) -> datetime | None:
         return None
     if active is None or active.due_at is None:
         return standby.ready_at
-    heir = heir_in(ring)
-    due_at = min(active.due_at, heir.ready_at) if heir else active.due_at
+    due_at = active.due_at
+    if (heir := heir_in(ring)) and active.activated_at:
+        # Nor so soon after the last turn that who was cut off for a while has missed both.
+        due_at = min(due_at, max(heir.ready_at, active.activated_at + active.max_staleness))
     return max(due_at, standby.ready_at)
 
 
 def heir_in(ring: Ring) -> Key | None:
     """The key of the policy's algorithm that waits behind a standby of the former one.
 
-    The standby makes way for it, by taking its own turn, as soon as the heir could sign: whoever
-    is cut off by then knows the standby, so promise 1 holds, and the new algorithm signs one
-    cryptoperiod after that. Only where that turn alone brings no other algorithm: where a change
-    was taken back, what nobody wants any more does not sign any sooner (ADR 3).
+    The standby makes way for it, by taking its own turn early, once every instance could use the
+    heir: whoever is cut off by then knows the standby, so promise 1 holds, and the new algorithm
+    signs one cryptoperiod after that. Only where that turn alone brings nothing else: where a
+    change was taken back, what nobody wants any more does not sign any sooner (ADR 3).
     """
     active, standby = ring.active(), ring.standby
     if active is None or standby is None or ring.policy.suits(standby):
         return None
-    if standby.algorithm != active.algorithm:
+    if (standby.algorithm, standby.bits) != (active.algorithm, active.bits):
         return None
     waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
     return next(filter(ring.policy.suits, waiting), None)
 
 
-def public_at(key: Key, policy: Policy) -> datetime:
-    """When `key` will have been public for the publication interval, even if it was hastened.
-
-    A key that no cache can lack, as those of a first ring, has nothing to wait for.
-    """
-    whole = key.published_at + policy.publication_interval
-    is_hastened = key.published_at < key.ready_at < whole
-    return whole if is_hastened else key.ready_at
+def public_at(key: Key) -> datetime:
+    """When `key` will have been public for the publication interval, even if it was hastened."""
+    return key.unhastened_at or key.ready_at
 
 
 def _end_of_drain(ring: Ring, now: datetime) -> Revoke | None:
@@ -330,9 +327,9 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
         return _wait(ring, confirmed, now, at)
     is_early = active.due_at is not None and now < active.due_at
     heir = heir_in(ring) if is_early else None
-    # Until every instance can use keys of the new algorithm, nothing need turn for it.
-    if heir and isinstance(_clearance(heir, at, ring.policy, confirmed, now), datetime):
-        return _wait(ring, confirmed, now, at)
+    if heir and (now < confirmed.trusted_from or confirmed.missing(heir)):
+        # Nothing turns early for an algorithm that somebody cannot use, however long that takes.
+        return _wait(ring, confirmed, now, active.due_at)
     cleared = _clearance(standby, at, ring.policy, confirmed, now)
     if isinstance(cleared, datetime):
         return _wait(ring, confirmed, now, at)

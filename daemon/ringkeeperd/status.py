@@ -14,7 +14,7 @@ from rich.text import Text
 from ringkeeper.ring import KeyState
 from ringkeeperd.operator import some
 from ringkeeperd.planning import knowledge_of
-from ringkeeperd.rotation import activation_at
+from ringkeeperd.rotation import activation_at, heir_in
 from ringkeeperd.spike_events import begin_of, shown_spike
 from ringkeeperd.words import (
     Outlook,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from ringkeeper.ring import Ring
     from ringkeeperd.operator import Seen
     from ringkeeperd.planning import Knowledge
 
@@ -137,7 +138,7 @@ def _heading(seen: Seen, now: datetime) -> Text:
     if why := turn_told(ring):
         text.append(f"  {why}", "dim")
     if seen.awaited:
-        text.append(f"\nawaits  {some(seen.awaited)}, to confirm the standby", "yellow")
+        text.append(f"\nawaits  {some(seen.awaited)}, to confirm {_awaited(ring)}", "yellow")
     if ring.overrides:
         own = ", ".join(f"{key} {harmless(value)}" for key, value in ring.overrides)
         text.append(f"\nset     {own}", "dim")
@@ -149,6 +150,11 @@ def _heading(seen: Seen, now: datetime) -> Text:
         colour = "dim" if seen.spike.is_over else "yellow"
         text.append(f"\nspike   {spike_told(seen.spike, now)}", colour)
     return text
+
+
+def _awaited(ring: Ring) -> str:
+    heir = heir_in(ring)
+    return f"the standby, and the {heir.algorithm} key behind it" if heir else "the standby"
 
 
 def lacked(seen: Seen) -> tuple[Knowledge, ...]:

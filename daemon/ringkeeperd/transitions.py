@@ -119,6 +119,7 @@ def activated(key: Key, ring: Ring, now: datetime) -> Key:
         # Counted from the actual activation: a late turn does not shorten the next key's life.
         due_at=now + ring.policy.cryptoperiod if is_dynamic else None,
         due_reason=RotationReason.SCHEDULED,
+        scheduled_at=None,
     )
 
 
@@ -140,6 +141,7 @@ def returned(key: Key, ring: Ring, ready_at: datetime, epoch: int) -> Key:
         published_epoch=epoch,
         published_version=ring.version + 1,
         ready_at=ready_at,
+        unhastened_at=None,
         retired_at=None,
         remove_at=None,
     )

@@ -82,7 +82,7 @@ def hastened(kid: str, until: datetime) -> str:
 
 def unready(key: Key, policy: Policy, now: datetime) -> str:
     """What `key` risks, signing at `now`; empty if it has been public for long enough."""
-    until, obeyed = public_at(key, policy), key.published_at + policy.jwks_max_age
+    until, obeyed = public_at(key), key.published_at + policy.jwks_max_age
     if until <= now:
         return ""
     public, whole = age(now - key.published_at), format_duration(until - key.published_at)

@@ -330,6 +330,8 @@ def marks() -> Iterable[make.AnnotationQuery]:
     happened = {
         "Rotation": ("ringkeeper_rotations_total", 'reason="scheduled"', PLAIN),
         "Rotation by hand": ("ringkeeper_rotations_total", 'reason="manual"', "purple"),
+        "Rollback": ("ringkeeper_rotations_total", 'reason="rollback"', ODD),
+        "Change of algorithm": ("ringkeeper_rotations_total", 'reason="algorithm"', "purple"),
         "Revocation": ("ringkeeper_rotations_total", 'reason="revocation"', BAD),
         "Heal": ("ringkeeper_heals_total", "", ODD),
         "Refresh spike": ("ringkeeper_refresh_spikes_total", "", "yellow"),

@@ -1,6 +1,7 @@
 """Every change of state is told once: an event for each arrow of the diagram (promise 12)."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -10,7 +11,7 @@ from ringkeeper.testimony import History
 from ringkeeper.wire import Event
 from ringkeeperd.audit import _settings, events_between
 from ringkeeperd.healing import Evidence, diagnose
-from ringkeeperd.operations import call_off, rotate
+from ringkeeperd.operations import call_off, rollback, rotate
 from ringkeeperd.rotation import Activate, Adopt, next_step
 from ringkeeperd.transitions import TRANSITIONS, KeyWanted, Transition
 from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, nobody, policy, settle
@@ -114,8 +115,7 @@ def test_a_rotation_that_was_asked_for_is_told_once_with_who_signs_next(hasten: 
     assert told.event == "rotation asked for"
     assert asked.standby
     ready = asked.standby.ready_at.isoformat()
-    interval = RING.policy.publication_interval
-    shortened = {"shortened_from": (standby.published_at + interval).isoformat()} if hasten else {}
+    shortened = {"shortened_from": young.ready_at.isoformat()} if hasten else {}
     assert told.fields == {"kid": standby.kid, "ready_at": ready, **shortened, **CONTEXT}
 
 
@@ -150,10 +150,12 @@ def test_why_a_key_signs_is_told_with_it(word: str) -> None:
 
 def test_a_turn_that_makes_way_for_another_algorithm_is_told_as_such() -> None:
     ring, _ = settle(RING, NOW, policy(algorithm="ES256"))
-    step = next_step(ring, ring.policy, nobody(), NOW + 4 * HOUR)
-    assert isinstance(step, Activate)
-    told = {e.event: e for e in events_between(ring, do(ring, step, NOW), NOW + 4 * HOUR, {})}
-    assert told["key activated"].fields["rotation"] == "algorithm" == step.reason.value
+    for after, reason in ((24, "algorithm"), (168, "scheduled")):
+        at = NOW + after * HOUR
+        step = next_step(ring, ring.policy, nobody(), at)
+        assert isinstance(step, Activate)
+        told = {e.event: e for e in events_between(ring, do(ring, step, at), at, {})}
+        assert told["key activated"].fields["rotation"] == reason == step.reason.value
 
 
 def test_a_standby_that_is_shown_anew_is_no_rotation_called_off() -> None:
@@ -172,3 +174,46 @@ def test_a_rotation_that_is_called_off_is_told_with_until_when_the_key_signs() -
     (told,) = events(asked, call_off(asked, now=NOW, epoch=1))
     assert told.event == "rotation called off"
     assert told.fields == {"kid": active.kid, "due_at": active.due_at.isoformat(), **CONTEXT}
+
+
+OVERDUE = NOW + 169 * HOUR
+
+
+@pytest.mark.parametrize("at", [NOW + HOUR, OVERDUE], ids=["before its time", "overdue"])
+def test_a_rollback_is_asked_for_also_where_a_rotation_is_and_called_off_whatever_is_due(
+    at: datetime,
+) -> None:
+    ring, _ = settle(rotate(RING, now=NOW, epoch=1), NOW)
+    ring = replace(ring, keys=tuple(map(overdue, ring.keys))) if at == OVERDUE else ring
+    asked = rotate(ring, now=at, epoch=1) if at != OVERDUE else ring
+    rolled = rollback(asked, now=at, epoch=1)
+    told = [each.event for each in events_between(asked, rolled, at, {})]
+    assert sorted(told) == ["key returned", "rotation asked for"]
+    off = call_off(rolled, now=at, epoch=1)
+    told = [each.event for each in events_between(rolled, off, at, {})]
+    assert sorted(told) == ["key retired", "rotation called off"]
+
+
+def overdue(key: Key) -> Key:
+    return replace(key, due_at=NOW + HOUR) if key.state is KeyState.ACTIVE and key.due_at else key
+
+
+def test_what_is_hastened_where_a_turn_is_due_is_told_and_so_is_its_end() -> None:
+    """Else who asked would have no answer."""
+    ring, _ = settle(RING, NOW + 168 * HOUR)
+    ring = replace(ring, keys=tuple(map(overdue, ring.keys)))
+    at = NOW + 169 * HOUR
+    asked = rotate(ring, now=at, epoch=1, hasten=True)
+    assert asked.active() == ring.active(), "it is due anyway"
+    (told,) = events_between(ring, asked, at, {})
+    assert told.event == "rotation asked for"
+    (told,) = events_between(asked, call_off(asked, now=at, epoch=1), at, {})
+    assert told.event == "rotation called off"
+
+
+def test_what_changes_its_state_is_asked_for_by_nobody() -> None:
+    merged = replace(STATIC, state=KeyState.RETIRED, due_reason=RotationReason.MANUAL,
+                     retired_at=NOW, remove_at=NOW)  # fmt: skip
+    keys = tuple(merged if key is STATIC else key for key in RING.keys)
+    (told,) = events(RING, replace(RING, version=2, keys=keys))
+    assert told.event == "key retired"

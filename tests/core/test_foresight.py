@@ -311,7 +311,7 @@ def test_a_switch_of_the_kind_says_who_signs_and_that_both_verify() -> None:
 def test_another_algorithm_says_when_its_first_key_signs() -> None:
     said = planned(new_ring(), policy(algorithm="ES256"))
     assert "algorithm RS256 → ES256" in said
-    assert "the first ES256 key signs at 2026-01-08 05:00:00 (next-1)" in said
+    assert "the first ES256 key signs at 2026-01-09 00:00:00 (next-1)" in said
     ring = new_ring()
     before = foresee(ring, ring.policy, NOW, until=NOW + HOUR)
     after = foresee(ring, policy(algorithm="ES256"), NOW, until=NOW + HOUR)
@@ -325,21 +325,21 @@ def test_who_signs_until_the_first_key_of_another_algorithm_is_said() -> None:
     assert signers_to_come(ring, NOW) == ""
     other = do(ring, Adopt(policy(algorithm="ES256")), NOW)
     known, new = (f"{kid} ({alg}) from 2026-01-{day}:00:00" for kid, alg, day in (
-        (standby.kid, "RS256", "01 04"), ("next-1", "ES256", "08 04")
+        (standby.kid, "RS256", "02 00"), ("next-1", "ES256", "09 00")
     ))  # fmt: skip
     assert signers_to_come(other, NOW) == f"signs next: {known}, then {new}"
     made, _ = settle(other, NOW)
     back = do(made, Adopt(policy()), NOW + HOUR)
     assert signers_to_come(back, NOW + HOUR) == "", "nothing has turned yet"
-    turned, _ = settle(made, NOW + 4 * HOUR)
+    turned, _ = settle(made, NOW + 24 * HOUR)
     assert turned.standby
-    back = do(turned, Adopt(policy()), NOW + 5 * HOUR)
-    unwanted = f"{turned.standby.kid} (ES256) from 2026-01-08 04:00:00"
-    wanted = "next-1 (RS256) from 2026-01-15 04:00:00"
+    back = do(turned, Adopt(policy()), NOW + 25 * HOUR)
+    unwanted = f"{turned.standby.kid} (ES256) from 2026-01-09 00:00:00"
+    wanted = "next-1 (RS256) from 2026-01-16 00:00:00"
     told = f"signs next: {unwanted}, then {wanted}; ringkeeper rollback goes round the first"
-    assert signers_to_come(back, NOW + 5 * HOUR) == told
+    assert signers_to_come(back, NOW + 25 * HOUR) == told
     longer = do(ring, Adopt(policy(rsa_key_size=3072)), NOW)
-    assert signers_to_come(longer, NOW).endswith("then next-1 (RS256) from 2026-01-08 04:00:00")
+    assert signers_to_come(longer, NOW).endswith("then next-1 (RS256) from 2026-01-09 00:00:00")
 
 
 def test_a_revocation_says_whose_tokens_are_refused_and_how_many() -> None:

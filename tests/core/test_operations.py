@@ -38,6 +38,7 @@ from tests.core.builders import (
     HOUR,
     MINUTE,
     NOW,
+    SECOND,
     do,
     fresh,
     instances,
@@ -213,16 +214,37 @@ def test_a_rotation_that_is_hastened_is_called_off_with_the_wait_that_it_cut() -
     assert after.keys == due.keys
 
 
-def test_a_wait_is_not_restored_to_less_than_caches_need() -> None:
-    before = replace(turned(), caches_until=NOW + 20 * HOUR)
-    assert before.standby
+def test_what_is_called_off_comes_back_as_it_was_whatever_was_configured_since() -> None:
+    """Times that are set are never worked out again."""
+    before = turned()
     asked = rotate(before, now=NOW + 4 * HOUR, epoch=1, hasten=True)
-    soon = replace(before.standby, ready_at=before.standby.published_at + MINUTE)
-    asked = replace(
-        asked, keys=tuple(soon if k.kid == soon.kid else k for k in asked.keys)
-    )  # hastened before the caches were told to keep it for longer
-    after = call_off(asked, now=NOW + 5 * HOUR, epoch=1)
-    assert after.standby and after.standby.ready_at == NOW + 20 * HOUR
+    again = rotate(
+        replace(asked, policy=policy(jwks_max_age=SECOND)), now=AFTER, epoch=1, hasten=True
+    )
+    assert again.standby and asked.standby and again.standby.ready_at < asked.standby.ready_at
+    rules = policy(cryptoperiod=24 * HOUR, publication_interval=10 * MINUTE)
+    after = call_off(replace(again, policy=rules), now=AFTER, epoch=1)
+    assert after.keys == before.keys
+    longer = replace(before, policy=policy(publication_interval=24 * HOUR))
+    with pytest.raises(RequestRefused, match="no rotation is asked for"):
+        call_off(longer, now=AFTER, epoch=1)
+
+
+def test_of_several_that_wait_each_comes_back_as_it_was() -> None:
+    """A hastened standby may be passed by another, of another algorithm or one that came back."""
+    before = turned()
+    asked = rotate(before, now=NOW + 4 * HOUR, epoch=1, hasten=True)
+    asked = rollback(asked, now=NOW + 4 * HOUR, epoch=1)
+    assert asked.standby and asked.standby.is_returning
+    after = call_off(asked, now=NOW + 4 * HOUR, epoch=1)
+    assert after.active() == before.active()
+    assert after.standby == before.standby
+
+
+def test_a_rollback_after_a_rotation_was_asked_for_comes_back_to_the_schedule() -> None:
+    before = turned()
+    asked = rollback(rotate(before, now=AFTER, epoch=1), now=AFTER + MINUTE, epoch=1)
+    assert call_off(asked, now=AFTER + MINUTE, epoch=1).active() == before.active()
 
 
 def test_a_rollback_is_called_off_until_it_takes_place() -> None:
@@ -236,13 +258,6 @@ def test_a_rollback_is_called_off_until_it_takes_place() -> None:
     assert gone.remove_at == AFTER + former.retain_for
     again, _ = settle(rollback(after, now=AFTER + MINUTE, epoch=1), AFTER + MINUTE)
     assert kid_of(again.active()) == former.kid, "and asked for once more"
-
-
-def test_the_key_goes_on_by_the_interval_that_is_in_force_now() -> None:
-    asked = rotate(new_ring(), now=LATER, epoch=1)
-    asked = replace(asked, policy=policy(cryptoperiod=24 * HOUR))
-    active = call_off(asked, now=LATER, epoch=1).active()
-    assert active and active.due_at == NOW + 24 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -260,8 +275,12 @@ def test_the_key_goes_on_by_the_interval_that_is_in_force_now() -> None:
             ),
             "no dynamic key is active",
         ),
+        (
+            replace(turned(), keys=tuple(k for k in turned().keys if k.state is KeyState.ACTIVE)),
+            r"the next one is the schedule's \(ringkeeper plan\)$",
+        ),
     ],
-    ids=["none asked for", "too late", "another algorithm", "none signs"],
+    ids=["none asked for", "too late", "another algorithm", "none signs", "no standby"],
 )
 def test_what_cannot_be_called_off_is_refused(ring: Ring, why: str) -> None:
     with pytest.raises(RequestRefused, match=why):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,7 @@ from tests.core.builders import (
 )
 
 DUE = NOW + 168 * HOUR
+DAY = 24 * HOUR
 
 
 def second_ring(epoch: int = 1) -> Ring:
@@ -278,46 +280,73 @@ def test_a_longer_validity_adopted_before_a_key_signs_is_kept_with_it() -> None:
 
 def test_another_algorithm_gets_a_standby_of_its_own_and_waits_as_usual() -> None:
     ring, other = new_ring(), policy(algorithm="ES256")
-    former_standby = kid_of(ring.standby)
+    former_standby, before = kid_of(ring.standby), kid_of(ring.active())
     ring, _ = settle(ring, NOW + HOUR, rules=other)
     assert {k.algorithm for k in ring.in_state(KeyState.PUBLISHED)} == {"RS256", "ES256"}
     # Whoever was cut off before the change knows the former standby alone: it has its turn.
     assert kid_of(ring.standby) == former_standby
-    assert activation_at(ring) == NOW + 5 * HOUR, "early, as soon as the new one could sign"
-    before = kid_of(ring.active())
-    ring, _ = settle(ring, NOW + 5 * HOUR - SECOND)
+    assert activation_at(ring) == NOW + DAY, "early: the new one could sign by then"
+    ring, _ = settle(ring, NOW + DAY - SECOND)
     assert kid_of(ring.active()) == before
-    step = next_step(ring, other, nobody(), NOW + 5 * HOUR)
+    step = next_step(ring, other, nobody(), NOW + DAY)
     assert step == Activate(former_standby, RotationReason.ALGORITHM, None)
-    ring, _ = settle(ring, NOW + 5 * HOUR)
+    ring, _ = settle(ring, NOW + DAY)
     assert kid_of(ring.active()) == former_standby
     (standby,) = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
     assert standby.algorithm == "ES256", "it replaced the former one"
-    ring = advance(ring, NOW + 5 * HOUR, NOW + 173 * HOUR - SECOND)
+    ring = advance(ring, NOW + DAY, NOW + DAY + 168 * HOUR - SECOND)
     assert kid_of(ring.active()) == former_standby, "for a cryptoperiod, as any other"
-    ring, _ = settle(ring, NOW + 173 * HOUR)
+    ring, _ = settle(ring, NOW + DAY + 168 * HOUR)
     assert kid_of(ring.active()) == standby.kid
     assert ring.key(former_standby).may_verify  # type: ignore[union-attr]
     (standby,) = ring.in_state(KeyState.PUBLISHED)
     assert standby.algorithm == "ES256"
 
 
+def changed(now: datetime = NOW + 100 * HOUR, **rules: Any) -> Ring:
+    """A ring in which another algorithm is wanted since `now`."""
+    ring, _ = settle(new_ring(), now, rules=policy(**(rules or {"algorithm": "ES256"})))
+    return ring
+
+
+def test_the_standby_makes_way_as_soon_as_the_new_key_was_public_for_long_enough() -> None:
+    assert activation_at(changed()) == NOW + 104 * HOUR
+
+
+def test_two_turns_are_so_far_apart_that_a_day_without_redis_misses_one_at_the_most() -> None:
+    ring = advance(new_ring(), NOW, DUE)
+    ring, _ = settle(ring, DUE + HOUR, rules=policy(algorithm="ES256"))
+    active = ring.active()
+    assert active and active.activated_at == DUE
+    assert activation_at(ring) == DUE + active.max_staleness == DUE + DAY
+    # By what was in force while it signed, whatever is configured since.
+    ring, _ = settle(ring, DUE + 2 * HOUR, rules=policy(algorithm="ES256", max_staleness=HOUR))
+    assert activation_at(ring) == DUE + DAY
+
+
 def test_nothing_turns_early_for_an_algorithm_that_an_instance_has_not_confirmed() -> None:
-    ring, _ = settle(new_ring(), NOW + HOUR, rules=policy(algorithm="ES256"))
-    behind, ready = instances((1, 1), (1, ring.version)), NOW + 5 * HOUR
+    ring, ready = changed(), NOW + 104 * HOUR
+    behind = instances((1, 1), (1, ring.version))
     step = next_step(ring, ring.policy, behind, ready)
     assert isinstance(step, WaitUntil)
     assert step.awaiting == ("i0",), "who cannot use such keys is named before anything turns"
-    assert step.when == ready + ring.policy.confirmation_timeout
-    step = next_step(ring, ring.policy, behind, step.when)
-    assert isinstance(step, Activate)
-    assert not step.forced, "it has confirmed the key that signs now"
+    assert step.activation_at == DUE, "nothing is overdue"
+    late = ready + 2 * ring.policy.confirmation_timeout
+    step = next_step(ring, ring.policy, behind, late)
+    assert isinstance(step, WaitUntil)
+    assert step.when <= DUE, "nobody is passed over for what has time"
+    step = next_step(ring, ring.policy, behind, DUE)
+    assert step == Activate(kid_of(ring.standby), RotationReason.SCHEDULED, None)
     known = instances((1, ring.version), (1, ring.version))
     assert isinstance(next_step(ring, ring.policy, known, ready), Activate)
+    unheard = instances((1, ring.version), trusted_from=ready + MINUTE)
+    step = next_step(ring, ring.policy, unheard, ready)
+    assert isinstance(step, WaitUntil), "a new leader first hears of every instance"
+    assert step.when == ready + MINUTE
 
 
 def test_when_its_time_has_come_the_standby_signs_whoever_knows_the_next_algorithm() -> None:
-    ring, _ = settle(new_ring(), DUE - HOUR, rules=policy(algorithm="ES256"))
+    ring = changed(DUE - HOUR)
     step = next_step(ring, ring.policy, instances((1, 1)), DUE)
     assert step == Activate(kid_of(ring.standby), RotationReason.SCHEDULED, None)
 
@@ -325,25 +354,41 @@ def test_when_its_time_has_come_the_standby_signs_whoever_knows_the_next_algorit
 def test_a_standby_that_is_young_itself_is_public_for_long_enough_before_its_early_turn() -> None:
     ring, _ = settle(new_ring(), DUE)
     young = kid_of(ring.standby)
-    ring, _ = settle(ring, DUE, rules=policy(algorithm="ES256", publication_interval=HOUR))
+    rules = policy(algorithm="ES256", publication_interval=HOUR)
+    keys = tuple(replace(k, max_staleness=MINUTE) for k in ring.keys)
+    ring, _ = settle(replace(ring, keys=keys), DUE, rules=replace(rules, max_staleness=MINUTE))
     assert activation_at(ring) == DUE + 4 * HOUR
     assert kid_of(ring.standby) == young
 
 
-def test_an_algorithm_that_nobody_wants_any_more_signs_no_sooner_than_it_is_due() -> None:
-    ring, _ = settle(new_ring(), NOW, rules=policy(algorithm="ES256"))
-    ring, _ = settle(ring, NOW + 4 * HOUR)
+@pytest.mark.parametrize("rules", [{"algorithm": "ES256"}, {"rsa_key_size": 3072}])
+def test_a_key_that_nobody_wants_any_more_signs_no_sooner_than_it_is_due(rules: Any) -> None:
+    began = NOW + 104 * HOUR
+    ring, _ = settle(changed(**rules), began)
     former, unwanted = kid_of(ring.former), kid_of(ring.standby)
-    ring, _ = settle(ring, NOW + 5 * HOUR, rules=policy())
+    ring, _ = settle(ring, began + HOUR, rules=policy())
     assert kid_of(ring.standby) == unwanted, "whoever is cut off now knows this one alone"
-    assert activation_at(ring) == NOW + 172 * HOUR
+    assert activation_at(ring) == began + 168 * HOUR
     # A rollback goes round it: all know the former key, and the wanted one is known by then.
-    ring, _ = settle(rollback(ring, now=NOW + 6 * HOUR, epoch=1), NOW + 6 * HOUR)
+    ring, _ = settle(rollback(ring, now=began + 2 * HOUR, epoch=1), began + 2 * HOUR)
     assert kid_of(ring.active()) == former
-    ring, _ = settle(ring, NOW + 9 * HOUR)
-    assert ring.standby and ring.standby.algorithm == "RS256"
+    ring, _ = settle(ring, began + 5 * HOUR)
+    assert ring.standby and ring.policy.suits(ring.standby)
     gone = ring.key(unwanted)
     assert gone and gone.state is KeyState.RETIRED and gone.activated_at is None
+
+
+def test_a_size_that_is_changed_back_and_forth_turns_no_key_early_but_once() -> None:
+    """Two daemons whose files differ would do that, as the lead goes to and fro."""
+    ring, now, turns = new_ring(), NOW + 2 * DAY, 0
+    for number in range(24):
+        rules = policy(rsa_key_size=(3072, 2048)[number % 2])
+        before = kid_of(ring.active())
+        ring, _ = settle(ring, now, rules=rules)
+        ring, _ = settle(ring, now + 4 * HOUR)
+        turns += kid_of(ring.active()) != before
+        now += 4 * HOUR + 2 * MINUTE
+    assert turns == 1
 
 
 def test_a_change_of_algorithm_taken_back_leaves_no_unwanted_signer() -> None:

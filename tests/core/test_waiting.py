@@ -12,12 +12,12 @@ import pytest
 from ringkeeper.errors import RequestRefused
 from ringkeeper.policy import CAPACITY
 from ringkeeper.ring import KeyState, Ring
-from ringkeeper.wire import Command
+from ringkeeper.wire import Command, Proof
 from ringkeeperd import asking
 from ringkeeperd.operations import call_off, rollback, rotate
 from ringkeeperd.operator import Seen
-from ringkeeperd.rotation import Instance
-from tests.core.builders import MINUTE, NOW, SECOND, advance, new_ring, policy
+from ringkeeperd.rotation import Instance, activation_at
+from tests.core.builders import MINUTE, NOW, SECOND, advance, new_ring, policy, settle
 
 RULES = policy(
     publication_interval=20 * MINUTE, jwks_max_age=2 * MINUTE, confirmation_timeout=10 * MINUTE
@@ -25,6 +25,7 @@ RULES = policy(
 READY = 20 * MINUTE
 """After so long at the most a standby is ready that was published before the start."""
 START = NOW + 90 * MINUTE
+DAY = 24 * 60 * MINUTE
 
 
 class Stage:
@@ -48,7 +49,9 @@ class Stage:
             self.ring = advance(self.ring, before, self.at)
         self.ring = self.meanwhile(self.ring, self.at)
         instance = Instance("app", "sign", 1, self.ring.version, self.at)
-        return Seen(self.ring, None, "daemon", (instance,))
+        ring = self.ring
+        proof = Proof(ring.id, ring.name, ring.version, ring.epoch, "digest", self.at, 0)
+        return Seen(ring, proof, "daemon", (instance,))
 
     # What an `Asker` has: here both are one.
 
@@ -201,27 +204,65 @@ def test_who_waits_for_what_is_called_off_meanwhile_waits_no_longer(
     assert stage.at <= START + 3 * MINUTE, "and not until its own time"
 
 
+def test_a_rollback_that_is_called_off_is_no_success_whoever_signs_then(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not even where the schedule's turn is overdue, and takes place at once."""
+    ring = turned(2)
+    due = tuple(replace(k, due_at=START) if k == ring.active() else k for k in ring.keys)
+    ring = replace(ring, keys=due)
+    stage = Stage(ring, held_up=10 * MINUTE)
+    former = ring.former
+    assert former
+    stage.meanwhile = lambda ring, at: (
+        settle(call_off(ring, now=at, epoch=1), START + DAY)[0]
+        if stage.asked and at == START + 2 * MINUTE
+        else ring
+    )
+    assert done(stage, Command.ROLLBACK) == 1
+    assert f"{former.kid} does not: that was called off meanwhile" in capsys.readouterr().err
+
+
+def test_whether_a_turn_is_due_is_told_by_the_leader_s_clock() -> None:
+    """That of whoever waits may be behind."""
+    ring = turned(2)
+    due = tuple(replace(k, due_at=START) if k == ring.active() else k for k in ring.keys)
+    stage = Stage(replace(ring, keys=due), held_up=DAY)
+    seen = asyncio.run(stage.look())
+    assert seen.proof
+    for before, is_so in ((-MINUTE, False), (MINUTE, False), (10 * MINUTE, True)):
+        proof = replace(seen.proof, at=START - before)
+        assert asking._is_called_off(replace(seen, proof=proof)) is is_so
+    assert not asking._is_called_off(replace(seen, proof=None))
+
+
 def test_who_calls_a_turn_off_is_told_how_long_the_key_signs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ring = turned(2)
-    active = signer(ring)
-    due_at = ring.active().due_at  # type: ignore[union-attr]
-    for asked_for, policed in (
-        (rotate, RULES),
-        (rollback, RULES),
-        (rotate, replace(RULES, cryptoperiod=MINUTE)),
+    active, key = signer(ring), ring.active()
+    assert key and key.due_at
+    other, _ = settle(ring, START, replace(RULES, algorithm="ES256"))
+    for asked, at in (
+        (rotate(ring, now=START, epoch=1), START),
+        (rollback(ring, now=START, epoch=1), START),
+        (rotate(ring, now=START, epoch=1), key.due_at + MINUTE),
+        (rotate(other, now=START, epoch=1), START),
     ):
-        stage: Any = Stage(replace(asked_for(ring, now=START, epoch=1), policy=policed))
-        stage.ask = partial(called_off, stage)
+        stage: Any = Stage(asked)
+        stage.ask, stage.at = partial(called_off, stage), at
         assert asyncio.run(asking._call_off(stage)) == 0
         assert stage.confirmed == [stage.ring.version]
     said = capsys.readouterr().out.splitlines()
-    by_schedule = (
-        f"called off: {active} signs on until {due_at:%Y-%m-%d %H:%M:%S} UTC, by the schedule"
-    )
-    over = f"called off: {active} signs on only until the next key can: its own time is over"
-    assert said == [by_schedule, by_schedule, over]
+    due, way = (f"{at:%Y-%m-%d %H:%M:%S} UTC" for at in (key.due_at, activation_at(other)))
+    assert said == [
+        f"called off: {active} signs on {until}"
+        for until in (
+            *2 * [f"until {due}, by the schedule"],
+            "only until the next key can: its own time is over",
+            f"until {way}, when the standby makes way for ES256",
+        )
+    ]
 
 
 async def called_off(stage: Stage, command: Command) -> Any:

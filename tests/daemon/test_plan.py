@@ -582,7 +582,7 @@ def test_the_json_has_every_moment_and_every_phase() -> None:
         "signs": False,
         "draining": False,
         "from": NOW.isoformat(),
-        "to": (NOW + 172 * HOUR).isoformat(),
+        "to": (NOW + 192 * HOUR).isoformat(),
     }
     assert told["before"]["keys_kept"] == 4
     assert told["commands"] == ["ringkeeper set algorithm ES256"]

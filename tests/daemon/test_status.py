@@ -169,17 +169,19 @@ def test_a_turn_that_is_not_the_schedule_s_is_said_to_be_none() -> None:
     assert told == f"next    within 1m 30s  rolled back to {rolled.standby.kid}; {back}"
     other, _ = settle(young, NOW + 169 * HOUR, policy(algorithm="ES256"))
     told = line(seen(other), "next  ", 169 * HOUR)
-    assert told == "next    in 4h (2026-01-08 05:00:00 UTC)  the standby makes way for ES256"
+    assert told == "next    in 23h (2026-01-09 00:00:00 UTC)  the standby makes way for ES256"
+    told = line(seen(other, at(other.version - 1, "app-1")), "awaits", 169 * HOUR)
+    assert told == "awaits  app-1, to confirm the standby, and the ES256 key behind it"
     assert line(seen(young), "next  ", 169 * HOUR).endswith("UTC)")
 
 
 def test_keys_stand_in_the_order_in_which_they_sign_and_who_never_will_is_said_to() -> None:
     ring, _ = settle(new_ring(), NOW, policy(algorithm="ES256"))
-    ring, _ = settle(ring, NOW + 4 * HOUR)  # the former standby made way
+    ring, _ = settle(ring, NOW + 24 * HOUR)  # the former standby made way
     for algorithm in ("EdDSA", "RS256"):
-        ring, _ = settle(ring, NOW + 5 * HOUR, policy(algorithm=algorithm))
+        ring, _ = settle(ring, NOW + 25 * HOUR, policy(algorithm=algorithm))
     assert ring.standby and ring.standby.algorithm == "ES256"
-    told = [each for each in lines_of(seen(ring), 6 * HOUR) if " published " in each]
+    told = [each for each in lines_of(seen(ring), 26 * HOUR) if " published " in each]
     assert [each.split()[2] for each in told] == ["ES256", "RS256", "EdDSA"]
     first, then, never = told
     assert first.endswith("signs in 6d 22h")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ringkeeper.ring import RotationReason
 from ringkeeperd.troubles import KINDS
 from tests.docs.alert_cases import CASES
 from tests.docs.alert_stories import QUIET, STEPS, Case
@@ -200,3 +201,10 @@ def test_every_recorded_series_is_asked_for() -> None:
     dashboard = (ROOT / "deploy/grafana/ringkeeper.json").read_text()
     asked = dashboard + "".join(rule["expr"] for rule in ALERTS.values())
     assert [rule["record"] for rule in RECORDED if rule["record"] not in asked] == []
+
+
+@pytest.mark.parametrize("reason", RotationReason)
+def test_a_rotation_is_marked_in_the_dashboard_whatever_its_reason(reason: str) -> None:
+    dashboard = json.loads((ROOT / "deploy/grafana/ringkeeper.json").read_text())
+    marks = [each.get("expr", "") for each in dashboard["annotations"]["list"]]
+    assert sum(f'rotations_total{{ring="$ring", reason="{reason}"}}' in each for each in marks) == 1

@@ -211,6 +211,13 @@ def test_what_is_hastened_where_a_turn_is_due_is_told_and_so_is_its_end() -> Non
     assert told.event == "rotation called off"
 
 
+def test_a_rotation_asked_for_by_a_clock_that_was_ahead_is_asked_for_anew() -> None:
+    """The next leader's clock is behind: to that one it was not due yet."""
+    asked = rotate(RING, now=NOW + SECOND, epoch=1)
+    (told,) = events(asked, rotate(asked, now=NOW, epoch=2))
+    assert told.event == "rotation asked for"
+
+
 def test_what_changes_its_state_is_asked_for_by_nobody() -> None:
     merged = replace(STATIC, state=KeyState.RETIRED, due_reason=RotationReason.MANUAL,
                      retired_at=NOW, remove_at=NOW)  # fmt: skip

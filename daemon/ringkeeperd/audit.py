@@ -146,9 +146,11 @@ def _asked(before: Ring, after: Ring, at: datetime) -> Iterator[tuple[str, Field
         for known, key in pairs
         if (known.state, known.published_version) == (key.state, key.published_version)
     ]
-    due = [(known, key) for known, key in stayed if known.due_at != key.due_at]
-    due += [(known, key) for known, key in stayed if known.due_reason is not key.due_reason]
-    reasons = {key.due_reason for _, key in due}
+    reasons = {
+        key.due_reason
+        for known, key in stayed
+        if (known.due_at, known.due_reason) != (key.due_at, key.due_reason)
+    }
     is_sooner = any(key.ready_at < known.ready_at for known, key in stayed)
     is_later = any(key.ready_at > known.ready_at for known, key in stayed)
     if reasons - {RotationReason.SCHEDULED} or is_sooner:

@@ -327,7 +327,7 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
         return _wait(ring, confirmed, now, at)
     is_early = active.due_at is not None and now < active.due_at
     heir = heir_in(ring) if is_early else None
-    if heir and (now < confirmed.trusted_from or confirmed.missing(heir)):
+    if heir and confirmed.missing(heir):
         # Nothing turns early for an algorithm that somebody cannot use, however long that takes.
         return _wait(ring, confirmed, now, active.due_at)
     cleared = _clearance(standby, at, ring.policy, confirmed, now)

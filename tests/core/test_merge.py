@@ -74,6 +74,16 @@ def test_a_standby_that_one_side_alone_has_shown_starts_its_publication_anew() -
     assert again and ring.standby and again.ready_at == ring.standby.ready_at
 
 
+def test_a_wait_that_was_cut_is_whole_again_where_a_standby_is_shown_anew() -> None:
+    base = new_ring()
+    hastened = rotate(turned(base, 2), now=DUE, epoch=2, hasten=True)
+    assert hastened.standby and hastened.standby.unhastened_at
+    merged = merge(hastened, base, now=LATER, epoch=4)
+    assert merged.standby and merged.standby.kid == hastened.standby.kid
+    assert merged.standby.ready_at == LATER + 4 * HOUR
+    assert merged.standby.unhastened_at is None
+
+
 def test_keys_that_only_the_lower_side_made_are_kept_as_retired() -> None:
     """Two primaries each published a standby: tokens of either may come."""
     base = new_ring()

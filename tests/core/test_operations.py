@@ -287,6 +287,18 @@ def test_what_cannot_be_called_off_is_refused(ring: Ring, why: str) -> None:
         call_off(ring, now=AFTER, epoch=1)
 
 
+def test_what_was_put_forward_in_a_former_life_of_a_key_is_forgotten() -> None:
+    asked = rotate(rotate(turned(), now=AFTER, epoch=1), now=AFTER, epoch=1, hasten=True)
+    ring, _ = settle(asked, AFTER)
+    again, _ = settle(rotate(ring, now=AFTER, epoch=1, hasten=True), AFTER + HOUR)
+    ring, _ = settle(rollback(again, now=AFTER + HOUR, epoch=1), AFTER + HOUR)
+    active = ring.active()
+    assert active and active.kid == kid_of(again.former)
+    assert again.former and again.former.scheduled_at and again.former.unhastened_at
+    assert (active.scheduled_at, active.unhastened_at) == (None, None)
+    assert call_off(rotate(ring, now=AFTER + HOUR, epoch=1), now=LATER, epoch=1).active() == active
+
+
 # --- draining ------------------------------------------------------------------------------------
 
 

@@ -149,6 +149,7 @@ def test_it_changes_nothing_and_needs_no_leader_and_no_secret(site: Site, valkey
         assert any("nobody leads now" in remark for remark in told["remarks"])
         is_idle = any("nothing would differ" in remark for remark in told["remarks"])
         assert is_idle is (options == ("--dynamic",))
+        assert not (is_idle and told["commands"])
     assert (site.folder / "plan.svg").read_text().startswith("<svg ")
     assert site.done("plan", "--svg", "-").startswith("<svg ")
     assert not (site.folder / "-").exists()
@@ -163,6 +164,7 @@ def test_a_rollback_is_foreseen_and_then_done(site: Site, valkey: Server) -> Non
     told = json.loads(site.done("plan", "--rollback", "--json"))
     assert told["after"]["next_activation"] == first
     assert told["commands"] == ["ringkeeper rollback"]
+    assert "a leader that has just begun listens for 1s 500ms first" in told["remarks"]
     assert site.status()["version"] == version
     told = json.loads(site.done("plan", "--revoke", first, "--drain", "10s", "--json"))
     assert told["commands"] == [f"ringkeeper revoke {first} --drain 10s --reason WHY"]

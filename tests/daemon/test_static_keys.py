@@ -271,3 +271,15 @@ def test_a_key_whose_private_half_is_gone_comes_back_only_with_it(
     led.done("static", "import", "key.pem", "--kid", "s-one")
     with valkey.client() as client:
         assert client.hget(LAYOUT.sealed, "s-one")
+
+
+def test_it_is_told_who_is_the_static_key_after_a_revocation_and_what_a_retired_one_did(
+    led: Site,
+) -> None:
+    first = static_kid(led)
+    second = led.done("static", "create").splitlines()[1].split()[0]
+    told = led.done("static", "retire", second)
+    assert f"{second} verifies until " in told
+    assert "signs no more" not in told, "it never did"
+    led.done("static", "reinstate", second)
+    assert f"{second} is the static key now" in led.done("revoke", first, "--reason", "leaked")

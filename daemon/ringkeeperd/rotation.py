@@ -230,10 +230,13 @@ def heir_in(ring: Ring) -> Key | None:
     The standby makes way for it, by taking its own turn early, once every instance could use the
     heir: whoever is cut off by then knows the standby, so promise 1 holds, and the new algorithm
     signs one cryptoperiod after that. Only where that turn alone brings nothing else: where a
-    change was taken back, what nobody wants any more does not sign any sooner (ADR 3).
+    change was taken back, what nobody wants any more does not sign any sooner (ADR 3). Nor where
+    an operator asked for the turn anyway.
     """
     active, standby = ring.active(), ring.standby
     if active is None or standby is None or ring.policy.suits(standby):
+        return None
+    if active.due_reason is not RotationReason.SCHEDULED:
         return None
     if (standby.algorithm, standby.bits) != (active.algorithm, active.bits):
         return None

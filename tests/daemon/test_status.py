@@ -172,6 +172,10 @@ def test_a_turn_that_is_not_the_schedule_s_is_said_to_be_none() -> None:
     assert told == "next    in 23h (2026-01-09 00:00:00 UTC)  the standby makes way for ES256"
     told = line(seen(other, at(other.version - 1, "app-1")), "awaits", 169 * HOUR)
     assert told == "awaits  app-1, to confirm the standby, and the ES256 key behind it"
+    by_hand = seen(rotate(other, now=NOW + 175 * HOUR, epoch=1), at(other.version - 1, "app-1"))
+    assert by_hand.awaited == (), "whose turn it is now they have confirmed"
+    assert "signs next: at once" in outlook(by_hand, NOW + 175 * HOUR)[0]
+    assert line(by_hand, "next  ", 175 * HOUR) == f"next    within 1m 30s  asked for; {back}"
     assert line(seen(young), "next  ", 169 * HOUR).endswith("UTC)")
 
 

@@ -24,8 +24,8 @@ from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import at_ring, check_not_turned, delay, outlook, some
 from ringkeeperd.overrides import setting_named, value_of
 from ringkeeperd.planning import signers_to_come
-from ringkeeperd.rotation import activation_at, heir_in, static_followers
-from ringkeeperd.words import harmless, hastened, unready
+from ringkeeperd.rotation import activation_at, static_followers
+from ringkeeperd.words import harmless, hastened, turn_told, unready
 
 if TYPE_CHECKING:
     import argparse
@@ -162,13 +162,10 @@ async def _call_off(asker: Asker) -> int:
     active, at = ring.active(), activation_at(ring)
     if active and at:
         until = f"until {at:%Y-%m-%d %H:%M:%S} UTC, by the schedule"
-        if heir := heir_in(ring):
-            until = (
-                f"until {at:%Y-%m-%d %H:%M:%S} UTC, when the standby makes way for {heir.algorithm}"
-            )
-        elif at <= asker.operator.now():
+        if at <= asker.operator.now():
             until = "only until the next key can: its own time is over"
         say(f"called off: {active.kid} signs on {until}")
+        _warn(turn_told(ring))
     return 0
 
 
@@ -217,7 +214,10 @@ async def _turned(asker: Asker, before: Seen, signer: str, returning: str) -> in
     say(f"{signer} signs now")
     await asker.tell_confirmed((await asker.operator.look()).ring.version)
     if returning and signer != returning:
-        _complain(f"{returning} does not: that was called off meanwhile (ringkeeper watch)")
+        _complain(
+            f"{returning} does not: that was called off, or it was revoked, meanwhile (ringkeeper "
+            "watch says by whom)"
+        )
         return 1
     if not returning and signer in _signed_before(before):
         _complain(f"{signer} signed before: somebody rolled back meanwhile (ringkeeper status)")
@@ -300,9 +300,10 @@ async def _next_signer(
         if active and active.kid != former:
             return active.kid
         if _is_called_off(seen) or (returning and not (back and back.is_returning)):
+            what = f"called off, or {returning} revoked," if returning else "called off"
             _complain(
-                f"called off meanwhile: {former} signs on, and nothing is waited for (ringkeeper "
-                "watch says by whom)"
+                f"{what} meanwhile: {former} signs on, and nothing is waited for (ringkeeper watch "
+                "says by whom)"
             )
             return ""
         limit = max(limit, (activation_at(seen.ring) or at) + patience)

@@ -179,7 +179,8 @@ def _parser(*, is_demo: bool) -> argparse.ArgumentParser:
         from ringkeeperd import demo as module  # noqa: PLC0415
 
         module.add_arguments(demo)
-        demo.set_defaults(run=module.main, parser=demo)
+        demo.set_defaults(run=module.main)
+    demo.set_defaults(parser=demo)
 
     text = "Print a script that lets a shell complete commands, options and files."
     completing = subparsers.add_parser("completion", help=text, description=text)

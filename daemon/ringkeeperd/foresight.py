@@ -6,7 +6,8 @@ would make, and the clock goes on to the moment that it would wait for. What cha
 version to the next is told as the audit will tell it (`audit.events_between`).
 
 It is assumed that somebody leads all the time, and that every live instance confirms at once. One
-that does not holds a turn up by the confirmation timeout at the most.
+that does not holds a turn up by the confirmation timeout at the most; and one that is early, for
+another kind of key, until it is due.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from ringkeeperd.rotation import (
     standby_wanted,
     static_followers,
     successor,
+    what_differs,
 )
 from ringkeeperd.transitions import (
     FreshKey,
@@ -104,30 +105,35 @@ def call_off(ring: Ring, *, now: datetime, epoch: int) -> Ring:
     active, standby = ring.active(), ring.standby
     if active is None:
         raise RequestRefused("no dynamic key is active; the standby is about to take its place")
-    changed: dict[str, Key] = {}
-    if active.due_reason is not RotationReason.SCHEDULED:
-        changed[active.kid] = _on_schedule(active)
-    for key in ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC):
-        if key.is_returning:
-            changed[key.kid] = retired(key, now)
-        elif key.unhastened_at:
-            changed[key.kid] = replace(key, ready_at=key.unhastened_at, unhastened_at=None)
-    if not changed:
+    waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
+    is_hastened = any(key.unhastened_at and key.unhastened_at > now for key in waiting)
+    if active.due_reason is RotationReason.SCHEDULED and not is_hastened:
         when = "the next one is the schedule's (ringkeeper plan)"
         if standby and (heir := heir_in(ring)):
+            setting, value = what_differs(heir, standby)
             when = (
-                f"{standby.kid} makes way for one of {heir.algorithm}; to undo that, set the "
-                "algorithm back (ringkeeper set algorithm)"
+                f"{standby.kid} makes way for a key of {setting} {value}; set that back to undo it "
+                f"(ringkeeper set {setting})"
             )
         elif standby and ring.former:
             when += f"; {active.kid} signs by now, and ringkeeper rollback turns back from it"
         raise RequestRefused(f"no rotation is asked for that could be called off: {when}")
+    changed: dict[str, Key] = {}
+    if active.due_reason is not RotationReason.SCHEDULED:
+        changed[active.kid] = _on_schedule(active, ring)
+    for key in waiting:
+        if key.is_returning:
+            changed[key.kid] = retired(key, now)
+        elif key.unhastened_at:
+            changed[key.kid] = replace(key, ready_at=key.unhastened_at, unhastened_at=None)
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
 
-def _on_schedule(active: Key) -> Key:
+def _on_schedule(active: Key, ring: Ring) -> Key:
     """`active`, which is due when its own cryptoperiod ends."""
-    due_at = active.scheduled_at or active.due_at
+    # An older release asked for the turn where there is no telling when it would have been due.
+    since = active.activated_at or active.published_at
+    due_at = active.scheduled_at or since + ring.policy.cryptoperiod
     return replace(active, due_at=due_at, due_reason=RotationReason.SCHEDULED, scheduled_at=None)
 
 
@@ -183,7 +189,9 @@ def revoke(  # noqa: PLR0913 - all but two by name
     keys = tuple(gone if k is key else k for k in ring.keys)
     if _is_rolled_back_to(key):
         keys = tuple(
-            _on_schedule(k) if k is ring.active() and k.due_reason is RotationReason.ROLLBACK else k
+            _on_schedule(k, ring)
+            if k is ring.active() and k.due_reason is RotationReason.ROLLBACK
+            else k
             for k in keys
         )
     if chosen:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.configuration import Configuration
-    from ringkeeper.ring import Ring
+    from ringkeeper.ring import Key, Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.store import Stored
     from ringkeeper.trust import PinnedRoots, TrustRoot
@@ -95,10 +95,16 @@ class Seen:
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """The live instances that have not confirmed what the next turn takes yet."""
-        wanted = filter(None, (self.ring.standby, heir_in(self.ring)))
-        lacking = (Confirmations(self.instances, k.published_at).missing(k) for k in wanted)
-        return tuple(sorted(set().union(*lacking)))
+        """The live instances that have not confirmed the next key yet."""
+        return self._missing(self.ring.standby)
+
+    @property
+    def awaited_behind(self) -> tuple[str, ...]:
+        """Those that have not confirmed the key for which the next one would make way."""
+        return self._missing(heir_in(self.ring))
+
+    def _missing(self, key: Key | None) -> tuple[str, ...]:
+        return Confirmations(self.instances, key.published_at).missing(key) if key else ()
 
 
 class Operator:

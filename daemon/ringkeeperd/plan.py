@@ -270,6 +270,10 @@ def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:
     if seen.awaited:
         patience = format_duration(seen.ring.policy.confirmation_timeout)
         lines.append(f"not confirmed yet by {some(seen.awaited)}; waited for {patience} at most")
+    if seen.awaited_behind:
+        lines.append(
+            f"not confirmed yet by {some(seen.awaited_behind)}: until then no key makes way early"
+        )
     first = future.next_activation
     if seen.leader and first and first.at == future.now:
         heard = format_duration(seen.ring.policy.liveness_window)

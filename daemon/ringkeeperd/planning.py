@@ -282,29 +282,33 @@ def _first_of(after: Foresight, algorithm: str) -> str:
 
 
 def signers_to_come(ring: Ring, now: datetime) -> str:
-    """Who signs next, up to the first key such as the policy wants; empty where it signs by now."""
-    active = ring.active()
-    if active and ring.policy.suits(active):
-        standby = ring.standby
-        if standby is None or ring.policy.suits(standby):
-            return ""
-    future = foresee(ring, ring.policy, now)
+    """Who signs next, up to the first key such as the policy wants; empty where that is known."""
+    active, standby, wants = ring.active(), ring.standby, ring.policy
+    if active is None or standby is None or (wants.suits(active) and wants.suits(standby)):
+        return ""
     coming = sorted(
-        (phase.begin, life.kid, life.algorithm)
-        for life in future.lives
+        (phase.begin, life.kid, life.algorithm, _bits(ring, life.kid))
+        for life in foresee(ring, wants, now).lives
         for phase in life.phases
-        if phase.state is KeyState.ACTIVE and phase.begin >= now and life.kind is KeyKind.DYNAMIC
-        if active is None or life.kid != active.kid
+        if phase.state is KeyState.ACTIVE and life.kind is KeyKind.DYNAMIC
+        if life.kid != active.kid
     )
-    told = []
-    for begin, kid, algorithm in coming:
-        told.append(f"{kid} ({algorithm}) from {begin:%Y-%m-%d %H:%M:%S}")
-        key = ring.key(kid)
-        if key is None or ring.policy.suits(key):
-            break
-    line = f"signs next: {', then '.join(told)}"
-    unwanted = coming and active and coming[0][2] not in (active.algorithm, ring.policy.algorithm)
-    return f"{line}; ringkeeper rollback goes round the first" if unwanted and ring.former else line
+    kinds = [(algorithm, bits) for _, _, algorithm, bits in coming]
+    wanted = (wants.algorithm, wants.key_bits)
+    end = kinds.index(wanted) + 1 if wanted in kinds else len(kinds)
+    told = [
+        f"{kid} ({f'{algorithm}, {bits} bits' if bits else algorithm}) from {at:%Y-%m-%d %H:%M:%S}"
+        for at, kid, algorithm, bits in coming[:end]
+    ]
+    line = f"next to sign: {', then '.join(told) or 'nobody, as long as the ring is full'}"
+    if ring.former and kinds and kinds[0] not in (wanted, (active.algorithm, active.bits)):
+        line += "; ringkeeper rollback goes round the first"
+    return line if wants.use_dynamic else f"{line}; the static key goes on signing"
+
+
+def _bits(ring: Ring, kid: str) -> int:
+    key = ring.key(kid)
+    return key.bits if key else ring.policy.key_bits
 
 
 def _lasting(before: Foresight, after: Foresight) -> Iterator[str]:

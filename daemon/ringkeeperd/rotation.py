@@ -206,6 +206,7 @@ def next_step(
         or _missing_key(ring)
         or _static_activation(ring, confirmed, now)
         or _supersession(ring, confirmed, now)
+        or _making_way(ring, confirmed, now)
     )
     return step or _activation(ring, confirmed, now)
 
@@ -217,21 +218,17 @@ def activation_at(ring: Ring) -> datetime | None:
         return None
     if active is None or active.due_at is None:
         return standby.ready_at
-    due_at = active.due_at
-    if (heir := heir_in(ring)) and active.activated_at:
-        # Nor so soon after the last turn that who was cut off for a while has missed both.
-        due_at = min(due_at, max(heir.ready_at, active.activated_at + active.max_staleness))
-    return max(due_at, standby.ready_at)
+    return max(active.due_at, standby.ready_at)
 
 
 def heir_in(ring: Ring) -> Key | None:
-    """The key of the policy's algorithm that waits behind a standby of the former one.
+    """The key that the policy wants, where it waits behind a standby of another kind.
 
     The standby makes way for it, by taking its own turn early, once every instance could use the
-    heir: whoever is cut off by then knows the standby, so promise 1 holds, and the new algorithm
-    signs one cryptoperiod after that. Only where that turn alone brings nothing else: where a
-    change was taken back, what nobody wants any more does not sign any sooner (ADR 3). Nor where
-    an operator asked for the turn anyway.
+    heir: whoever is cut off by then knows the standby, so promise 1 holds, and the heir signs one
+    cryptoperiod after that. Only where that turn alone brings nothing else: where a change was
+    taken back, what nobody wants any more does not sign any sooner (ADR 3). Nor where an operator
+    asked for the turn anyway.
     """
     active, standby = ring.active(), ring.standby
     if active is None or standby is None or ring.policy.suits(standby):
@@ -242,6 +239,24 @@ def heir_in(ring: Ring) -> Key | None:
         return None
     waiting = ring.in_state(KeyState.PUBLISHED, KeyKind.DYNAMIC)
     return next(filter(ring.policy.suits, waiting), None)
+
+
+def makes_way_at(ring: Ring) -> datetime | None:
+    """From when on the standby makes way for its heir; None where there is none.
+
+    Not so soon after the last turn that who was cut off for a while has missed both.
+    """
+    active, standby, heir = ring.active(), ring.standby, heir_in(ring)
+    if heir is None or active is None or standby is None or active.activated_at is None:
+        return None
+    return max(heir.ready_at, standby.ready_at, active.activated_at + active.max_staleness)
+
+
+def what_differs(heir: Key, standby: Key) -> tuple[str, str]:
+    """The setting by which `heir` is another kind of key than `standby`, and its value."""
+    if heir.algorithm != standby.algorithm:
+        return "algorithm", heir.algorithm
+    return "rsa_key_size", str(heir.bits)
 
 
 def public_at(key: Key) -> datetime:
@@ -328,11 +343,6 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     standby = ring.standby
     if active is None or standby is None or at is None or now < at:
         return _wait(ring, confirmed, now, at)
-    is_early = active.due_at is not None and now < active.due_at
-    heir = heir_in(ring) if is_early else None
-    if heir and confirmed.missing(heir):
-        # Nothing turns early for an algorithm that somebody cannot use, however long that takes.
-        return _wait(ring, confirmed, now, active.due_at)
     cleared = _clearance(standby, at, ring.policy, confirmed, now)
     if isinstance(cleared, datetime):
         return _wait(ring, confirmed, now, at)
@@ -340,8 +350,19 @@ def _activation(ring: Ring, confirmed: Confirmations, now: datetime) -> Step:
     if wanted and ring.is_full:
         # The room above is for emergencies: the schedule waits until a key is removed.
         return replace(_wait(ring, confirmed, now, at), why="the ring is full until a key goes")
-    reason = RotationReason.ALGORITHM if is_early else active.due_reason
-    return Activate(standby.kid, reason, wanted, cleared)
+    return Activate(standby.kid, active.due_reason, wanted, cleared)
+
+
+def _making_way(ring: Ring, confirmed: Confirmations, now: datetime) -> Activate | None:
+    """The early turn of a standby for its heir, for which nobody is passed over."""
+    at, active, standby, heir = makes_way_at(ring), ring.active(), ring.standby, heir_in(ring)
+    if at is None or now < max(at, confirmed.trusted_from):
+        return None
+    if not (active and active.due_at and standby and heir) or active.due_at <= now:
+        return None
+    if confirmed.missing(heir):
+        return None
+    return Activate(standby.kid, RotationReason.ALGORITHM, None)
 
 
 def _clearance(
@@ -385,6 +406,7 @@ def _wait(
     """Until the first thing that time alone brings: an activation, a removal, a clearance."""
     waking = [activation, *(key.remove_at for key in ring.keys)]
     waking += [key.drained_until for key in _draining(ring)]
+    waking.append(makes_way_at(ring))
     awaiting: set[str] = set()
     wishes = [(k, k.ready_at) for k in ring.may_sign_next if k.state is KeyState.PUBLISHED]
     if activation and ring.standby:

@@ -14,7 +14,7 @@ from rich.text import Text
 from ringkeeper.ring import KeyState
 from ringkeeperd.operator import some
 from ringkeeperd.planning import knowledge_of
-from ringkeeperd.rotation import activation_at, heir_in
+from ringkeeperd.rotation import activation_at
 from ringkeeperd.spike_events import begin_of, shown_spike
 from ringkeeperd.words import (
     Outlook,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from ringkeeper.ring import Ring
     from ringkeeperd.operator import Seen
     from ringkeeperd.planning import Knowledge
 
@@ -64,7 +63,7 @@ def as_json(seen: Seen, now: datetime, others: Sequence[str] = ()) -> dict[str, 
         "proof_age_seconds": (now - seen.proof.at).total_seconds() if seen.proof else None,
         "signer": ring.signer.kid if ring.signer else None,
         "next_activation_at": at.isoformat() if at else None,
-        "awaiting": list(seen.awaited),
+        "awaiting": sorted({*seen.awaited, *seen.awaited_behind}),
         "settings": dict(ring.overrides),
         "configuration_drift": list(seen.drifting),
         "algorithms_lacking": [asdict(known) for known in lacked(seen)],
@@ -137,8 +136,7 @@ def _heading(seen: Seen, now: datetime) -> Text:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
     if why := turn_told(ring):
         text.append(f"  {why}", "dim")
-    if seen.awaited:
-        text.append(f"\nawaits  {some(seen.awaited)}, to confirm {_awaited(ring)}", "yellow")
+    text.append(_awaits(seen))
     if ring.overrides:
         own = ", ".join(f"{key} {harmless(value)}" for key, value in ring.overrides)
         text.append(f"\nset     {own}", "dim")
@@ -152,9 +150,14 @@ def _heading(seen: Seen, now: datetime) -> Text:
     return text
 
 
-def _awaited(ring: Ring) -> str:
-    heir = heir_in(ring)
-    return f"the standby, and the {heir.algorithm} key behind it" if heir else "the standby"
+def _awaits(seen: Seen) -> Text:
+    text = Text()
+    if seen.awaited:
+        text.append(f"\nawaits  {some(seen.awaited)}, to confirm the standby", "yellow")
+    if seen.awaited_behind:
+        behind = f"{some(seen.awaited_behind)}, to confirm the key that it makes way for"
+        text.append(f"\nawaits  {behind}", "yellow")
+    return text
 
 
 def lacked(seen: Seen) -> tuple[Knowledge, ...]:

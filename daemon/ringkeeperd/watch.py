@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ringkeeperd.leader_store import Entry
     from ringkeeperd.operator import Operator
 
-_AGAIN_AFTER: Final = 1.0
-_LOOK_BACK: Final = 100
 _LONGEST: Final = 2000
 """Characters of a field: a refusal has that many."""
+_AGAIN_AFTER: Final = 1.0
+_LOOK_BACK: Final = 100
 """Entries that are looked at anew when those that were newest are gone."""
 
 

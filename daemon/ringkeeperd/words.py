@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Final
 from ringkeeper.durations import format_duration
 from ringkeeper.layout import BUCKET
 from ringkeeper.ring import Key, KeyKind, KeyState, RotationReason
-from ringkeeperd.rotation import activation_at, heir_in, public_at, static_followers
+from ringkeeperd.rotation import (
+    activation_at,
+    heir_in,
+    makes_way_at,
+    public_at,
+    static_followers,
+    what_differs,
+)
 from ringkeeperd.spike_events import begin_of
 
 if TYPE_CHECKING:
@@ -111,7 +118,7 @@ def next_change(key: Key, outlook: Outlook) -> str:
             idle = f"active {when}; signs nothing in this mode"
             return idle if ring.policy.use_dynamic else f"signs {when}"
         case KeyState.PUBLISHED if key != ring.standby and not ring.policy.suits(key):
-            return "retires unused: another algorithm is wanted"
+            return "retires unused: other keys are wanted"
         case KeyState.PUBLISHED:
             when = f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
             return f"{when}, ready in {age(key.ready_at - now)}" if key.ready_at > now else when
@@ -145,8 +152,10 @@ def turn_told(ring: Ring) -> str:
     active, standby = ring.active(), ring.standby
     if active is None or standby is None:
         return ""
-    if heir := heir_in(ring):
-        return f"the standby makes way for {heir.algorithm}"
+    if (heir := heir_in(ring)) and (at := makes_way_at(ring)):
+        setting, value = what_differs(heir, standby)
+        soonest = f"at {at:%Y-%m-%d %H:%M:%S} UTC at the earliest"
+        return f"the standby makes way for a key of {setting} {value}, {soonest}"
     back = "ringkeeper rotate --call-off takes that back"
     if active.due_reason is RotationReason.ROLLBACK and standby.is_returning:
         return f"rolled back to {standby.kid}; {back}"

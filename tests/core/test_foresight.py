@@ -325,9 +325,9 @@ def test_who_signs_until_the_first_key_of_another_algorithm_is_said() -> None:
     assert signers_to_come(ring, NOW) == ""
     other = do(ring, Adopt(policy(algorithm="ES256")), NOW)
     known, new = (f"{kid} ({alg}) from 2026-01-{day}:00:00" for kid, alg, day in (
-        (standby.kid, "RS256", "02 00"), ("next-1", "ES256", "09 00")
+        (standby.kid, "RS256, 2048 bits", "02 00"), ("next-1", "ES256", "09 00")
     ))  # fmt: skip
-    assert signers_to_come(other, NOW) == f"signs next: {known}, then {new}"
+    assert signers_to_come(other, NOW) == f"next to sign: {known}, then {new}"
     made, _ = settle(other, NOW)
     back = do(made, Adopt(policy()), NOW + HOUR)
     assert signers_to_come(back, NOW + HOUR) == "", "nothing has turned yet"
@@ -335,11 +335,27 @@ def test_who_signs_until_the_first_key_of_another_algorithm_is_said() -> None:
     assert turned.standby
     back = do(turned, Adopt(policy()), NOW + 25 * HOUR)
     unwanted = f"{turned.standby.kid} (ES256) from 2026-01-09 00:00:00"
-    wanted = "next-1 (RS256) from 2026-01-16 00:00:00"
-    told = f"signs next: {unwanted}, then {wanted}; ringkeeper rollback goes round the first"
+    wanted = "next-1 (RS256, 2048 bits) from 2026-01-16 00:00:00"
+    told = f"next to sign: {unwanted}, then {wanted}; ringkeeper rollback goes round the first"
     assert signers_to_come(back, NOW + 25 * HOUR) == told
     longer = do(ring, Adopt(policy(rsa_key_size=3072)), NOW)
-    assert signers_to_come(longer, NOW).endswith("then next-1 (RS256) from 2026-01-09 00:00:00")
+    assert signers_to_come(longer, NOW).endswith(
+        "then next-1 (RS256, 3072 bits) from 2026-01-09 00:00:00"
+    )
+    made, _ = settle(settle(longer, NOW)[0], NOW + 24 * HOUR)
+    back = do(made, Adopt(policy()), NOW + 25 * HOUR)
+    assert signers_to_come(back, NOW + 25 * HOUR).endswith("rollback goes round the first")
+    static = do(ring, Adopt(policy(algorithm="ES256", use_dynamic=False)), NOW)
+    assert signers_to_come(static, NOW).endswith("; the static key goes on signing")
+    (one,) = ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)
+    fill = (
+        replace(one, kid=f"f-{n}", kind=KeyKind.FOREIGN, state=KeyState.PUBLISHED)
+        for n in range(MAX_KEYS - 3)
+    )
+    full = replace(other, keys=(*other.keys, *fill))
+    assert signers_to_come(full, NOW) == "next to sign: nobody, as long as the ring is full"
+    bare = replace(other, keys=tuple(k for k in other.keys if k.state is not KeyState.ACTIVE))
+    assert signers_to_come(bare, NOW) == "", "the leader sees to it at once"
 
 
 def test_a_revocation_says_whose_tokens_are_refused_and_how_many() -> None:

@@ -210,7 +210,8 @@ def test_a_rotation_that_is_hastened_is_called_off_with_the_wait_that_it_cut() -
         before,
         keys=tuple(replace(k, due_at=NOW) if k == before.active() else k for k in before.keys),
     )
-    after = call_off(rotate(due, now=NOW + 4 * HOUR, epoch=1, hasten=True), now=AFTER, epoch=1)
+    asked = rotate(due, now=NOW + 4 * HOUR, epoch=1, hasten=True)
+    after = call_off(asked, now=NOW + 5 * HOUR, epoch=1)
     assert after.keys == due.keys
 
 
@@ -267,7 +268,11 @@ def test_a_rollback_is_called_off_until_it_takes_place() -> None:
         (turned(), "signs by now, and ringkeeper rollback turns back from it"),
         (
             settle(new_ring(), NOW, policy(algorithm="ES256"))[0],
-            "makes way for one of ES256; to undo that, set the algorithm back",
+            "makes way for a key of algorithm ES256; set that back to undo it",
+        ),
+        (
+            settle(new_ring(), NOW, policy(rsa_key_size=3072))[0],
+            r"a key of rsa_key_size 3072; .* \(ringkeeper set rsa_key_size\)",
         ),
         (
             replace(
@@ -280,11 +285,43 @@ def test_a_rollback_is_called_off_until_it_takes_place() -> None:
             r"the next one is the schedule's \(ringkeeper plan\)$",
         ),
     ],
-    ids=["none asked for", "too late", "another algorithm", "none signs", "no standby"],
+    ids=[
+        "none asked for",
+        "too late",
+        "another algorithm",
+        "another size",
+        "none signs",
+        "no standby",
+    ],
 )
 def test_what_cannot_be_called_off_is_refused(ring: Ring, why: str) -> None:
     with pytest.raises(RequestRefused, match=why):
         call_off(ring, now=AFTER, epoch=1)
+
+
+def test_a_wait_that_is_over_anyway_is_no_rotation_to_call_off() -> None:
+    """A rollback overtook the standby that was hastened."""
+    asked = rollback(
+        rotate(turned(), now=NOW + 4 * HOUR, epoch=1, hasten=True), now=NOW + 4 * HOUR, epoch=1
+    )
+    ring, _ = settle(asked, NOW + 4 * HOUR)
+    assert ring.standby and ring.standby.unhastened_at
+    with pytest.raises(RequestRefused, match="no rotation is asked for"):
+        call_off(ring, now=NOW + 100 * HOUR, epoch=1)
+    assert call_off(ring, now=NOW + 5 * HOUR, epoch=1).standby == turned_like(ring)
+
+
+def turned_like(ring: Ring) -> Key:
+    """The standby of `ring`, with its whole wait."""
+    assert ring.standby and ring.standby.unhastened_at
+    return replace(ring.standby, ready_at=ring.standby.unhastened_at, unhastened_at=None)
+
+
+def test_what_an_older_release_asked_for_goes_back_to_the_interval_in_force() -> None:
+    before = new_ring()
+    asked = rotate(before, now=LATER, epoch=1)
+    keys = tuple(replace(key, scheduled_at=None) for key in asked.keys)
+    assert call_off(replace(asked, keys=keys), now=LATER, epoch=1).keys == before.keys
 
 
 def test_what_was_put_forward_in_a_former_life_of_a_key_is_forgotten() -> None:

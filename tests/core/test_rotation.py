@@ -23,6 +23,7 @@ from ringkeeperd.rotation import (
     apply,
     first_keys_wanted,
     first_ring,
+    makes_way_at,
     next_step,
     put_off,
 )
@@ -285,7 +286,8 @@ def test_another_algorithm_gets_a_standby_of_its_own_and_waits_as_usual() -> Non
     assert {k.algorithm for k in ring.in_state(KeyState.PUBLISHED)} == {"RS256", "ES256"}
     # Whoever was cut off before the change knows the former standby alone: it has its turn.
     assert kid_of(ring.standby) == former_standby
-    assert activation_at(ring) == NOW + DAY, "early: the new one could sign by then"
+    assert makes_way_at(ring) == NOW + DAY, "the new one could sign by then"
+    assert activation_at(ring) == DUE, "at the latest"
     ring, _ = settle(ring, NOW + DAY - SECOND)
     assert kid_of(ring.active()) == before
     step = next_step(ring, other, nobody(), NOW + DAY)
@@ -310,7 +312,7 @@ def changed(now: datetime = NOW + 100 * HOUR, **rules: Any) -> Ring:
 
 
 def test_the_standby_makes_way_as_soon_as_the_new_key_was_public_for_long_enough() -> None:
-    assert activation_at(changed()) == NOW + 104 * HOUR
+    assert makes_way_at(changed()) == NOW + 104 * HOUR
 
 
 def test_two_turns_are_so_far_apart_that_a_day_without_redis_misses_one_at_the_most() -> None:
@@ -318,10 +320,10 @@ def test_two_turns_are_so_far_apart_that_a_day_without_redis_misses_one_at_the_m
     ring, _ = settle(ring, DUE + HOUR, rules=policy(algorithm="ES256"))
     active = ring.active()
     assert active and active.activated_at == DUE
-    assert activation_at(ring) == DUE + active.max_staleness == DUE + DAY
+    assert makes_way_at(ring) == DUE + active.max_staleness == DUE + DAY
     # By what was in force while it signed, whatever is configured since.
     ring, _ = settle(ring, DUE + 2 * HOUR, rules=policy(algorithm="ES256", max_staleness=HOUR))
-    assert activation_at(ring) == DUE + DAY
+    assert makes_way_at(ring) == DUE + DAY
 
 
 def test_nothing_turns_early_for_an_algorithm_that_an_instance_has_not_confirmed() -> None:
@@ -345,6 +347,33 @@ def test_nothing_turns_early_for_an_algorithm_that_an_instance_has_not_confirmed
     assert step.when == ready + MINUTE
 
 
+def test_the_turn_that_is_due_waits_for_all_as_ever_whoever_held_the_early_one_up() -> None:
+    ring = changed()
+    starting = instances((1, 1), (1, 0))
+    for kept in (ring, new_ring()):
+        step = next_step(kept, kept.policy, starting, DUE)
+        assert isinstance(step, WaitUntil)
+        assert step.awaiting == ("i1",)
+        assert step.when == DUE + kept.policy.confirmation_timeout
+        late = next_step(kept, kept.policy, starting, step.when)
+        assert isinstance(late, Activate)
+        assert late.forced == ("i1",)
+
+
+def test_the_leader_wakes_where_the_early_turn_may_be_taken() -> None:
+    ring, _ = settle(new_ring(), NOW, rules=policy(algorithm="ES256"))
+    _, wait = settle(ring, NOW + 5 * HOUR)
+    assert wait.when == NOW + DAY
+
+
+def test_an_asked_for_turn_is_taken_without_a_look_at_what_waits_behind() -> None:
+    ring = rotate(changed(), now=NOW + 101 * HOUR, epoch=1)
+    assert makes_way_at(ring) is None
+    step = next_step(ring, ring.policy, instances((1, 1)), NOW + 101 * HOUR)
+    assert isinstance(step, Activate)
+    assert step.reason is RotationReason.MANUAL
+
+
 def test_when_its_time_has_come_the_standby_signs_whoever_knows_the_next_algorithm() -> None:
     ring = changed(DUE - HOUR)
     step = next_step(ring, ring.policy, instances((1, 1)), DUE)
@@ -357,7 +386,7 @@ def test_a_standby_that_is_young_itself_is_public_for_long_enough_before_its_ear
     rules = policy(algorithm="ES256", publication_interval=HOUR)
     keys = tuple(replace(k, max_staleness=MINUTE) for k in ring.keys)
     ring, _ = settle(replace(ring, keys=keys), DUE, rules=replace(rules, max_staleness=MINUTE))
-    assert activation_at(ring) == DUE + 4 * HOUR
+    assert makes_way_at(ring) == DUE + 4 * HOUR
     assert kid_of(ring.standby) == young
 
 
@@ -369,6 +398,7 @@ def test_a_key_that_nobody_wants_any_more_signs_no_sooner_than_it_is_due(rules: 
     ring, _ = settle(ring, began + HOUR, rules=policy())
     assert kid_of(ring.standby) == unwanted, "whoever is cut off now knows this one alone"
     assert activation_at(ring) == began + 168 * HOUR
+    assert makes_way_at(ring) is None
     # A rollback goes round it: all know the former key, and the wanted one is known by then.
     ring, _ = settle(rollback(ring, now=began + 2 * HOUR, epoch=1), began + 2 * HOUR)
     assert kid_of(ring.active()) == former

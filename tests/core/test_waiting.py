@@ -16,7 +16,7 @@ from ringkeeper.wire import Command, Proof
 from ringkeeperd import asking
 from ringkeeperd.operations import call_off, rollback, rotate
 from ringkeeperd.operator import Seen
-from ringkeeperd.rotation import Instance, activation_at
+from ringkeeperd.rotation import Instance, makes_way_at
 from tests.core.builders import MINUTE, NOW, SECOND, advance, new_ring, policy, settle
 
 RULES = policy(
@@ -200,7 +200,8 @@ def test_who_waits_for_what_is_called_off_meanwhile_waits_no_longer(
     )
     assert done(stage, command) == 1
     told = capsys.readouterr()
-    assert f"called off meanwhile: {former} signs on" in told.err
+    assert f"meanwhile: {former} signs on, and nothing is waited for" in told.err
+    assert ("revoked" in told.err) is (command is Command.ROLLBACK)
     assert stage.at <= START + 3 * MINUTE, "and not until its own time"
 
 
@@ -220,7 +221,10 @@ def test_a_rollback_that_is_called_off_is_no_success_whoever_signs_then(
         else ring
     )
     assert done(stage, Command.ROLLBACK) == 1
-    assert f"{former.kid} does not: that was called off meanwhile" in capsys.readouterr().err
+    assert (
+        f"{former.kid} does not: that was called off, or it was revoked, meanwhile"
+        in capsys.readouterr().err
+    )
 
 
 def test_whether_a_turn_is_due_is_told_by_the_leader_s_clock() -> None:
@@ -254,14 +258,13 @@ def test_who_calls_a_turn_off_is_told_how_long_the_key_signs(
         assert asyncio.run(asking._call_off(stage)) == 0
         assert stage.confirmed == [stage.ring.version]
     said = capsys.readouterr().out.splitlines()
-    due, way = (f"{at:%Y-%m-%d %H:%M:%S} UTC" for at in (key.due_at, activation_at(other)))
+    due, way = (f"{at:%Y-%m-%d %H:%M:%S} UTC" for at in (key.due_at, makes_way_at(other)))
+    signs = f"called off: {active} signs on"
     assert said == [
-        f"called off: {active} signs on {until}"
-        for until in (
-            *2 * [f"until {due}, by the schedule"],
-            "only until the next key can: its own time is over",
-            f"until {way}, when the standby makes way for ES256",
-        )
+        *2 * [f"{signs} until {due}, by the schedule"],
+        f"{signs} only until the next key can: its own time is over",
+        f"{signs} until {due}, by the schedule",
+        f"the standby makes way for a key of algorithm ES256, at {way} at the earliest",
     ]
 
 

@@ -63,6 +63,7 @@ def test_a_request_names_its_user_also_where_there_is_no_passwd_entry(
         (("revoke", "", "--reason", "x"), "that is no kid"),
         (("run", "--ring", "nope"), "unrecognized arguments: --ring"),
         (("init", "--ring", "nope"), "unrecognized arguments: --ring"),
+        (("--nov", "demo"), "ringkeeper demo: error: unrecognized arguments: --nov"),
         (("rotate", "--nov"), "ringkeeper rotate: error: unrecognized arguments: --nov"),
         (("static", "create", "x"), "ringkeeper static create: error: unrecognized arguments: x"),
         (("rotate", "--answer-within", "0"), "is no number above 0; write e.g. 15 or 0.5"),

@@ -187,7 +187,7 @@ def test_static_keys_algorithms_and_settings_change(crowd: Crowd, tmp_path: Path
     said = site.done("set", "use_dynamic_access_token_signing_key", "--unset")
     assert said.endswith(f"{site.status()['signer']} signs")
     crowd.check()
-    assert "signs next: d-" in site.done("set", "algorithm", "ES384")
+    assert "next to sign: d-" in site.done("set", "algorithm", "ES384")
     eventually(lambda: keys(site, kind="dynamic", state="published", algorithm="ES384"), within=20)
     site.done("rotate", "--wait")
     crowd.check()

@@ -169,11 +169,16 @@ def test_a_turn_that_is_not_the_schedule_s_is_said_to_be_none() -> None:
     assert told == f"next    within 1m 30s  rolled back to {rolled.standby.kid}; {back}"
     other, _ = settle(young, NOW + 169 * HOUR, policy(algorithm="ES256"))
     told = line(seen(other), "next  ", 169 * HOUR)
-    assert told == "next    in 23h (2026-01-09 00:00:00 UTC)  the standby makes way for ES256"
-    told = line(seen(other, at(other.version - 1, "app-1")), "awaits", 169 * HOUR)
-    assert told == "awaits  app-1, to confirm the standby, and the ES256 key behind it"
+    due, way = "2026-01-15 00:00:00 UTC", "2026-01-09 00:00:00 UTC"
+    makes_way = f"the standby makes way for a key of algorithm ES256, at {way} at the earliest"
+    assert told == f"next    in 6d 23h ({due})  {makes_way}"
+    behind = seen(other, at(other.version - 1, "app-1"))
+    told = line(behind, "awaits", 169 * HOUR)
+    assert told == "awaits  app-1, to confirm the key that it makes way for"
+    assert as_json(behind, NOW)["awaiting"] == ["app-1"]
+    assert behind.awaited == (), "whoever has the standby holds up no turn that is due"
     by_hand = seen(rotate(other, now=NOW + 175 * HOUR, epoch=1), at(other.version - 1, "app-1"))
-    assert by_hand.awaited == (), "whose turn it is now they have confirmed"
+    assert by_hand.awaited == by_hand.awaited_behind == ()
     assert "signs next: at once" in outlook(by_hand, NOW + 175 * HOUR)[0]
     assert line(by_hand, "next  ", 175 * HOUR) == f"next    within 1m 30s  asked for; {back}"
     assert line(seen(young), "next  ", 169 * HOUR).endswith("UTC)")
@@ -190,7 +195,7 @@ def test_keys_stand_in_the_order_in_which_they_sign_and_who_never_will_is_said_t
     first, then, never = told
     assert first.endswith("signs in 6d 22h")
     assert then.endswith("signs a turn later, ready in 3h")
-    assert never.endswith("retires unused: another algorithm is wanted")
+    assert never.endswith("retires unused: other keys are wanted")
 
 
 def test_the_newest_spike_is_shown_for_a_day_and_says_whether_it_goes_on() -> None:

@@ -25,6 +25,7 @@ from ringkeeperd.rotation import (
     adopted,
     heir_in,
     key_wanted,
+    public_at,
     standby_wanted,
     static_followers,
     successor,
@@ -277,7 +278,8 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
             "turns to the next one"
         )
     changed = {
-        former.kid: returned(former, ring, now, epoch),
+        # An emergency, or --now, may have let it sign before it was public for long enough.
+        former.kid: returned(former, ring, max(now, public_at(former)), epoch),
         active.kid: _due(active, now, RotationReason.ROLLBACK),
     }
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))

@@ -95,6 +95,26 @@ def test_the_former_signer_signs_again_once_every_instance_confirmed_it_anew() -
     assert after.standby == before.standby, "the one that waited waits on"
 
 
+def test_a_key_that_an_emergency_let_sign_early_is_public_for_long_enough_before_it_is_back() -> (
+    None
+):
+    ring = turned()  # its standby may sign from NOW + 8 h on
+    leaked, early = kid_of(ring.active()), ring.standby
+    assert early and early.ready_at == NOW + 8 * HOUR
+    wanted = revocation_wants(ring, leaked, NOW + 5 * HOUR)
+    made = fresh(wanted) if wanted else None
+    ring = revoke(ring, leaked, reason="leaked", now=NOW + 5 * HOUR, epoch=1, fresh=made)
+    assert kid_of(ring.active()) == early.kid
+    # The next one signs at once, too: an emergency again, or another way round the wait.
+    ready = tuple(replace(k, ready_at=NOW) if k == ring.standby else k for k in ring.keys)
+    ring, _ = settle(rotate(replace(ring, keys=ready), now=NOW + 6 * HOUR, epoch=1), NOW + 6 * HOUR)
+    asked = rollback(ring, now=NOW + 6 * HOUR, epoch=1)
+    assert asked.standby and (asked.standby.kid, asked.standby.ready_at) == (
+        early.kid,
+        NOW + 8 * HOUR,
+    )
+
+
 def test_a_key_that_came_back_is_kept_as_long_as_its_newest_token_needs() -> None:
     after, _ = settle(rollback(turned(), now=AFTER, epoch=1), AFTER)
     again, _ = settle(rotate(after, now=AFTER + HOUR, epoch=1), AFTER + 6 * HOUR)

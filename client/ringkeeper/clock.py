@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-_MILLISECOND = timedelta(milliseconds=1)
+MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ZERO = timedelta(0)
@@ -58,7 +58,7 @@ def to_ms(value: datetime | timedelta) -> int:
     """Whole milliseconds: since 1970 for an instant, in all for a duration (rounded down)."""
     if isinstance(value, datetime):
         value -= _EPOCH
-    return value // _MILLISECOND
+    return value // MILLISECOND
 
 
 def from_ms(ms: int) -> datetime:

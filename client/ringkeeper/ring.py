@@ -105,6 +105,8 @@ class Key:
     """When it would have been due, had nobody asked for a turn."""
     unhastened_at: datetime | None = None
     """When it would have been ready, had nobody hastened it."""
+    undrained_at: datetime | None = None
+    """When its drain was called off: whatever began until then is over, whoever still shows it."""
 
     def __post_init__(self) -> None:
         """Refuse a key whose times do not fit its state."""

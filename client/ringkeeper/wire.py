@@ -71,6 +71,7 @@ class Command(StrEnum):
     ROLLBACK = "rollback"
     CALL_OFF = "call-off"
     """A rotation or rollback that was asked for and has not taken place."""
+    CALL_OFF_DRAIN = "call-off-drain"
     STATIC_CREATE = "static-create"
     IMPORT = "import"
     """A key that was made elsewhere."""
@@ -230,7 +231,11 @@ def _policy_members(policy: Policy) -> dict[str, Any]:
 
 
 def _key_members(key: Key) -> dict[str, Any]:
-    former = {"scheduled_at_ms": key.scheduled_at, "unhastened_at_ms": key.unhastened_at}
+    former = {
+        "scheduled_at_ms": key.scheduled_at,
+        "unhastened_at_ms": key.unhastened_at,
+        "undrained_at_ms": key.undrained_at,
+    }
     return {
         "jwk": {**dict(key.public), "kid": key.kid, "alg": key.algorithm, "use": "sig"},
         "kind": key.kind.value,
@@ -402,6 +407,7 @@ def _key(members: _Members) -> Key:
         drained_until=members.maybe("drained_until_ms", members.instant),
         scheduled_at=members.maybe("scheduled_at_ms", members.instant),
         unhastened_at=members.maybe("unhastened_at_ms", members.instant),
+        undrained_at=members.maybe("undrained_at_ms", members.instant),
     )
 
 

@@ -325,6 +325,8 @@ async def _next_signer(
 
 def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Refuse a key's tokens."""
+    if parsed.call_off:
+        return ask(parsed, configuration, lambda asker: _call_off_drain(asker, parsed.kid))
 
     async def refuse(asker: Asker) -> int:
         drain = parsed.drain
@@ -333,7 +335,8 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
         if drain:
             say(
                 f"{parsed.kid} signs no more; its tokens are refused little by little, all of them "
-                f"in {format_duration(drain)}: then it is revoked"
+                f"in {format_duration(drain)}: then it is revoked; until then ringkeeper revoke "
+                f"{parsed.kid} --call-off takes that back"
             )
         else:
             say(f"{parsed.kid} is revoked: its tokens are refused")
@@ -348,6 +351,18 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
         return 0
 
     return ask(parsed, configuration, refuse)
+
+
+async def _call_off_drain(asker: Asker, kid: str) -> int:
+    answer = await asker.ask(Command.CALL_OFF_DRAIN, kid=kid)
+    ring = await asker.tell_confirmed(answer.version)
+    say(f"called off: {kid} is drained no more, and all of its tokens count again")
+    key = ring.key(kid)
+    if key and key == ring.former:
+        say("to let it sign again: ringkeeper rollback")
+    elif key and key.kind is not KeyKind.DYNAMIC:
+        say(f"to bring it back: ringkeeper static reinstate {kid}")
+    return 0
 
 
 def _static_one(ring: Ring) -> str:

@@ -35,6 +35,7 @@ KEY_RETURNED: Final = "key returned"
 """It signed before, and is to sign again."""
 DRAIN_BEGAN: Final = "drain began"
 """A key's tokens are refused little by little from now on; then it is revoked."""
+DRAIN_CALLED_OFF: Final = "drain called off"
 SETTING_CHANGED: Final = "setting changed"
 RING_HEALED: Final = "ring healed"
 RING_REWRAPPED: Final = "ring rewrapped"
@@ -100,6 +101,8 @@ def _changes(before: Ring | None, after: Ring, at: datetime) -> Iterator[tuple[s
             yield _moved(key), _fields(key, before, after, at)
         if key.drained_until and not (known and known.drained_until):
             yield DRAIN_BEGAN, {"kid": key.kid, "until": key.drained_until.isoformat()}
+        if known and known.drained_until and not key.drained_until:
+            yield DRAIN_CALLED_OFF, {"kid": key.kid}
     if before:
         yield from _asked(before, after, at)
     for key in former.values():

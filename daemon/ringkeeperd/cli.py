@@ -341,7 +341,14 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     deed.add_argument("--revoke", type=_kid, metavar="KID", help="that key is revoked")
     deed.add_argument("--rotate", action="store_true", help="the next key signs as soon as it may")
     deed.add_argument("--rollback", action="store_true", help="the former key signs again")
-    deed.add_argument("--call-off", action="store_true", help="no turn was asked for")
+    deed.add_argument(
+        "--call-off",
+        nargs="?",
+        const=True,
+        type=_kid,
+        metavar="KID",
+        help="no turn was asked for; with KID: that key were drained no more",
+    )
     asked.add_argument(
         "--drain",
         type=_window,
@@ -397,18 +404,25 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
     revoking = command(
         "revoke",
         commands.asking("revoke"),
-        "Refuse every token of a key from now on; its users must log in or refresh.",
+        "Refuse every token of a key from now on; its users must log in or refresh. That is never "
+        "taken back; a --drain is, by --call-off, until it is over.",
     )
     revoking.add_argument(
         "kid", type=_kid, metavar="KID", help="the key, as ringkeeper status shows it"
     )
     _add_reason(revoking, example="leaked in a backup")
-    revoking.add_argument(
+    how = revoking.add_mutually_exclusive_group()
+    how.add_argument(
         "--drain",
         type=_window,
         metavar="DURATION",
         help="a precaution, of which nobody knows that it leaked: refuse its tokens little by "
         "little, all of them that long from now (30m), so that not all users come at once",
+    )
+    how.add_argument(
+        "--call-off",
+        action="store_true",
+        help="take back a drain that is not over: all of its tokens count again",
     )
     _add_patience(revoking)
 

@@ -45,6 +45,7 @@ _WHAT: Final = {
     audit.KEY_RETIRED: "retired",
     audit.KEY_RETURNED: "returned",
     audit.DRAIN_BEGAN: "drained",
+    audit.DRAIN_CALLED_OFF: "spared",
     audit.KEY_REVOKED: "revoked",
     audit.KEY_REMOVED: REMOVED,
 }
@@ -57,7 +58,8 @@ class Moment:
     at: datetime
     kid: str
     what: str
-    """published, activated, retired, returned, drained (it begins), revoked or removed."""
+    """published, activated, retired, returned, drained (it begins), spared (it was called off),
+    revoked or removed."""
 
 
 class Phase(NamedTuple):

@@ -92,6 +92,11 @@ async def _called_off(term: Term, _: Request) -> Changed:
     return operations.call_off(term.ring, now=term.now(), epoch=term.epoch), {}
 
 
+async def _drain_called_off(term: Term, request: Request) -> Changed:
+    after = operations.call_off_drain(term.ring, request.kid, now=term.now(), epoch=term.epoch)
+    return after, {}
+
+
 async def _revoked(term: Term, request: Request) -> Changed:
     ring, drain = term.ring, _drain_of(request)
     wanted = operations.revocation_wants(ring, request.kid, term.now())
@@ -262,6 +267,7 @@ _CHANGES: Final[Mapping[str, Callable[[Term, Request], Awaitable[Changed]]]] = {
     Command.ROLLBACK: _rolled_back,
     Command.CALL_OFF: _called_off,
     Command.REVOKE: _revoked,
+    Command.CALL_OFF_DRAIN: _drain_called_off,
     Command.STATIC_CREATE: _created,
     Command.IMPORT: _imported,
     Command.RETIRE: _retired,

@@ -89,7 +89,7 @@ def lacks(ring: Ring, side: History, now: datetime) -> bool:
             adopted = _adopted(key, last)
             if adopted.remove_at and adopted.remove_at > ends_after and _fits(adopted, ring):
                 return True
-        elif mine.may_verify and (not key.may_verify or _drain((mine, key)) is key):
+        elif mine.may_verify and (not key.may_verify or _drains_otherwise(mine, key)):
             return True
         elif mine.remove_at:
             met = _met(mine, key, now, last)
@@ -103,9 +103,10 @@ def merge(
 ) -> Ring:
     """The ring that keeps what either side knows, at `version`, else at one above both.
 
-    The higher (version, epoch) decides the states. The other side adds its tombstones and drains,
-    and the keys that only it has, as retired: some token of theirs may be out there. A standby that
-    the other side, still alive when it was published, did not show starts its publication anew.
+    The higher (version, epoch) decides the states. The other side adds its tombstones and drains
+    (and that one was called off), and the keys that only it has, as retired: some token of theirs
+    may be out there. A standby that the other side, still alive when it was published, did not
+    show starts its publication anew.
     """
     if (one.ring.id, one.ring.name) != (other.ring.id, other.ring.name):
         raise AssertionError("rings of different identity are never merged")
@@ -158,7 +159,7 @@ def _met(mine: Key, theirs: Key, mine_until: datetime, theirs_until: datetime) -
     is_revoked = KeyState.REVOKED in (mine.state, theirs.state)
     is_drained = _drain((mine, theirs)) is not None
     if mine.remove_at is None and not is_revoked and not is_drained:
-        return key
+        return _drained(key, (key, theirs))
     # Each side by the promises it made itself: so it matters not who is merged with whom first.
     ends = [
         until + side.retain_for
@@ -176,27 +177,45 @@ def _met(mine: Key, theirs: Key, mine_until: datetime, theirs_until: datetime) -
             reason=theirs.reason,
         )
     if is_drained:
-        key = _drained(_adopted(key, mine_until), (key, theirs))
-    return replace(key, remove_at=remove_at)
+        key = _adopted(key, mine_until)
+    return replace(_drained(key, (key, theirs)), remove_at=remove_at)
 
 
 def _drain(editions: Iterable[Key]) -> Key | None:
-    """The edition of a key whose drain ends first; None if none of them is drained."""
-    drained = ((key.drained_until, key) for key in editions if key.drained_until)
+    """The edition of a key whose drain ends first; None if none is drained, or all called off."""
+    editions = tuple(editions)
+    off = _undrained_at(editions)
+    drained = (
+        (key.drained_until, key)
+        for key in editions
+        if key.drained_from and key.drained_until and not (off and key.drained_from <= off)
+    )
     return min(drained, key=lambda drain: drain[0], default=(None, None))[1]
 
 
+def _undrained_at(editions: Iterable[Key]) -> datetime | None:
+    """When a drain of that key was called off last."""
+    return max((key.undrained_at for key in editions if key.undrained_at), default=None)
+
+
 def _drained(key: Key, editions: Iterable[Key]) -> Key:
-    """`key`, refused as soon as any of its `editions` says so."""
-    drain = _drain(editions)
-    if drain is None or not key.may_verify:
+    """`key`, refused as soon as any of its `editions` says so, unless one called that off."""
+    if not key.may_verify:
         return key
+    editions = tuple(editions)
+    drain = _drain(editions)
     return replace(
         key,
-        drained_from=drain.drained_from,
-        drained_until=drain.drained_until,
-        reason=drain.reason,
+        drained_from=drain.drained_from if drain else None,
+        drained_until=drain.drained_until if drain else None,
+        reason=drain.reason if drain else "",
+        undrained_at=_undrained_at(editions),
     )
+
+
+def _drains_otherwise(mine: Key, theirs: Key) -> bool:
+    """Whether `theirs` is drained sooner than `mine`, or tells that its drain was called off."""
+    return _drain((mine, theirs)) is not (mine if mine.drained_until else None)
 
 
 def _adopted(key: Key, last: datetime) -> Key:

@@ -5,9 +5,9 @@ way leads from here around the waits of `rotation`: a turn that an operator asks
 is due at once, and `next_step` takes it when it is safe. The one exception is a revocation, for
 there every wait would be worse.
 
-Every one of them can be taken back, but for a revocation: a rotation that is due by `call_off`,
-one that took place by `rollback`, a setting by setting it again, the retirement of a static key by
-`reinstate`.
+Every one of them can be taken back, but for a revocation that is whole: a rotation that is due by
+`call_off`, one that took place by `rollback`, a drain by `call_off_drain`, a setting by setting it
+again, the retirement of a static key by `reinstate`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ringkeeper.clock import ZERO
+from ringkeeper.clock import MILLISECOND, ZERO
 from ringkeeper.draining import last_expiry
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import RequestRefused
@@ -249,13 +249,38 @@ def _drained(key: Key, reason: str, now: datetime, drain: timedelta) -> Key:
     if key.state is KeyState.PUBLISHED:
         raise RequestRefused(f"{key.kid} has no tokens to drain; revoke it without --drain")
     gone = retired(key, now) if key.state is KeyState.ACTIVE else key
-    last = last_expiry(gone, now)
+    # A drain that was called off counts nowhere any more: this one begins after that.
+    begin = max(now, key.undrained_at + MILLISECOND) if key.undrained_at else now
+    last = last_expiry(gone, begin)
     if drain >= last - now:
         raise RequestRefused(
             f"its last token ends in {format_duration(max(last - now, ZERO))} by itself: a drain "
             "must be shorter than that"
         )
-    return replace(gone, reason=reason, drained_from=now, drained_until=now + drain)
+    return replace(gone, reason=reason, drained_from=begin, drained_until=begin + drain)
+
+
+def call_off_drain(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
+    """The ring in which `kid` is drained no more: every token that it signed counts again.
+
+    It only verifies, as any retired key does, and may be rolled back to.
+
+    Raises:
+        RequestRefused: no such key, or it is not being drained, or is revoked by now.
+    """
+    key = _known(ring, kid)
+    if key.state is KeyState.REVOKED or (key.drained_until and key.drained_until <= now):
+        raise RequestRefused(f"too late: {kid} is revoked, and a revocation is never taken back")
+    if key.drained_from is None:
+        raise RequestRefused(f"{kid} is not being drained; ringkeeper status shows what is")
+    spared = replace(
+        key,
+        drained_from=None,
+        drained_until=None,
+        reason="",
+        undrained_at=max(now, key.drained_from),
+    )
+    return next_version(ring, epoch, tuple(spared if k is key else k for k in ring.keys))
 
 
 def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
@@ -291,7 +316,10 @@ def _why_none_before(ring: Ring, active: Key) -> str:
     if revoked := [k.kid for k in gone if k.state is KeyState.REVOKED]:
         return f"too late: {revoked[-1]}, which signed before, is revoked"
     if drained := [k.kid for k in gone if k.drained_until]:
-        return f"too late: {drained[-1]}, which signed before, is being drained"
+        return (
+            f"{drained[-1]}, which signed before, is being drained (ringkeeper revoke "
+            f"{drained[-1]} --call-off ends that)"
+        )
     if active.activated_version == 1:
         return f"too early: {active.kid} is the first dynamic key that signs"
     return "too late: the key that signed before is removed"
@@ -393,9 +421,13 @@ def reinstate(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
     key = _known(ring, kid)
     if key.kind is KeyKind.DYNAMIC:
         raise RequestRefused(f"{kid} is a dynamic key; ringkeeper rollback turns back to the last")
-    if not key.may_verify or key.drained_until:
+    if key.drained_until and key.may_verify:
         raise RequestRefused(
-            f"{kid} is revoked, or will be: it never comes back; make another: ringkeeper static "
+            f"{kid} is being drained: end that first (ringkeeper revoke {kid} --call-off)"
+        )
+    if not key.may_verify:
+        raise RequestRefused(
+            f"{kid} is revoked: it never comes back; make another: ringkeeper static "
             "create, or static import"
         )
     if key.state is not KeyState.RETIRED:

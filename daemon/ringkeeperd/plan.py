@@ -163,7 +163,8 @@ def _wish(parsed: argparse.Namespace) -> Wish:
         rotate=parsed.rotate,
         hasten=parsed.now,
         rollback=parsed.rollback,
-        call_off=parsed.call_off,
+        call_off=parsed.call_off is True,
+        call_off_drain=parsed.call_off if isinstance(parsed.call_off, str) else "",
     )
 
 
@@ -200,6 +201,7 @@ def _title(settings: Mapping[str, str], wish: Wish) -> str:
     parts += [f"the next key signs {soon}"] if wish.rotate else []
     parts += ["the former key signs again"] if wish.rollback else []
     parts += ["no turn was asked for"] if wish.call_off else []
+    parts += [f"{wish.call_off_drain} is drained no more"] if wish.call_off_drain else []
     if wish.revoke:
         how = f"drained within {format_duration(wish.drain)}" if wish.drain else "revoked"
         parts.append(f"{wish.revoke} is {how}")
@@ -216,6 +218,8 @@ def _commands(settings: Mapping[str, str], wish: Wish) -> tuple[str, ...]:
     )
     lines += ["ringkeeper rollback"] if wish.rollback else []
     lines += ["ringkeeper rotate --call-off"] if wish.call_off else []
+    if wish.call_off_drain:
+        lines.append(f"ringkeeper revoke {wish.call_off_drain} --call-off --reason WHY")
     return tuple(lines)
 
 

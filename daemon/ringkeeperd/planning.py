@@ -53,6 +53,8 @@ class Wish:
     """With `rotate`: after `jwks_max_age`, as `rotate --now` does."""
     rollback: bool = False
     call_off: bool = False
+    call_off_drain: str = ""
+    """The kid of the key that is being drained."""
 
     def applied(self, ring: Ring, now: datetime, confirmed: Confirmations | None = None) -> Ring:
         """`ring` after it.
@@ -69,6 +71,8 @@ class Wish:
             return operations.rollback(ring, now=now, epoch=epoch)
         if self.call_off:
             return operations.call_off(ring, now=now, epoch=epoch)
+        if self.call_off_drain:
+            return operations.call_off_drain(ring, self.call_off_drain, now=now, epoch=epoch)
         if not self.revoke:
             return ring
         wanted = operations.revocation_wants(ring, self.revoke, now)
@@ -236,6 +240,9 @@ def _lost(before: Ring, after: Ring, outstanding: Outstanding) -> Iterator[str]:
     for key in after.keys:
         former = before.key(key.kid)
         if former is None or (former.state, former.drained_until) == (key.state, key.drained_until):
+            continue
+        if former.drained_until and key.may_verify and not key.drained_until:
+            yield f"{key.kid}: all of its unexpired tokens count again"
             continue
         count = outstanding.get(key.kid)
         if count == 0:

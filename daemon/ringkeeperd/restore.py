@@ -27,7 +27,13 @@ from ringkeeper.ring import KeyState
 from ringkeeper.secret_files import read_pinned_roots
 from ringkeeper.wire import open_event
 from ringkeeper.witness import Witness
-from ringkeeperd.audit import DRAIN_BEGAN, KEY_REVOKED, REQUEST_REFUSED, RING_HEALED
+from ringkeeperd.audit import (
+    DRAIN_BEGAN,
+    DRAIN_CALLED_OFF,
+    KEY_REVOKED,
+    REQUEST_REFUSED,
+    RING_HEALED,
+)
 from ringkeeperd.backup import broken_seal, kek_here, read
 from ringkeeperd.backup_sources import AT_ONCE, Findings, read_whole
 from ringkeeperd.leader_store import RedisLeaderStore
@@ -52,7 +58,7 @@ _HANDOVER: Final = 1.0
 """Seconds in which one leader may have let the lease go and the next not taken it yet."""
 _LONG_AGO: Final = 1000
 """Audit events among which is looked for what operators did since the backup."""
-_STAYS: Final = (REQUEST_REFUSED, KEY_REVOKED, DRAIN_BEGAN)
+_STAYS: Final = (REQUEST_REFUSED, KEY_REVOKED, DRAIN_BEGAN, DRAIN_CALLED_OFF)
 """Of what operators do: what changes nothing, and what no merge takes back."""
 _RECENT: Final = 50
 """Audit events among which the leader's answer is looked for."""

@@ -56,6 +56,7 @@ _HAPPENS: Final = {
     "retired": "retires",
     "returned": "is to sign again",
     "drained": "begins to drain",
+    "spared": "is drained no more",
     "revoked": "is revoked",
     "removed": "goes",
 }

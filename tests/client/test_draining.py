@@ -16,7 +16,9 @@ from ringkeeper.errors import InvalidSignature, RefreshReason, RevokedKid
 from ringkeeper.replica import Held
 from ringkeeper.ring import Key
 from ringkeeper.tokens import kid_in, sign, verify
-from ringkeeperd.operations import revoke
+from ringkeeper.trust import TrustRoot
+from ringkeeper.wire import open_snapshot, sign_snapshot
+from ringkeeperd.operations import call_off_drain, revoke
 from tests.client.real_keys import holding, real_ring
 from tests.core.builders import HOUR, MINUTE, NOW, SECOND, nobody
 from tests.plugins.daemons import eventually
@@ -109,6 +111,11 @@ def test_a_token_that_names_nobody_has_a_place_by_its_payload(claims: dict[str, 
     assert all(is_refused(AFTER, token, NOW + WINDOW) for token in tokens)
 
 
+def test_that_a_drain_was_called_off_is_in_the_signed_ring() -> None:
+    off, root = call_off_drain(DRAINED, KID, now=NOW + MINUTE, epoch=1), TrustRoot.generate()
+    assert open_snapshot(sign_snapshot(off, root), root.public) == off
+
+
 def test_what_a_drained_key_never_signed_is_forged_and_nothing_else() -> None:
     header, _, signature = TOKENS["user-1"].split(".")
     forged = ".".join((header, TOKENS["user-2"].split(".")[1], signature))
@@ -156,6 +163,12 @@ async def test_every_instance_refuses_the_same_ones(
                 waited.add(n)
         assert waited == refused_by(one, tokens) == refused_by(two, tokens)
         assert {0.0: not waited, 1.01: waited == set(tokens)}.get(share, 0 < len(waited) < 60)
+    off = await asyncio.to_thread(led.call_off_drain, kid)
+    await asyncio.to_thread(
+        eventually, lambda: {one.version, two.version, three.version} == {off.version}
+    )
+    assert not refused_by(one, tokens), "called off: every one counts again"
+    assert not refused_by(two, tokens)
     await three.close()
     for ring in (one, two):
         await asyncio.to_thread(ring.close)

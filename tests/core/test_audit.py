@@ -11,10 +11,10 @@ from ringkeeper.testimony import History
 from ringkeeper.wire import Event
 from ringkeeperd.audit import _settings, events_between
 from ringkeeperd.healing import Evidence, diagnose
-from ringkeeperd.operations import call_off, rollback, rotate
+from ringkeeperd.operations import call_off, call_off_drain, revoke, rollback, rotate
 from ringkeeperd.rotation import Activate, Adopt, next_step
 from ringkeeperd.transitions import TRANSITIONS, KeyWanted, Transition
-from tests.core.builders import HOUR, NOW, SECOND, do, new_ring, nobody, policy, settle
+from tests.core.builders import HOUR, MINUTE, NOW, SECOND, do, new_ring, nobody, policy, settle
 
 TOLD = {
     KeyState.PUBLISHED: "key published",
@@ -174,6 +174,17 @@ def test_a_rotation_that_is_called_off_is_told_with_until_when_the_key_signs() -
     (told,) = events(asked, call_off(asked, now=NOW, epoch=1))
     assert told.event == "rotation called off"
     assert told.fields == {"kid": active.kid, "due_at": active.due_at.isoformat(), **CONTEXT}
+
+
+def test_a_drain_that_is_called_off_is_told_once_and_one_that_is_over_is_not() -> None:
+    ring, now = settle(RING, NOW + 169 * HOUR)[0], NOW + 169 * HOUR
+    assert ring.former
+    kid = ring.former.kid
+    asked = revoke(ring, kid, reason="x", now=now, epoch=1, drain=10 * MINUTE)
+    off = call_off_drain(asked, kid, now=now, epoch=1)
+    (told,) = events(asked, off)
+    assert (told.event, told.fields) == ("drain called off", {"kid": kid, **CONTEXT})
+    assert [e.event for e in events(asked, settle(asked, now + HOUR)[0])] == ["key revoked"]
 
 
 OVERDUE = NOW + 169 * HOUR

@@ -387,6 +387,22 @@ def test_a_drain_says_how_long_it_takes_and_is_told_once() -> None:
     assert "little by little" not in planned(early, ring.policy, Wish(rotate=True), DUE + HOUR)
 
 
+def test_a_drain_that_is_called_off_is_a_phase_that_ends_and_its_tokens_count_again() -> None:
+    ring, _ = settle(new_ring(), DUE)
+    (former,) = ring.in_state(KeyState.RETIRED)
+    drained = Wish(revoke=former.kid, drain=30 * MINUTE).applied(ring, DUE)
+    wish = Wish(call_off_drain=former.kid)
+    said = planned(drained, ring.policy, wish, DUE + MINUTE)
+    assert f"{former.kid}: all of its unexpired tokens count again" in said
+    assert "refused" not in said
+    off = wish.applied(drained, DUE + MINUTE)
+    future = foresee(off, ring.policy, DUE + MINUTE, former=drained)
+    assert told(future, "spared") == [(former.kid, DUE + MINUTE)]
+    assert told(future, "revoked") == []
+    (life,) = [each for each in future.lives if each.kid == former.kid]
+    assert life.phases[-1].is_draining is False
+
+
 def test_a_rotation_and_a_rollback_say_which_key_signs_when() -> None:
     ring = advance(new_ring(), NOW, DUE + HOUR)
     said = planned(ring, ring.policy, Wish(rotate=True), DUE + HOUR)

@@ -23,6 +23,7 @@ from ringkeeperd.merge import merge
 from ringkeeperd.operations import (
     add,
     call_off,
+    call_off_drain,
     reinstate,
     retire,
     revocation_wants,
@@ -259,6 +260,15 @@ class Lifecycle(RuleBasedStateMachine):
                 # Who hears, signs with a key that all who are live have confirmed.
                 assert app.is_cut_off or (held and held.kid != kid)
 
+    @rule(pick=st.integers(0, 31))
+    def an_operator_calls_a_drain_off(self, pick: int) -> None:
+        """Every token of that key counts again, whatever merges come."""
+        kid = self.ring.keys[pick % len(self.ring.keys)].kid
+        self.ask(
+            lambda: call_off_drain(self.ring, kid, now=self.now, epoch=self.epoch),
+            then=lambda: self.drained.discard(kid),
+        )
+
     @rule(kind=st.sampled_from([KeyKind.STATIC, KeyKind.FOREIGN]))
     def an_operator_adds_a_key(self, kind: KeyKind) -> None:
         made = FreshKey(kind, "ES256", public_jwk("ES256"))
@@ -314,6 +324,8 @@ class Lifecycle(RuleBasedStateMachine):
                 History(mine, self.now), History(lost[-1], self.now), now=self.now, epoch=self.epoch
             )
         )
+        # Called off by one leadership, and begun anew or over by then with the other one.
+        self.drained |= {key.kid for key in self.ring.keys if key.drained_until}
         self.settle()
 
     # --- what must hold ------------------------------------------------------------------------------

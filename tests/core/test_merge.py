@@ -11,9 +11,26 @@ from ringkeeper.testimony import History
 from ringkeeperd.merge import heal as find_cure
 from ringkeeperd.merge import lacks
 from ringkeeperd.merge import merge as merge_histories
-from ringkeeperd.operations import revocation_wants, revoke, rollback, rotate
+from ringkeeperd.operations import (
+    call_off_drain,
+    revocation_wants,
+    revoke,
+    rollback,
+    rotate,
+)
 from ringkeeperd.rotation import WaitUntil, next_step
-from tests.core.builders import HOUR, MINUTE, NOW, do, fresh, new_ring, nobody, policy, settle
+from tests.core.builders import (
+    HOUR,
+    MINUTE,
+    NOW,
+    SECOND,
+    do,
+    fresh,
+    new_ring,
+    nobody,
+    policy,
+    settle,
+)
 
 DUE = NOW + 168 * HOUR
 LATER = DUE + HOUR
@@ -249,6 +266,48 @@ def test_of_two_drains_the_one_that_ends_first_counts() -> None:
     for one, other in ((long, short), (short, long)):
         merged = merge(one, other, now=now, epoch=4)
         assert has_drain(merged, former.kid, SOON + MINUTE + HALF / 2)
+
+
+@pytest.mark.parametrize("is_higher", [True, False])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_drain_that_was_called_off_comes_back_by_no_merge(is_higher: bool, again: bool) -> None:
+    """Whichever side counts; and one that began after that does."""
+    base = turned(new_ring(), 2)
+    former = base.former
+    assert former
+    held = drained(base, former.kid, SOON)
+    told = call_off_drain(held, former.kid, now=SOON + SECOND, epoch=2)
+    if again:
+        told = drained(told, former.kid, SOON + MINUTE)
+    held = replace(held, version=told.version + (-1 if is_higher else 5))
+    now = LATER + 2 * MINUTE
+    expected = (SOON + MINUTE + HALF, "odd") if again else (None, "")
+    for one, other in ((held, told), (told, held)):
+        merged = heal(History(one, now), [History(other, now)], now=now, epoch=4) or one
+        for ring in (merge(one, other, now=now, epoch=4), merged):
+            key = ring.key(former.kid)
+            assert key and key.state is KeyState.RETIRED
+            assert (key.drained_until, key.reason) == expected
+            assert key.undrained_at == SOON + SECOND
+        sides = [History(side, now) for side in (held, told)]
+        assert heal(History(merged, now), sides, now=now, epoch=5) is None
+    assert lacks(replace(held, version=99), History(told, now), now)
+    assert not lacks(replace(told, version=99), History(held, now), now)
+
+
+def test_a_drain_that_was_called_off_where_the_key_signs_again_does_not_stop_it() -> None:
+    base = turned(new_ring(), 2)
+    former = base.former
+    assert former
+    held = drained(base, former.kid, SOON)
+    off = call_off_drain(held, former.kid, now=SOON + SECOND, epoch=2)
+    back, _ = settle(rollback(off, now=SOON + SECOND, epoch=2), SOON + SECOND, epoch=2)
+    signer = back.active()
+    assert signer and signer.kid == former.kid
+    merged = merge(replace(back, version=50), held, now=LATER, epoch=4)
+    signer = merged.active()
+    assert signer and (signer.kid, signer.undrained_at) == (former.kid, SOON + SECOND)
+    assert not lacks(merged, History(held, LATER), LATER)
 
 
 @pytest.mark.parametrize("is_higher", [True, False])

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from ringkeeper.ring import Key, KeyKind, KeyState, Ring, RotationReason
 from ringkeeperd.operations import (
     add,
     call_off,
+    call_off_drain,
     override,
     reinstate,
     retire,
@@ -39,6 +40,7 @@ from tests.core.builders import (
     MINUTE,
     NOW,
     SECOND,
+    advance,
     do,
     fresh,
     instances,
@@ -141,14 +143,16 @@ def test_where_there_is_nothing_to_go_back_to_it_is_refused(ring: Ring, why: str
         rollback(ring, now=AFTER, epoch=1)
 
 
-def test_a_revoked_or_drained_key_never_comes_back() -> None:
+def test_a_revoked_key_never_comes_back_nor_does_one_that_is_being_drained() -> None:
     before = turned()
     for drain in (None, 10 * MINUTE):
         gone = revoke(
             before, kid_of(before.former), reason="x", now=NOW + 4 * HOUR, epoch=1, drain=drain
         )
-        what = "is being drained" if drain else "is revoked"
-        told = f"^too late: {kid_of(before.former)}, which signed before, {what}"
+        kid = kid_of(before.former)
+        told = f"^too late: {kid}, which signed before, is revoked"
+        if drain:
+            told = f"^{kid}, which .* is being drained .ringkeeper revoke {kid} --call-off ends"
         with pytest.raises(RequestRefused, match=told):
             rollback(gone, now=AFTER, epoch=1)
 
@@ -410,6 +414,56 @@ def test_a_retired_key_is_drained_where_it_is() -> None:
     assert key and key.retired_at == NOW + 4 * HOUR
     at_once = revoke(ring, kid, reason="y", now=NOW + 4 * HOUR + MINUTE, epoch=1)
     assert kid_of(at_once.in_state(KeyState.REVOKED)[0]) == kid, "an emergency ends a drain"
+
+
+def test_a_drain_that_is_called_off_leaves_a_key_that_one_can_go_back_to() -> None:
+    before = turned()
+    kid = kid_of(before.active())
+    asked = drained(before, kid, fresh=fresh(key_wanted(before.policy)))
+    off = call_off_drain(asked, kid, now=AFTER + MINUTE, epoch=2)
+    key, was = off.key(kid), asked.key(kid)
+    assert key and was
+    assert key == replace(
+        was, drained_from=None, drained_until=None, reason="", undrained_at=AFTER + MINUTE
+    )
+    assert (off.version, off.epoch) == (asked.version + 1, 2)
+    still = advance(off, AFTER + MINUTE, AFTER + HOUR)
+    kept = still.key(kid)
+    assert kept and kept.state is KeyState.RETIRED, "its window ends, and nothing happens"
+    back, _ = settle(rollback(off, now=AFTER + MINUTE, epoch=1), AFTER + MINUTE)
+    assert kid_of(back.active()) == kid
+
+
+def test_a_drain_after_one_that_was_called_off_counts_though_the_clock_went_back() -> None:
+    before = turned()
+    kid = kid_of(before.former)
+    now = NOW + 4 * HOUR
+    once = revoke(before, kid, reason="x", now=now, epoch=1, drain=10 * MINUTE)
+    # Another leader's clock is behind.
+    off = call_off_drain(once, kid, now=now - SECOND, epoch=1)
+    key = off.key(kid)
+    assert key and key.undrained_at == now
+    again = revoke(off, kid, reason="y", now=now - SECOND, epoch=1, drain=10 * MINUTE)
+    key = again.key(kid)
+    assert key and key.drained_from == now + timedelta(milliseconds=1)
+    assert key.drained_until == key.drained_from + 10 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("make", "now", "why"),
+    [
+        (lambda r, _: r, NOW, "is not being drained"),
+        (drained, AFTER + 10 * MINUTE, "too late: .* is revoked"),
+        (lambda r, k: revoke(r, k, reason="x", now=AFTER, epoch=1), AFTER, "too late: .* is revo"),
+    ],
+)
+def test_what_is_not_being_drained_cannot_be_called_off(make: Any, now: datetime, why: str) -> None:
+    ring = turned()
+    kid = kid_of(ring.active())
+    with pytest.raises(RequestRefused, match=why):
+        call_off_drain(make(ring, kid), kid, now=now, epoch=1)
+    with pytest.raises(RequestRefused, match="unknown kid"):
+        call_off_drain(ring, "d-none", now=now, epoch=1)
 
 
 @pytest.mark.parametrize(
@@ -720,7 +774,7 @@ def test_what_a_rollback_does_leaves_a_static_key_that_came_back_alone() -> None
             "is active, and not retired",
         ),
         (lambda: reinstate(gone_for_good(), "their-key", now=NOW, epoch=1), "never comes back"),
-        (lambda: reinstate(draining(), "their-key", now=NOW, epoch=1), "never comes back"),
+        (lambda: reinstate(draining(), "their-key", now=NOW, epoch=1), "their-key --call-off"),
         (lambda: reinstate(crowded(), "their-key", now=NOW, epoch=1), "retire one first"),
     ],
     ids=["unknown", "dynamic", "not retired", "revoked", "drained", "no room"],

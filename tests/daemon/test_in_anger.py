@@ -101,6 +101,23 @@ def confirmed(said: str) -> bool:
     return "confirmed by all 5 live instances" in said
 
 
+def call_a_drain_off(site: Site) -> None:
+    """The wrong key is taken out of use, and signs again."""
+    site.done("rotate", "--wait")
+    wrong = site.status()["signer"]
+    drain = ("--drain", "18s")  # its successor is to be public for a second first
+    eventually(lambda: site.run("plan", "--revoke", wrong, *drain).returncode == 0)
+    said = site.done("revoke", wrong, *drain, "--reason", "just in case")
+    assert f"until then ringkeeper revoke {wrong} --call-off takes that back" in said
+    assert "is drained no more" in site.done("plan", "--call-off", wrong)
+    said = site.done("revoke", wrong, "--call-off", "--reason", "the wrong key")
+    assert f"called off: {wrong} is drained no more, and all of its tokens count again" in said
+    assert "to let it sign again: ringkeeper rollback" in said
+    assert confirmed(said)
+    assert site.refused("revoke", wrong, "--call-off", "--reason", "twice")
+    assert f"{wrong} signs now" in site.done("rollback", "--wait")
+
+
 @pytest.mark.timeout(240)
 def test_dynamic_keys_are_turned_turned_back_drained_and_revoked(crowd: Crowd) -> None:
     site = crowd.site
@@ -133,6 +150,9 @@ def test_dynamic_keys_are_turned_turned_back_drained_and_revoked(crowd: Crowd) -
     site.done("rotate", "--now", "--reason", "a test", "--wait")
     crowd.check()
     assert crowd.total("revoked") == 0
+
+    call_a_drain_off(site)
+    crowd.check()
 
     drained = site.status()["signer"]
     said = site.done("revoke", drained, "--drain", "5s", "--reason", "just in case")

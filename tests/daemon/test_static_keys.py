@@ -242,7 +242,7 @@ def test_what_is_not_retired_for_good_or_not_at_all_is_not_reinstated(
     led.done("revoke", "s-one", "--reason", "x")
     before = dump(valkey)
     for kid, told in (
-        ("s-one", "is revoked, or will be: it never comes back"),
+        ("s-one", "is revoked: it never comes back"),
         (static_kid(led), "is active, and not retired"),
         (led.status()["signer"], "ringkeeper rollback"),
         ("s-two", "unknown kid"),

@@ -25,7 +25,7 @@ from ringkeeperd.leader_store import (
     Written,
 )
 from ringkeeperd.minting import Minted, mint, mint_aside
-from ringkeeperd.operations import revocation_wants, revoke, rotate
+from ringkeeperd.operations import call_off_drain, revocation_wants, revoke, rotate
 from ringkeeperd.rewrapping import rewrapped
 from ringkeeperd.rotation import Activate, Adopt, Confirmations, apply
 from ringkeeperd.transitions import KeyWanted
@@ -118,6 +118,14 @@ class LedRing:
             ),
             fresh,
             silently=silently,
+        )
+
+    def call_off_drain(self, kid: str) -> Ring:
+        """Let `kid` be drained no more."""
+        return self._publish(
+            lambda epoch: call_off_drain(self.ring, kid, now=_CLOCK.now(), epoch=epoch),
+            None,
+            silently=False,
         )
 
     def rotate(self, *, silently: bool = False) -> Ring:

@@ -117,6 +117,8 @@ def _value(action: argparse.Action) -> str:
         return "{" + ",".join(str(each) for each in action.choices) + "}"
     metavar = action.metavar
     told = metavar[0] if isinstance(metavar, tuple) else metavar
+    if action.option_strings and action.nargs == "?":
+        return f"[{told}]"
     return told or (action.dest.upper() if action.option_strings else action.dest)
 
 

@@ -19,7 +19,7 @@ from ringkeeper.ring import Key, KeyState, Ring
 from ringkeeper.testimony import History
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
 
@@ -45,7 +45,8 @@ def heal(
     if not lost:
         return None
     # All of them, for what one side adds may be what another one knows better.
-    sides = sorted([*known, *([found] if found else [])], key=_rank, reverse=True)
+    shown = [*known, *([found] if found else [])]
+    sides = sorted(_without_called_off(shown), key=_rank, reverse=True)
     version = sides[0].ring.version + 1
 
     def joined(one: History, other: History) -> History:
@@ -54,12 +55,21 @@ def heal(
 
     merged = reduce(joined, sides).ring
     tombstones = {key.kid: key for side in sides for key in side.ring.in_state(KeyState.REVOKED)}
-    shown = [key for side in sides for key in side.ring.keys]
-    drained = (_drained(key, (k for k in shown if k.kid == key.kid)) for key in merged.keys)
+    editions = [key for side in sides for key in side.ring.keys]
+    drained = (_drained(key, (k for k in editions if k.kid == key.kid)) for key in merged.keys)
     keys = tuple(_buried(key, tombstones.get(key.kid)) for key in drained)
     newest = sides[0].ring
     ring = replace(merged, version=version, epoch=epoch, keys=keys)
     return Cure(ring, newest, _finding(found, newest, lost))
+
+
+def _without_called_off(sides: list[History]) -> Iterator[History]:
+    """`sides` without the drains that one of them tells were called off: they retire nobody."""
+    keys = [key for side in sides for key in side.ring.keys]
+    off = {key.kid: _undrained_at(k for k in keys if k.kid == key.kid) for key in keys}
+    for side in sides:
+        told = (_drained(k, (replace(k, undrained_at=off[k.kid]),)) for k in side.ring.keys)
+        yield side._replace(ring=replace(side.ring, keys=tuple(told)))
 
 
 def _finding(found: History | None, newest: Ring, lost: list[History]) -> str:
@@ -214,8 +224,9 @@ def _drained(key: Key, editions: Iterable[Key]) -> Key:
 
 
 def _drains_otherwise(mine: Key, theirs: Key) -> bool:
-    """Whether `theirs` is drained sooner than `mine`, or tells that its drain was called off."""
-    return _drain((mine, theirs)) is not (mine if mine.drained_until else None)
+    """Whether `theirs` is drained sooner than `mine`, or tells that a drain was called off."""
+    is_off = _undrained_at((mine, theirs)) != mine.undrained_at
+    return is_off or _drain((mine, theirs)) is not (mine if mine.drained_until else None)
 
 
 def _adopted(key: Key, last: datetime) -> Key:

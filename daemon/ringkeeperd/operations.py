@@ -252,9 +252,9 @@ def _drained(key: Key, reason: str, now: datetime, drain: timedelta) -> Key:
     # A drain that was called off counts nowhere any more: this one begins after that.
     begin = max(now, key.undrained_at + MILLISECOND) if key.undrained_at else now
     last = last_expiry(gone, begin)
-    if drain >= last - now:
+    if drain >= last - begin:
         raise RequestRefused(
-            f"its last token ends in {format_duration(max(last - now, ZERO))} by itself: a drain "
+            f"its last token ends in {format_duration(max(last - begin, ZERO))} by itself: a drain "
             "must be shorter than that"
         )
     return replace(gone, reason=reason, drained_from=begin, drained_until=begin + drain)
@@ -269,7 +269,7 @@ def call_off_drain(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
         RequestRefused: no such key, or it is not being drained, or is revoked by now.
     """
     key = _known(ring, kid)
-    if key.state is KeyState.REVOKED or (key.drained_until and key.drained_until <= now):
+    if _is_revoked(key, now):
         raise RequestRefused(f"too late: {kid} is revoked, and a revocation is never taken back")
     if key.drained_from is None:
         raise RequestRefused(f"{kid} is not being drained; ringkeeper status shows what is")
@@ -299,8 +299,8 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
         raise RequestRefused("no dynamic key is active; the standby is about to take its place")
     if former is None:
         raise RequestRefused(
-            f"{_why_none_before(ring, active)}, so there is none to go back to; ringkeeper rotate "
-            "turns to the next one"
+            f"{_why_none_before(ring, active, now)}, so there is none to go back to; ringkeeper "
+            "rotate turns to the next one"
         )
     changed = {
         # An emergency, or --now, may have let it sign before it was public for long enough.
@@ -310,10 +310,10 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
 
-def _why_none_before(ring: Ring, active: Key) -> str:
+def _why_none_before(ring: Ring, active: Key, now: datetime) -> str:
     """What became of the key that signed before the active one, as far as the ring tells."""
     gone = [k for k in ring.keys if k.kind is KeyKind.DYNAMIC and k.activated_at]
-    if revoked := [k.kid for k in gone if k.state is KeyState.REVOKED]:
+    if revoked := [k.kid for k in gone if _is_revoked(k, now)]:
         return f"too late: {revoked[-1]}, which signed before, is revoked"
     if drained := [k.kid for k in gone if k.drained_until]:
         return (
@@ -323,6 +323,13 @@ def _why_none_before(ring: Ring, active: Key) -> str:
     if active.activated_version == 1:
         return f"too early: {active.kid} is the first dynamic key that signs"
     return "too late: the key that signed before is removed"
+
+
+def _is_revoked(key: Key, now: datetime) -> bool:
+    """Whether none of its tokens counts any more, and none ever will."""
+    return key.state is KeyState.REVOKED or (
+        key.drained_until is not None and key.drained_until <= now
+    )
 
 
 # --- static and foreign keys ---------------------------------------------------------------------
@@ -421,14 +428,14 @@ def reinstate(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
     key = _known(ring, kid)
     if key.kind is KeyKind.DYNAMIC:
         raise RequestRefused(f"{kid} is a dynamic key; ringkeeper rollback turns back to the last")
-    if key.drained_until and key.may_verify:
+    if _is_revoked(key, now):
+        raise RequestRefused(
+            f"{kid} is revoked: it never comes back; make another: ringkeeper static create, or "
+            "static import"
+        )
+    if key.drained_until:
         raise RequestRefused(
             f"{kid} is being drained: end that first (ringkeeper revoke {kid} --call-off)"
-        )
-    if not key.may_verify:
-        raise RequestRefused(
-            f"{kid} is revoked: it never comes back; make another: ringkeeper static "
-            "create, or static import"
         )
     if key.state is not KeyState.RETIRED:
         raise RequestRefused(f"{kid} is {key.state}, and not retired: there is nothing to undo")

@@ -308,7 +308,14 @@ class _Showing:
                 is_since = told.ring_id == saved.ring.id and told.at > saved.history.proved_at
                 if is_since and told.fields.get("by"):
                     told_of.append(told)
-        staying = {told.fields.get("request") for told in told_of if told.event in _STAYS}
+        # What a drain brought stays as long as the drain does.
+        off = {told.fields.get("kid") for told in told_of if told.event == DRAIN_CALLED_OFF}
+        staying = {
+            told.fields.get("request")
+            for told in told_of
+            if told.event in _STAYS
+            and not (told.event == DRAIN_BEGAN and told.fields.get("kid") in off)
+        }
         done = [told for told in told_of if told.fields.get("request") not in staying]
         if not done:
             return

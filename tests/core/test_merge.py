@@ -270,13 +270,16 @@ def test_of_two_drains_the_one_that_ends_first_counts() -> None:
 
 @pytest.mark.parametrize("is_higher", [True, False])
 @pytest.mark.parametrize("again", [False, True])
-def test_a_drain_that_was_called_off_comes_back_by_no_merge(is_higher: bool, again: bool) -> None:
+@pytest.mark.parametrize("off_at", [SOON, SOON + SECOND], ids=["at once", "later"])
+def test_a_drain_that_was_called_off_comes_back_by_no_merge(
+    is_higher: bool, again: bool, off_at: datetime
+) -> None:
     """Whichever side counts; and one that began after that does."""
     base = turned(new_ring(), 2)
     former = base.former
     assert former
     held = drained(base, former.kid, SOON)
-    told = call_off_drain(held, former.kid, now=SOON + SECOND, epoch=2)
+    told = call_off_drain(held, former.kid, now=off_at, epoch=2)
     if again:
         told = drained(told, former.kid, SOON + MINUTE)
     held = replace(held, version=told.version + (-1 if is_higher else 5))
@@ -288,15 +291,46 @@ def test_a_drain_that_was_called_off_comes_back_by_no_merge(is_higher: bool, aga
             key = ring.key(former.kid)
             assert key and key.state is KeyState.RETIRED
             assert (key.drained_until, key.reason) == expected
-            assert key.undrained_at == SOON + SECOND
+            assert key.undrained_at == off_at
         sides = [History(side, now) for side in (held, told)]
         assert heal(History(merged, now), sides, now=now, epoch=5) is None
     assert lacks(replace(held, version=99), History(told, now), now)
     assert not lacks(replace(told, version=99), History(held, now), now)
 
 
-def test_a_drain_that_was_called_off_where_the_key_signs_again_does_not_stop_it() -> None:
+def test_of_two_times_at_which_drains_were_called_off_the_later_one_counts() -> None:
     base = turned(new_ring(), 2)
+    former = base.former
+    assert former
+    first = call_off_drain(drained(base, former.kid, SOON), former.kid, now=SOON, epoch=2)
+    held = drained(first, former.kid, SOON + MINUTE)
+    second = call_off_drain(held, former.kid, now=SOON + 2 * MINUTE, epoch=2)
+    for one, other in ((first, second), (second, replace(first, version=99))):
+        key = merge(one, other, now=LATER, epoch=4).key(former.kid)
+        assert key and key.undrained_at == SOON + 2 * MINUTE
+    # Also where nobody drains it now: who still does may be heard of later.
+    assert lacks(replace(base, version=99), History(first, LATER), LATER)
+    assert lacks(replace(first, version=99), History(second, LATER), LATER)
+
+
+def test_a_drain_that_was_called_off_retires_nobody_whoever_is_heard_first() -> None:
+    base, now = new_ring(), NOW + 5 * HOUR
+    signer = base.active()
+    assert signer
+    held = drained(base, signer.kid, now)
+    off = call_off_drain(held, signer.kid, now=now, epoch=1)
+    ahead = History(replace(base, version=50), now)
+    cure = heal(
+        ahead, [History(replace(held, version=40), now), History(off, now)], now=now, epoch=4
+    )
+    assert cure
+    still = cure.active()
+    assert still and still.kid == signer.kid
+
+
+def test_a_drain_that_was_called_off_where_the_key_signs_again_does_not_stop_it() -> None:
+    start = new_ring()
+    base = turned(start, 2)
     former = base.former
     assert former
     held = drained(base, former.kid, SOON)
@@ -304,10 +338,12 @@ def test_a_drain_that_was_called_off_where_the_key_signs_again_does_not_stop_it(
     back, _ = settle(rollback(off, now=SOON + SECOND, epoch=2), SOON + SECOND, epoch=2)
     signer = back.active()
     assert signer and signer.kid == former.kid
-    merged = merge(replace(back, version=50), held, now=LATER, epoch=4)
-    signer = merged.active()
-    assert signer and (signer.kid, signer.undrained_at) == (former.kid, SOON + SECOND)
-    assert not lacks(merged, History(held, LATER), LATER)
+    # It never retired, as another leadership has it, which never heard of a drain.
+    for one, other in ((replace(back, version=50), held), (replace(start, version=50), off)):
+        merged = merge(one, other, now=LATER, epoch=4)
+        kept = merged.key(former.kid)
+        assert kept and kept.undrained_at == SOON + SECOND
+        assert not lacks(merged, History(held, LATER), LATER)
 
 
 @pytest.mark.parametrize("is_higher", [True, False])

@@ -145,16 +145,17 @@ def test_where_there_is_nothing_to_go_back_to_it_is_refused(ring: Ring, why: str
 
 def test_a_revoked_key_never_comes_back_nor_does_one_that_is_being_drained() -> None:
     before = turned()
+    now = NOW + 4 * HOUR
     for drain in (None, 10 * MINUTE):
-        gone = revoke(
-            before, kid_of(before.former), reason="x", now=NOW + 4 * HOUR, epoch=1, drain=drain
-        )
+        gone = revoke(before, kid_of(before.former), reason="x", now=now, epoch=1, drain=drain)
         kid = kid_of(before.former)
         told = f"^too late: {kid}, which signed before, is revoked"
         if drain:
             told = f"^{kid}, which .* is being drained .ringkeeper revoke {kid} --call-off ends"
         with pytest.raises(RequestRefused, match=told):
-            rollback(gone, now=AFTER, epoch=1)
+            rollback(gone, now=now, epoch=1)
+        with pytest.raises(RequestRefused, match=r"^too late: .* is revoked"):
+            rollback(gone, now=now + 10 * MINUTE, epoch=1)
 
 
 def test_without_a_signer_there_is_nothing_to_roll_back() -> None:

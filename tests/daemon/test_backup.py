@@ -261,12 +261,12 @@ def test_a_restore_never_takes_back_what_is_newer(site: Site, valkey: Server) ->
 def went_on(site: Site, valkey: Server) -> Callable[..., None]:
     """Redis went back to version 1, with no daemon that knew better, and then somebody did that."""
 
-    def go_on(*command: str) -> None:
+    def go_on(*command: str, until: int = 40) -> None:
         site.daemon(init=True, **QUICK)
         with valkey.client() as client:
             old = {n: client.hgetall(KEY + n) for n in ("keyring", "sealed")}
-        site.done("set", "clock_skew", "30s")
-        site.done("set", "clock_skew", "40s")
+        for seconds in range(30, until + 1, 10):
+            site.done("set", "clock_skew", f"{seconds}s")
         site.done("backup", "--out", "b.json")
         lost(site, valkey)
         with valkey.client() as client:
@@ -308,6 +308,20 @@ def test_a_revocation_since_is_no_reason_to_refuse_for_it_stays(
     found = known(site, valkey)
     assert found.key(kid).state is KeyState.REVOKED  # type: ignore[union-attr]
     assert found.policy.clock_skew == timedelta(seconds=40)
+
+
+def test_a_drain_since_is_no_reason_unless_it_was_called_off(
+    site: Site, valkey: Server, went_on: Callable[..., None]
+) -> None:
+    """As long as it is under way, no merge lets the key sign again; afterwards one would."""
+    went_on(until=50)
+    (kid,) = (key["kid"] for key in site.status()["keys"] if key["kind"] == "static")
+    site.done("revoke", kid, "--drain", "30s", "--reason", "just in case")
+    assert "would add" in site.done("restore", "b.json", "--dry-run")
+    site.done("revoke", kid, "--call-off", "--reason", "it was the wrong one")
+    said = site.refused("restore", "b.json")
+    assert "key retired by " in said
+    assert "drain called off" not in said
 
 
 def test_a_revocation_that_redis_lost_comes_back(site: Site, valkey: Server) -> None:

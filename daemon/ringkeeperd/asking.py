@@ -336,14 +336,16 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
             say(
                 f"{parsed.kid} signs no more; its tokens are refused little by little, all of them "
                 f"in {format_duration(drain)}: then it is revoked; until then ringkeeper revoke "
-                f"{parsed.kid} --call-off takes that back"
+                f"{parsed.kid} --call-off --reason WHY takes that back"
             )
         else:
             say(f"{parsed.kid} is revoked: its tokens are refused")
         ring = await asker.tell_confirmed(answer.version)
         gone = ring.key(parsed.kid)
         if gone and gone.kind is KeyKind.STATIC and (follower := _static_one(ring)):
-            say(f"{follower} is the static key now")
+            is_due = follower.state is KeyState.ACTIVE or follower.ready_at <= answer.at
+            when = "now" if is_due else f"from {follower.ready_at:%Y-%m-%d %H:%M:%S} UTC on"
+            say(f"{follower.kid} is the static key {when}")
         if signer := ring.signer:
             say(f"{signer.kid} signs")
             if signer.activated_version == answer.version:
@@ -365,10 +367,9 @@ async def _call_off_drain(asker: Asker, kid: str) -> int:
     return 0
 
 
-def _static_one(ring: Ring) -> str:
-    """The kid of the static key that signs where static keys do, or is about to."""
-    active = ring.active(KeyKind.STATIC)
-    return active.kid if active else next((key.kid for key in static_followers(ring)), "")
+def _static_one(ring: Ring) -> Key | None:
+    """The static key that signs where static keys do, or will."""
+    return ring.active(KeyKind.STATIC) or next(iter(static_followers(ring)), None)
 
 
 # --- settings ------------------------------------------------------------------------------------

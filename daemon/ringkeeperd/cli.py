@@ -347,7 +347,7 @@ def _add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         const=True,
         type=_kid,
         metavar="KID",
-        help="no turn was asked for; with KID: that key is drained no more",
+        help="no turn was asked for; with KID: nobody drains that key",
     )
     asked.add_argument(
         "--drain",

@@ -248,7 +248,9 @@ def _drained(key: Key, reason: str, now: datetime, drain: timedelta) -> Key:
         raise RequestRefused(f"{key.kid} is not retired: only then can it be drained")
     if key.state is KeyState.PUBLISHED:
         raise RequestRefused(f"{key.kid} has no tokens to drain; revoke it without --drain")
-    gone = retired(key, now) if key.state is KeyState.ACTIVE else key
+    gone = key
+    if key.state is KeyState.ACTIVE:
+        gone = retired(key, now) if key.kind is KeyKind.DYNAMIC else _retired(key, now)
     # A drain that was called off counts nowhere any more: this one begins after that.
     begin = max(now, key.undrained_at + MILLISECOND) if key.undrained_at else now
     last = last_expiry(gone, begin)
@@ -318,7 +320,7 @@ def _why_none_before(ring: Ring, active: Key, now: datetime) -> str:
     if drained := [k.kid for k in gone if k.drained_until]:
         return (
             f"{drained[-1]}, which signed before, is being drained (ringkeeper revoke "
-            f"{drained[-1]} --call-off ends that)"
+            f"{drained[-1]} --call-off --reason WHY ends that)"
         )
     if active.activated_version == 1:
         return f"too early: {active.kid} is the first dynamic key that signs"
@@ -435,7 +437,8 @@ def reinstate(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
         )
     if key.drained_until:
         raise RequestRefused(
-            f"{kid} is being drained: end that first (ringkeeper revoke {kid} --call-off)"
+            f"{kid} is being drained: end that first (ringkeeper revoke {kid} --call-off --reason "
+            "WHY)"
         )
     if key.state is not KeyState.RETIRED:
         raise RequestRefused(f"{kid} is {key.state}, and not retired: there is nothing to undo")

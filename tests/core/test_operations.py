@@ -151,7 +151,7 @@ def test_a_revoked_key_never_comes_back_nor_does_one_that_is_being_drained() -> 
         kid = kid_of(before.former)
         told = f"^too late: {kid}, which signed before, is revoked"
         if drain:
-            told = f"^{kid}, which .* is being drained .ringkeeper revoke {kid} --call-off ends"
+            told = f"^{kid}, which .* is being drained .ringkeeper revoke {kid} --call-off --reason"
         with pytest.raises(RequestRefused, match=told):
             rollback(gone, now=now, epoch=1)
         with pytest.raises(RequestRefused, match=r"^too late: .* is revoked"):
@@ -433,6 +433,19 @@ def test_a_drain_that_is_called_off_leaves_a_key_that_one_can_go_back_to() -> No
     assert kept and kept.state is KeyState.RETIRED, "its window ends, and nothing happens"
     back, _ = settle(rollback(off, now=AFTER + MINUTE, epoch=1), AFTER + MINUTE)
     assert kid_of(back.active()) == kid
+
+
+def test_a_static_key_whose_drain_was_called_off_is_reinstated_at_once() -> None:
+    """Every verifier knows it: an operator let it retire, and no merge."""
+    before = new_ring()
+    first = kid_of(before.active(KeyKind.STATIC))
+    wanted = key_wanted(before.policy, KeyKind.STATIC)
+    both = add(before, fresh(wanted), now=NOW, epoch=1)
+    asked = revoke(both, first, reason="x", now=LATER, epoch=1, drain=10 * MINUTE)
+    off = call_off_drain(asked, first, now=LATER, epoch=1)
+    back = reinstate(off, first, now=LATER, epoch=1).key(first)
+    assert back and back.ready_at == LATER
+    assert static_followers(reinstate(off, first, now=LATER, epoch=1))[0].kid == first
 
 
 def test_a_drain_after_one_that_was_called_off_counts_though_the_clock_went_back() -> None:

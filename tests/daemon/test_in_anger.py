@@ -108,7 +108,7 @@ def call_a_drain_off(site: Site) -> None:
     drain = ("--drain", "18s")  # its successor is to be public for a second first
     eventually(lambda: site.run("plan", "--revoke", wrong, *drain).returncode == 0)
     said = site.done("revoke", wrong, *drain, "--reason", "just in case")
-    assert f"until then ringkeeper revoke {wrong} --call-off takes that back" in said
+    assert f"until then ringkeeper revoke {wrong} --call-off --reason WHY takes that back" in said
     plan = site.done("plan", "--call-off", wrong)
     assert f"ringkeeper revoke {wrong} --call-off --reason WHY" in plan
     said = site.done("revoke", wrong, "--call-off", "--reason", "the wrong key")

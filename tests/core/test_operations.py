@@ -457,6 +457,10 @@ def test_a_drain_after_one_that_was_called_off_counts_though_the_clock_went_back
     off = call_off_drain(once, kid, now=now - SECOND, epoch=1)
     key = off.key(kid)
     assert key and key.undrained_at == now
+    assert key.retired_at
+    whole = key.retired_at + key.token_validity - now
+    with pytest.raises(RequestRefused, match="must be shorter than that"):
+        revoke(off, kid, reason="y", now=now - SECOND, epoch=1, drain=whole)
     again = revoke(off, kid, reason="y", now=now - SECOND, epoch=1, drain=10 * MINUTE)
     key = again.key(kid)
     assert key and key.drained_from == now + timedelta(milliseconds=1)

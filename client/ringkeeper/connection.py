@@ -176,8 +176,9 @@ class Connection:
             name=f"ringkeeper:{self.name}",
             tls=self.tls,
         )
-        store = RedisStore(client, self.name, clock=self.clock)
         own = self.secrets.value  # of now: after a fork they may be others than at the start
+        hears_sealed = own.kek is not None
+        store = RedisStore(client, self.name, clock=self.clock, hears_sealed=hears_sealed)
         follower = Follower(
             name=self.name,
             roots=own.roots,

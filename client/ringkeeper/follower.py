@@ -4,8 +4,9 @@ The truth is the hash; messages are hints that spare a read. So a message is app
 its loss is normal: the hash is read on every (re)subscription, when a proof speaks of a version
 not seen, on a jittered poll, and once for an unknown kid. Whatever fails, what is held stays.
 
-After each new version a signing app fetches, unhurriedly, the private halves it lacks, and then
-the version is confirmed: from then on this instance can use every key in it.
+After each new version a signing app opens, unhurriedly, the private halves it lacks, which came
+with it (what did not come is read), and then the version is confirmed: from then on this instance
+can use every key in it.
 
 Redis may lose what it acknowledged. Who sees it go back, or empty, keeps what it holds and shows
 it as a witness, so that a leader can put it back. What is held outlives the process in a file.
@@ -39,10 +40,11 @@ from ringkeeper.errors import (
     StateUnusable,
     WrongRing,
 )
+from ringkeeper.policy import CAPACITY
 from ringkeeper.private_halves import fetch
 from ringkeeper.progress import Progress
 from ringkeeper.replica import Replica
-from ringkeeper.store import Pong, Published, Released, Subscribed, Witnessed
+from ringkeeper.store import Pong, Published, Released, Sealed, Subscribed, Witnessed
 from ringkeeper.tasks import aside, first_of
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.wire import policy_digest
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from ringkeeper.meter import Meter
     from ringkeeper.policy import Policy
     from ringkeeper.replica import Held
+    from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
     from ringkeeper.store import Heard, Store, Stored, Subscription
@@ -223,6 +226,8 @@ class Follower:
         """When a younger proof was last taken in."""
         self._read_at = -_SEEK_SPACING
         self._unknown: set[str] = set()
+        self._told_sealed: dict[str, str] = {}
+        """Sealed halves that came as messages, by kid, of keys not taken in yet."""
         self._wanted = asyncio.Event()
         if replica:
             self._wanted.set()  # a forked child is an instance of its own: it confirms, too
@@ -301,6 +306,10 @@ class Follower:
                 self._is_well("listening")
             case Published():
                 await self._receive(message)
+            case Sealed(kid, sealed):
+                self._told_sealed[kid] = sealed
+                if len(self._told_sealed) > CAPACITY:  # no ring has as many
+                    del self._told_sealed[next(iter(self._told_sealed))]
             case Released():
                 self._on_release()
             case Witnessed():
@@ -616,7 +625,9 @@ class Follower:
         # Of now: a version that comes meanwhile was not made ready by this.
         edition = (held.ring.epoch, held.ring.version)
         try:
-            fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all)
+            fetched = await fetch(
+                held, self._kek, self._store, keeps_all=keeps_all, told=self._told_of(held.ring)
+            )
         except InfrastructureError:
             await self._is_handed_on()  # what is held is better than nothing
             raise
@@ -635,6 +646,10 @@ class Follower:
         await self._confirm(self._usable)
         if fetched.broken:
             raise fetched.broken[0]
+
+    def _told_of(self, ring: Ring) -> dict[str, str]:
+        """The sealed halves that came as messages and are `ring`'s; they are used once."""
+        return {kid: self._told_sealed.pop(kid) for kid in list(self._told_sealed) if ring.key(kid)}
 
     async def _is_handed_on(self) -> bool:
         """Whether those have this version, too, who have it from here; if not, soon once more."""

@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def sealed(self) -> str:
-        """Hash: kid to sealed private key."""
+        """Hash: kid to sealed private key; and channel: those that are new."""
         return self.key("sealed")
 
     @property

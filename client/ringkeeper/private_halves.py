@@ -32,26 +32,33 @@ class Fetched(NamedTuple):
     broken: list[SealBroken]
 
 
-async def fetch(held: Held, kek: Kek | None, store: Store, *, keeps_all: bool) -> Fetched:
+async def fetch(
+    held: Held, kek: Kek | None, store: Store, *, keeps_all: bool, told: Mapping[str, str]
+) -> Fetched:
     """What `held` lacks: with a `kek` opened, and `keeps_all` of them sealed, to give back.
+
+    `told` are sealed halves that came with the version, by kid: what opens of them is not read.
 
     Raises:
         RedisUnavailable: not now.
     """
     sealed_by, signers = held.ring.kek, {key.kid for key in held.ring.may_sign_next}
+    # Anybody may have said it, and again what was sealed by a former KEK.
+    told = {kid: blob for kid, blob in told.items() if sealed_by in ("", kek_of(blob))}
     # What is held may have been sealed anew since, by another KEK: then Redis' is the one, and to
     # open it once more, though it is open, shows that this process has that KEK.
     outdated = {kid for kid, blob in held.sealed.items() if sealed_by not in ("", kek_of(blob))}
     opening = {*held.lacks, *(outdated & signers)} if kek else set()
-    at_hand = sorted((opening - outdated) & held.sealed.keys())
-    opened, _ = await _unsealed(held, kek, at_hand, held.sealed)
-    wanted = {kid for kid in opening if kid not in opened} | outdated
+    at_hand = {**told, **{k: v for k, v in held.sealed.items() if k not in outdated}}
+    opened, _ = await _unsealed(held, kek, sorted(opening & at_hand.keys()), at_hand)
+    wanted = {kid for kid in opening | outdated if kid not in opened}
     if keeps_all:
         wanted |= {k.kid for k in held.ring.keys if k.may_verify and k.kid not in held.sealed}
     sealed = await store.sealed(sorted(wanted))
     still = sorted(kid for kid in opening if kid not in opened)
     more, broken = await _unsealed(held, kek, still, sealed)
     good = {kid: blob for kid, blob in sealed.items() if kid in more or kid not in still}
+    good |= {kid: told[kid] for kid in opened.keys() & told.keys()}
     return Fetched(good, {**opened, **more}, broken)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from redis import exceptions
 
+from ringkeeper.algorithms import LONGEST_KID
 from ringkeeper.clock import SystemClock
 from ringkeeper.errors import RedisUnavailable
 from ringkeeper.layout import KEPT_THERE, STRETCH, Layout
@@ -90,7 +91,22 @@ class Witnessed:
     """Somebody knows something that Redis seems to have lost, and wrote it down there."""
 
 
-Heard = Subscribed | Published | Released | Witnessed | Pong
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A sealed private key of the version that comes next, so that nobody has to read it."""
+
+    kid: str
+    sealed: str
+
+    @classmethod
+    def decode(cls, text: str) -> Sealed | None:
+        """The message that publish.lua makes, two lines; None for what is none."""
+        kid, _, sealed = text.rpartition("\n")
+        is_sound = 0 < len(kid) <= LONGEST_KID and 0 < len(sealed) <= MAX_SEALED
+        return cls(kid, sealed) if is_sound else None
+
+
+Heard = Subscribed | Published | Sealed | Released | Witnessed | Pong
 _WITNESSED: Final = "witness"
 
 
@@ -152,9 +168,20 @@ class Store(Protocol):
 class RedisStore:
     """A ring's place in a real Redis, for reading."""
 
-    def __init__(self, client: redis.Redis, name: str, *, clock: Clock | None = None) -> None:
-        """Read the ring `name` with `client`, which this store closes in the end."""
+    def __init__(
+        self,
+        client: redis.Redis,
+        name: str,
+        *,
+        clock: Clock | None = None,
+        hears_sealed: bool = False,
+    ) -> None:
+        """Read the ring `name` with `client`, which this store closes in the end.
+
+        `hears_sealed`: who subscribes is also handed new private keys, sealed, if it may be.
+        """
         self._client = client
+        self._hears_sealed = hears_sealed
         self._clock = clock or SystemClock()
         self._is_sharded = is_sharded(client)
         self.layout: Layout = Layout(name)
@@ -167,14 +194,17 @@ class RedisStore:
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Subscription]:
-        """Listen to the channel on a connection of its own."""
-        channel = self.layout.published
+        """Listen to the channel, or both, on a connection of its own."""
+        also = self.layout.sealed if self._hears_sealed else ""
         async with AsyncExitStack() as leaving:
             with speaking(self.where, "subscribing"):
                 there = await leaving.enter_async_context(waiting_apart(self._client))
                 pubsub = await leaving.enter_async_context(_listening(there))
-                await (pubsub.ssubscribe if self._is_sharded else pubsub.subscribe)(channel)
-            yield _RedisSubscription(pubsub, self._clock, self.where)
+                join = pubsub.ssubscribe if self._is_sharded else pubsub.subscribe
+                await join(self.layout.published)
+                if also:
+                    await join(also)  # by itself, for it may be refused
+            yield _RedisSubscription(pubsub, self._clock, self.where, also)
 
     async def read(self) -> Stored:
         """The documents in the hash."""
@@ -313,30 +343,53 @@ class _RedisSubscription:
     A dead peer makes `get_message` return None at once, for ever: three that come early mean
     that the connection is gone. And a connection that redis-py restored by itself shows only in
     a second confirmation of the subscription: it is handed on, because messages were missed.
+
+    Who may not hear of sealed keys, for its ACL is of an earlier release, goes on without.
     """
 
-    def __init__(self, pubsub: PubSub, clock: Clock, where: str) -> None:
+    def __init__(self, pubsub: PubSub, clock: Clock, where: str, also: str = "") -> None:
         self._pubsub = pubsub
         self._clock = clock
         self._where = where
+        self._also = also
+        """The channel of sealed keys, if that was asked for."""
+        self._awaited = also
+        """The same, until Redis has answered."""
+        self._is_joined = False
         self._early = 0
 
     async def next(self, timeout: float) -> Heard | None:  # noqa: ASYNC109
         """The next thing heard, or None after `timeout` seconds of silence."""
         asked = self._clock.monotonic()
         with speaking(self._where, "listening"):
-            message = await self._pubsub.get_message(timeout=timeout)
+            try:
+                message = await self._pubsub.get_message(timeout=timeout)
+            except exceptions.NoPermissionError:
+                if not (self._is_joined and self._awaited):
+                    raise
+                # What is refused is the second channel. Not to be asked for again, with the first.
+                self._pubsub.channels.pop(self._also, None)
+                self._pubsub.shard_channels.pop(self._also, None)
+                self._awaited = ""
+                return None
         # A dead peer may answer without ever yielding to the event loop: see to it that it runs.
         await asyncio.sleep(0)
         if message is None:
             self._judge_silence(self._clock.monotonic() - asked, timeout)
             return None
         self._early = 0
+        is_sealed = self._also != "" and message["channel"] == self._also
         match message["type"]:
+            case "subscribe" | "ssubscribe" if is_sealed:
+                self._awaited = ""
+                return None
             case "subscribe" | "ssubscribe":
+                self._is_joined = True
                 return Subscribed()
             case "sunsubscribe":
                 raise RedisUnavailable(f"{self._where}: listening: the ring moved to another node")
+            case "message" | "smessage" if is_sealed:
+                return Sealed.decode(str(message["data"]))
             case "message" | "smessage":
                 return Published.decode(str(message["data"]))
             case "pong":

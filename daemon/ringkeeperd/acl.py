@@ -115,6 +115,8 @@ _OF_NO_KEY: Final[Mapping[Role, tuple[str, ...]]] = MappingProxyType(
         Role.OPERATOR: ("script|load", "time", "info", "acl|whoami", "publish"),
     }
 )
+_HEAR_OF_SEALED: Final = (Role.DAEMON, Role.SIGNER)
+"""A leader hands out what is new there; a daemon that only follows reads it."""
 _IN_A_CLUSTER: Final = {"publish": "spublish", "subscribe": "ssubscribe"}
 
 
@@ -178,6 +180,8 @@ def acl_rules(
     commands += ["cluster|slots"] if is_cluster else []
     commands += ["select"] if database else []
     channels = [f"&{layout.published}" for layout in layouts]
+    if role in _HEAR_OF_SEALED:
+        channels += [f"&{layout.sealed}" for layout in layouts]
     password = [f"#{password_hash}"] if password_hash else []
     of_keys = [_selector(*part, layouts, is_cluster=is_cluster) for part in _OF_KEYS[role]]
     if role is Role.DAEMON:  # one selector would say the same as none

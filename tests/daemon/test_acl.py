@@ -200,6 +200,7 @@ FORBIDDEN: dict[str, tuple[frozenset[Role], tuple[str, ...]]] = {
     ),
     "to count something else": (FOLLOWERS, ("HINCRBY", KEYS.keyring, "version", "1")),
     "to listen": (frozenset({Role.OPERATOR}), ("SUBSCRIBE", KEYS.published)),
+    "to hear of sealed keys": (ALL - {Role.DAEMON, Role.SIGNER}, ("SUBSCRIBE", KEYS.sealed)),
 }
 
 

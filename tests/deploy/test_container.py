@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import time
@@ -16,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.containers import CLOSED, OUTSIDE, Container, Host
-from tests.deploy.images import IMAGE, ROOT, build, podman, podman_environment
+from tests.deploy.containers import CLOSED, OUTSIDE, Container, Docker, Host
+from tests.deploy.images import IMAGE, ROOT, build, podman
+from tests.docs.test_docs import commands
 from tests.plugins.daemons import eventually
 from tests.plugins.servers import free_port
 
@@ -160,35 +160,52 @@ def test_one_container_is_a_whole_installation(embedded: Container, host: Host) 
 
 
 @pytest.mark.runs("deploy/compose/README.md", 1)
-def test_what_deploy_readme_shows_works(image: str, host: Host) -> None:
-    """Word for word, by podman, but for the names and for the port, which nobody here publishes."""
+def test_what_deploy_readme_shows_works(image: str, host: Host, docker: Docker) -> None:
+    """Word for word, by docker's client, but for the names and for the port, which nobody publishes.
+
+    The image is that of the other tests: nothing can be fetched here while one is built.
+    """
     text = (ROOT / "deploy/compose/README.md").read_text()
-    block = re.sub(r"\\\n\s*", "", text.partition("```console\n")[2].partition("```")[0])
-    building, running, *asking = (shlex.split(line) for line in block.splitlines())
-    tag = running[-1]
-    assert building == ["$", "docker", "build", "-t", tag, "."]
-    assert running[:6] == ["$", "docker", "run", "-d", "--name", "ringkeeper"]
-    port = running.index("-p")
-    assert running[port + 1] == f"127.0.0.1:{PORT}:{PORT}"
-    options = running[6:port] + running[port + 2 : -1]
-    options = [each.replace("ringkeeper:/", f"{host.volume('state')}:/") for each in options]
-    container = host.start(image, options=options)
+    building, running, *asking = commands(text)[:4]
+    (tag,) = re.findall(r"^docker build -t (\S+) \.$", building)
+    name, volume = f"{host.network.name}-ringkeeper", host.volume("state")
+    for said, here in (
+        (tag, image),
+        ("--name ringkeeper ", f"--name {name} "),
+        (f"-p 127.0.0.1:{PORT}:{PORT} ", f"--network ns:{host.network.path} "),
+        ("-v ringkeeper:/", f"-v {volume}:/"),
+    ):
+        assert running.count(said) == 1
+        running = running.replace(said, here)
+    container = Container(docker.does(running))
+    host.containers.append(container)
     wait_until_ready(host, container)
-    for line in asking:
-        assert line[:4] == ["$", "docker", "exec", "ringkeeper"]
-        assert container.done(*line[4:])
     assert len(asking) == 2
+    for line in asking:
+        assert line.startswith("docker exec ringkeeper ringkeeper ")
+        assert docker.does(line.replace("ringkeeper", name, 1))
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    looks = {line for line in commands(pages) if line.startswith("docker ")}
+    assert looks == {"docker logs ringkeeper 2>&1 | grep 'ring troubled'"}
+    for line in looks:
+        shown, _, sought = line.replace("ringkeeper", name, 1).partition(" | ")
+        assert "ring made" in docker.does(shown)
+        assert sought == "grep 'ring troubled'"
 
     # And with the configuration as it ships, mounted as the page says.
     kid = active_of(host)["kid"]
     container.stop()
-    (mounted,) = re.findall(r'`-v "\$PWD/(config.yaml:\S+)"`', text)
-    again = host.start(image, options=[*options, f"--volume={ROOT}/{mounted}"])
+    (mounting,) = re.findall(r'`(-v "\$PWD/config.yaml:\S+")`', text)
+    with_it = running.replace(name, f"{name}-2").replace(f" {image}", f" {mounting} {image}")
+    again = Container(docker.does(with_it, ROOT))
+    host.containers.append(again)
     wait_until_ready(host, again)
     assert active_of(host)["kid"] == kid
 
 
-def test_the_image_makes_the_secrets_for_kubernetes(image: str, tmp_path: Path) -> None:
+def test_the_image_makes_the_secrets_for_kubernetes(
+    image: str, tmp_path: Path, docker: Docker
+) -> None:
     """As that page has it, word for word: in a folder of whoever runs it, and theirs."""
     text = re.sub(r"\\\n\s*", "", (ROOT / "deploy/k8s/README.md").read_text())
     making, running = re.findall(r"^\$ (mkdir .*|docker run .*)$", text, re.MULTILINE)
@@ -197,13 +214,8 @@ def test_the_image_makes_the_secrets_for_kubernetes(image: str, tmp_path: Path) 
     subprocess.run(["sh", "-c", making], cwd=tmp_path, check=True)
     os.chown(tmp_path / "secrets", user, user)
     (told,) = re.findall(r"registry\S+", running)
-    running = running.replace(told, image).replace("docker run", "podman run --network=none")
-    running = re.sub(r"\$\(id -[ug]\)", str(user), running)
-    done = subprocess.run(
-        ["sh", "-c", running], cwd=tmp_path, env=podman_environment(), capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    running = running.replace(told, image).replace("docker run", "docker run --network=none")
+    docker.does(re.sub(r"\$\(id -[ug]\)", str(user), running), tmp_path)
     made = {each.name: each.stat() for each in (tmp_path / "secrets").iterdir()}
     assert {name: status.st_mode & 0o777 for name, status in made.items()} == {
         "root.jwk": 0o600,

@@ -111,6 +111,34 @@ def test_a_bad_reload_keeps_it_running_and_the_status_says_so(running: Service) 
     eventually(lambda: "rejected" not in running.status)
 
 
+def test_what_the_pages_look_up_in_the_journal_and_of_the_service_is_there(
+    running: Service,
+) -> None:
+    """Word for word, by the journal and systemd themselves; after a reload that was refused."""
+    running.configure(access_token_validity="soon")
+    running.do("reload")
+    eventually(lambda: "configuration rejected" in running.log())
+    pages = [page.read_text() for page in (REPOSITORY / "docs").rglob("*.md")]
+    asked = {
+        line.partition("      #")[0]
+        for page in pages
+        for line in commands(page)
+        if line.startswith(("journalctl ", "systemctl status "))
+    }
+    assert len(asked) >= 8
+    found = {line: running.machine.run("sh", "-c", line, is_checked=False) for line in asked}
+    for line, done in found.items():
+        shows_all = "| grep" not in line
+        assert (done.returncode, done.stderr) in [(0, ""), (int(not shows_all), "")], line
+        if shows_all:
+            assert "ringkeeper" in done.stdout, line
+    (rejected,) = (line for line in asked if "configuration rejected" in line)
+    assert '"event":"configuration rejected"' in found[rejected].stdout.replace(": ", ":")
+    running.configure()
+    running.do("reload")
+    eventually(running.leads)
+
+
 def test_killed_it_is_back_and_leads_the_very_ring(running: Service) -> None:
     pid, version = running.pid, running.version()
     keys = running.machine.get(f"{URL}/.well-known/jwks.json")

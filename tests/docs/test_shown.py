@@ -20,6 +20,8 @@ from ringkeeper.configuration import parse
 from ringkeeper.errors import ExpiredToken, RevokedKid, TokenError
 from ringkeeper.secret_files import read_pinned_roots
 from ringkeeper.tokens import kid_in
+from tests.deploy.manifests import why_no_kubectl
+from tests.docs import pods
 from tests.docs.pages import ROOT, fenced
 from tests.docs.test_docs import BIN, PAGES, blocks, commands, names
 from tests.docs.test_howto import Walk, change
@@ -35,7 +37,8 @@ SOURCES = "\n".join(
     for folder in ("client/ringkeeper", "daemon/ringkeeperd")
     for path in (ROOT / folder).glob("*.py")
 )
-LOGS = ("journalctl", "docker", "kubectl")
+PLAYED = ("journalctl", "docker", "systemctl")
+"""Each is asked the same by itself in tests/deploy, by test_systemd.py and test_container.py."""
 SYSTEMCTL = """#!/bin/sh
 set -eu
 case "$*" in
@@ -50,8 +53,7 @@ esac
 STUB = """#!/bin/sh
 case "$(basename "$0") $*" in
 "journalctl -u ringkeeper -o cat" | "journalctl -u ringkeeper -o cat -n 20") ;;
-"systemctl status ringkeeper" | "docker logs ringkeeper" | "kubectl logs POD -c ringkeeper") ;;
-"kubectl logs -l app.kubernetes.io/name=ringkeeper --prefix --tail=-1") ;;
+"systemctl status ringkeeper" | "docker logs ringkeeper") ;;
 *) echo "nobody plays: $0 $*" >&2; exit 2 ;;
 esac
 cat "$(dirname "$0")/../0.log" "$(dirname "$0")/../events"
@@ -92,24 +94,30 @@ def test_what_runbooks_look_for_in_the_log_is_what_daemons_write() -> None:
 @pytest.mark.runs("docs/refresh-spikes.md", 2)
 @pytest.mark.long
 def test_every_command_of_a_runbook_runs_beside_a_daemon(walk: Walk) -> None:
-    """What is not ours (the journal, systemd, who runs containers) is played; all else is real."""
+    """The journal, systemd and docker are played here; kubectl is real, and asks for pods of ours."""
+    if why_no_kubectl():
+        pytest.skip(why_no_kubectl())
     texts = [METRICS, SPIKES, *(page.read_text() for page in RUNBOOKS)]
     shown = {line for text in texts for line in commands(text)}
     assert len(shown) >= 20
     tools = walk.folder / "bin"
     tools.mkdir()
-    (walk.folder / "events").write_text("\n".join(sorted(looked_for())))
-    for name in (*LOGS, "systemctl"):
+    events = walk.folder / "events"
+    events.write_text("\n".join(sorted(looked_for())))
+    for name in PLAYED:
         (tools / name).write_text(STUB)
         (tools / name).chmod(0o755)
     walk.place.environment["PATH"] = f"{tools}:{walk.place.environment['PATH']}"
     making = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=redis"
     files = ("-keyout", "/dev/null", "-out", "FILE")
     subprocess.run([*making.split(), *files], cwd=walk.folder, check=True, capture_output=True)
+    walk.place.environment["KUBECONFIG"] = str(walk.folder / "kubeconfig")
     walk.start()
-    for line in sorted(shown):
-        told = walk.does(f"$ {line}\n")
-        assert told or line.startswith(("ss ", "ringkeeper set")), line
+    with pods.serving({"POD": events, "another": events}, walk.folder / "kubeconfig"):
+        for line in sorted(shown):
+            told = walk.does(f"$ {line}\n")
+            assert told or line.startswith(("ss ", "ringkeeper set")), line
+            assert told.startswith("[pod/POD/ringkeeper] ") == ("--prefix" in line), line
 
 
 def test_every_runbook_says_what_to_look_at() -> None:

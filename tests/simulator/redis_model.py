@@ -18,7 +18,16 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from ringkeeper.errors import RedisUnavailable, StateUnusable
-from ringkeeper.store import Heard, Pong, Published, Released, Stored, Subscribed, Witnessed
+from ringkeeper.store import (
+    Heard,
+    Pong,
+    Published,
+    Released,
+    Sealed,
+    Stored,
+    Subscribed,
+    Witnessed,
+)
 from ringkeeper.testimony import Testimony
 from ringkeeperd.leader_store import (
     Acquired,
@@ -146,6 +155,8 @@ class SimRedis:
         data.version = str(edition.version)
         data.snapshot, data.proof = edition.snapshot, edition.proof
         data.events += edition.events
+        for kid, sealed in edition.put.items():
+            self.say(Sealed(kid, sealed))
         self.say(Published(edition.snapshot, edition.proof))
         return Written()
 
@@ -234,7 +245,8 @@ class SimRedis:
     def say(self, message: Heard) -> None:
         """PUBLISH."""
         for subscriber in list(self.subscribers):
-            subscriber.carry(message)
+            if subscriber.hears_sealed or not isinstance(message, Sealed):
+                subscriber.carry(message)
 
     def copied(self) -> Data:
         """What it holds now, to be put back later."""
@@ -303,8 +315,9 @@ class Link:
 class SimSubscription:
     """One subscription: messages may be lost, late, or come twice."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, hears_sealed: bool = False) -> None:
         self.link = link
+        self.hears_sealed = hears_sealed
         self._queue: asyncio.Queue[Heard | None] = asyncio.Queue()
         self._is_broken = False
 
@@ -344,8 +357,11 @@ class SimSubscription:
 class SimStore:
     """A process' store: `LeaderStore`, over a bad network to whichever primary it takes for one."""
 
-    def __init__(self, primary: Callable[[], SimRedis], link: Link) -> None:
+    def __init__(
+        self, primary: Callable[[], SimRedis], link: Link, *, hears_sealed: bool = False
+    ) -> None:
         self._primary = primary
+        self._hears_sealed = hears_sealed
         self.link = link
 
     @property
@@ -356,7 +372,7 @@ class SimStore:
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[SimSubscription]:
         """As `Store.subscribe`."""
-        subscription = SimSubscription(self.link)
+        subscription = SimSubscription(self.link, hears_sealed=self._hears_sealed)
         there = self.redis
 
         def join() -> None:

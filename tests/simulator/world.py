@@ -230,7 +230,8 @@ class World:
         skew = self.policy.clock_skew // timedelta(milliseconds=2)
         clock = VirtualClock(self.loop, timedelta(milliseconds=self.random.randint(-skew, skew)))
         self.reached.setdefault(name, self.redis)
-        store = SimStore(lambda: self.reached[name], link)
+        hears_sealed = opener is not None and not leads
+        store = SimStore(lambda: self.reached[name], link, hears_sealed=hears_sealed)
         keeps = leads or name == "app0"
         follower = Follower(
             name="sim",

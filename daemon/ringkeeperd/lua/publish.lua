@@ -1,7 +1,7 @@
 -- Replace the shared keyring, if it is still what the caller decided on. Promise 3.
 --
 -- KEYS[1] keyring (hash)     version, epoch, snapshot, proof
--- KEYS[2] sealed (hash)      kid -> sealed private key
+-- KEYS[2] sealed (hash)      kid -> sealed private key; and the channel that tells of new ones
 -- KEYS[3] lease (string)     the leader's owner token
 -- KEYS[4] epoch (string)     the newest epoch
 -- KEYS[5] events (stream)    audit events
@@ -21,7 +21,7 @@
 -- {'stale', version in Redis}.
 --
 -- All or nothing: apps see the former keyring or this one, never a mix. The hash is written first,
--- then the message goes out, and the audit comes last: no stream, full or misused, keeps a
+-- then the messages go out, and the audit comes last: no stream, full or misused, keeps a
 -- revocation from those whom it protects. What is compared is the signed snapshot itself, for the
 -- version beside it is anybody's to write. Idempotent: the very same snapshot again is 'ok' and
 -- writes nothing.
@@ -62,6 +62,11 @@ for _, kid in ipairs(redis.call('HKEYS', KEYS[2])) do
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[4], 'epoch', ARGV[2], 'snapshot', ARGV[5],
     'proof', ARGV[6])
+-- Before the version that has it, so that whoever is to sign with it has it then and reads nothing.
+-- Of a user that may not speak there, apps read it.
+for kid, sealed in pairs(changes['put']) do
+    redis.pcall(ARGV[11], KEYS[2], kid .. '\n' .. sealed)
+end
 redis.call(ARGV[11], ARGV[7], ARGV[8])
 local failure = ''
 for i = 12, #ARGV do

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 import ringkeeper.asyncio
 from ringkeeper import Keyring
 from ringkeeper.errors import RevokedKid, RingkeeperError
+from ringkeeper.store import RedisStore
 from ringkeeper.tokens import kid_in
 from ringkeeper.topology import SlotFinder, close, connection_for
 from tests.plugins.daemons import Site, eventually
@@ -52,11 +53,27 @@ def is_refused(ring: Keyring, token: str) -> bool:
     return False
 
 
-def test_a_ring_is_made_led_followed_and_operated(fleet_site: Site) -> None:
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kids of the sealed keys that apps of this process read from Redis."""
+    kids: list[str] = []
+    read = RedisStore.sealed
+
+    async def noted(store: RedisStore, wanted: Sequence[str]) -> dict[str, str]:
+        kids.extend(wanted)
+        return await read(store, wanted)
+
+    monkeypatch.setattr(RedisStore, "sealed", noted)
+    return kids
+
+
+def test_a_ring_is_made_led_followed_and_operated(fleet_site: Site, fetched: list[str]) -> None:
     site = fleet_site
     daemon = site.daemon(init=True, **QUICK)
     with connect(site) as ring, connect(site, signs=False) as verifier:
         token = ring.sign({"sub": "alice"})
+        assert fetched, "at the start"
+        fetched.clear()
         assert verifier.verify(token)["sub"] == "alice"
         site.done("revoke", kid_in(token), "--reason", "test")
         eventually(lambda: is_refused(verifier, token) and is_refused(ring, token), within=1.5)
@@ -66,6 +83,7 @@ def test_a_ring_is_made_led_followed_and_operated(fleet_site: Site) -> None:
         status = site.status()
         assert len(status["instances"]) == 3
         assert status["leader"]
+        assert fetched == [], "what is new came as messages"
     assert "all is well" in site.done("check")
     assert daemon.answers("/readyz")
     assert daemon.stop() < 3

@@ -183,8 +183,8 @@ def revoke(  # noqa: PLR0913 - all but two by name
             "until a key is removed (ringkeeper status says when)"
         )
     if drain:
-        _check_followed(key, chosen, now, confirmed)
         gone = _drained(key, reason, now, drain)
+        _check_followed(key, chosen, now, confirmed)
     else:
         gone = revoked(key, reason, now)
     keys = tuple(gone if k is key else k for k in ring.keys)
@@ -215,9 +215,10 @@ def _check_followed(
     if key.state is not KeyState.ACTIVE or key.kind is not KeyKind.DYNAMIC:
         return
     if chosen is None or chosen.ready_at > now:
+        when = f" before {chosen.ready_at:%Y-%m-%d %H:%M:%S} UTC" if chosen else ""
         raise RequestRefused(
-            f"{key.kid} signs, and the next key has not been public for long enough to follow "
-            "it without a risk; ringkeeper rotate, then drain it; or revoke it without --drain"
+            f"{key.kid} signs, and the next key cannot follow it without a risk{when}: it has not "
+            "been public for long enough; drain it then, or revoke it without --drain"
         )
     _check_confirmed(key, chosen, now, confirmed)
 

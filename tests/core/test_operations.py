@@ -484,6 +484,12 @@ def test_what_is_not_being_drained_cannot_be_called_off(make: Any, now: datetime
         call_off_drain(ring, "d-none", now=now, epoch=1)
 
 
+def unready(ring: Ring) -> Ring:
+    """`ring`, with a standby that is not to sign for another hour."""
+    keys = (replace(k, ready_at=AFTER + HOUR) if k == ring.standby else k for k in ring.keys)
+    return replace(ring, keys=tuple(keys))
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
@@ -495,17 +501,10 @@ def test_what_is_not_being_drained_cannot_be_called_off(make: Any, now: datetime
         (lambda r: drained(r, kid_of(r.active()), confirmed=None), "not every live instance"),
         (lambda r: drained(r, kid_of(r.active()), 2 * HOUR), "must be shorter than that"),
         (lambda r: drained(r, kid_of(r.former)), "must be shorter than that"),
+        (lambda r: drained(unready(r), kid_of(r.active()), 2 * HOUR), "must be shorter than that"),
         (
-            lambda r: drained(
-                replace(
-                    r,
-                    keys=tuple(
-                        replace(k, ready_at=AFTER + HOUR) if k == r.standby else k for k in r.keys
-                    ),
-                ),
-                kid_of(r.active()),
-            ),
-            "not been public for long enough",
+            lambda r: drained(unready(r), kid_of(r.active())),
+            f"risk before {AFTER + HOUR:%Y-%m-%d %H:%M:%S} UTC: it has not been public for long",
         ),
         (
             lambda r: drained(
@@ -521,6 +520,7 @@ def test_what_is_not_being_drained_cannot_be_called_off(make: Any, now: datetime
         "unconfirmed",
         "longer than its tokens",
         "none alive",
+        "too long, and no successor ready",
         "no successor ready",
         "twice",
     ],

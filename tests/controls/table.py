@@ -557,6 +557,14 @@ CONTROLS: Final = (
         (_LOADING, 'if sealed_by not in ("", kek_of(blob)):', "if False:"),
     ),
     _without(
+        "messages count sealed by the ring's own KEK",
+        (
+            f"{_CLIENT}/private_halves.py",
+            'told = {kid: blob for kid, blob in told.items() if sealed_by in ("", kek_of(blob))}',
+            "told = dict(told)",
+        ),
+    ),
+    _without(
         "what was kept gives way to nothing but a ring",
         (
             _FOLLOWER,

@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from ringkeeper.meter import Meter
     from ringkeeper.policy import Policy
     from ringkeeper.replica import Held
-    from ringkeeper.ring import Ring
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
     from ringkeeper.store import Heard, Store, Stored, Subscription
@@ -586,7 +585,7 @@ class Follower:
         """Seconds to wait before preparing a version, so that a fleet does not do it all at once.
 
         What is new in a version is the next standby, which signs nothing for a long time. Only
-        what is needed now is fetched now: at the start, and after having been away.
+        what is needed now is opened now: at the start, and after having been away.
         """
         held = self.replica.held
         if held is None or not self.ready.is_set() or self._loses:
@@ -624,13 +623,14 @@ class Follower:
         keeps_all = self._loses is not None
         # Of now: a version that comes meanwhile was not made ready by this.
         edition = (held.ring.epoch, held.ring.version)
+        told = {kid: each for kid, each in self._told_sealed.items() if held.ring.key(kid)}
         try:
-            fetched = await fetch(
-                held, self._kek, self._store, keeps_all=keeps_all, told=self._told_of(held.ring)
-            )
+            fetched = await fetch(held, self._kek, self._store, keeps_all=keeps_all, told=told)
         except InfrastructureError:
             await self._is_handed_on()  # what is held is better than nothing
             raise
+        for kid in told:  # used once
+            self._told_sealed.pop(kid, None)
         if fetched.sealed or fetched.opened:
             self.replica = self.replica.with_keys(fetched.sealed, fetched.opened)
             self._to_keep.set()
@@ -646,10 +646,6 @@ class Follower:
         await self._confirm(self._usable)
         if fetched.broken:
             raise fetched.broken[0]
-
-    def _told_of(self, ring: Ring) -> dict[str, str]:
-        """The sealed halves that came as messages and are `ring`'s; they are used once."""
-        return {kid: self._told_sealed.pop(kid) for kid in list(self._told_sealed) if ring.key(kid)}
 
     async def _is_handed_on(self) -> bool:
         """Whether those have this version, too, who have it from here; if not, soon once more."""

@@ -58,7 +58,7 @@ async def fetch(
     still = sorted(kid for kid in opening if kid not in opened)
     more, broken = await _unsealed(held, kek, still, sealed)
     good = {kid: blob for kid, blob in sealed.items() if kid in more or kid not in still}
-    good |= {kid: told[kid] for kid in opened.keys() & told.keys()}
+    good |= {kid: at_hand[kid] for kid in opened}  # no other: what was not opened may be forged
     return Fetched(good, {**opened, **more}, broken)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis import exceptions
 
@@ -83,7 +83,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The server answered a ping: it is there, and so is the way to it."""
+    """The server answered, a ping as a rule: it is there, and so is the way to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Sealed:
     """A sealed private key of the version that comes next, so that nobody has to read it."""
 
     kid: str
-    sealed: str
+    sealed: str = field(repr=False)
 
     @classmethod
     def decode(cls, text: str) -> Sealed | None:
@@ -126,7 +126,7 @@ class Store(Protocol):
     """A ring's place in Redis, for reading. Every method raises `RedisUnavailable`."""
 
     def subscribe(self) -> AbstractAsyncContextManager[Subscription]:
-        """Listen to the channel."""
+        """Listen to the channel, and perhaps to that of sealed keys."""
         ...
 
     async def read(self) -> Stored:
@@ -362,16 +362,7 @@ class _RedisSubscription:
         """The next thing heard, or None after `timeout` seconds of silence."""
         asked = self._clock.monotonic()
         with speaking(self._where, "listening"):
-            try:
-                message = await self._pubsub.get_message(timeout=timeout)
-            except exceptions.NoPermissionError:
-                if not (self._is_joined and self._awaited):
-                    raise
-                # What is refused is the second channel. Not to be asked for again, with the first.
-                self._pubsub.channels.pop(self._also, None)
-                self._pubsub.shard_channels.pop(self._also, None)
-                self._awaited = ""
-                return None
+            message = await self._message(timeout)
         # A dead peer may answer without ever yielding to the event loop: see to it that it runs.
         await asyncio.sleep(0)
         if message is None:
@@ -382,20 +373,37 @@ class _RedisSubscription:
         match message["type"]:
             case "subscribe" | "ssubscribe" if is_sealed:
                 self._awaited = ""
-                return None
+                return Pong()
             case "subscribe" | "ssubscribe":
                 self._is_joined = True
                 return Subscribed()
             case "sunsubscribe":
                 raise RedisUnavailable(f"{self._where}: listening: the ring moved to another node")
             case "message" | "smessage" if is_sealed:
-                return Sealed.decode(str(message["data"]))
+                return Sealed.decode(str(message["data"])) or Pong()
             case "message" | "smessage":
                 return Published.decode(str(message["data"]))
             case "pong":
                 return Pong()
             case _:
                 return None
+
+    async def _message(self, timeout: float) -> dict[str, Any] | None:  # noqa: ASYNC109
+        """What redis-py has heard; that the second channel was refused is an answer like a pong."""
+        try:
+            message: dict[str, Any] | None = await self._pubsub.get_message(timeout=timeout)
+        except exceptions.NoPermissionError:
+            if not (self._is_joined and self._awaited):
+                raise
+            # Not to be asked for again: where redis-py connects anew, it asks for both at once.
+            self._pubsub.channels.pop(self._also, None)
+            self._pubsub.shard_channels.pop(self._also, None)
+            self._awaited = ""
+            return {"type": "pong", "channel": None}
+        except (exceptions.RedisError, OSError):
+            self._is_joined = False  # it may ask for both at once from now on
+            raise
+        return message
 
     async def ping(self) -> None:
         """Ask for a `Pong`."""

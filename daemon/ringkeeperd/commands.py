@@ -119,7 +119,8 @@ def init(parsed: argparse.Namespace) -> int:
 
 def _moved(parsed: argparse.Namespace, configuration: Configuration) -> AsyncIterator[str]:
     """Makes one ring, with keys that were made elsewhere; they are read before anything is."""
-    from ringkeeperd.importing import read_move  # noqa: PLC0415
+    from ringkeeper.secret_files import is_there, read_pinned_roots  # noqa: PLC0415
+    from ringkeeperd.importing import check_no_root, read_move  # noqa: PLC0415
     from ringkeeperd.making import make_moved  # noqa: PLC0415
     from ringkeeperd.static_keys import offered, passphrase_in  # noqa: PLC0415
 
@@ -134,6 +135,9 @@ def _moved(parsed: argparse.Namespace, configuration: Configuration) -> AsyncIte
         passphrase=passphrase_in(parsed.passphrase_file),
         app=parsed.app,
     )
+    if is_there(configuration.trust_root_public):
+        roots = read_pinned_roots(configuration.trust_root_public).kids
+        check_no_root(((key.fresh.kid, key.fresh.public) for key in move.keys), roots)
     return make_moved(configuration, ring, move)
 
 

@@ -20,6 +20,7 @@ from ringkeeper.sealing import kek_of
 from ringkeeper.wire import Command
 from ringkeeperd import operations
 from ringkeeperd.forecasting import forecast_fields
+from ringkeeperd.importing import check_no_root
 from ringkeeperd.kids import NEW_KID, is_new_kid
 from ringkeeperd.overrides import setting_named
 from ringkeeperd.resealing import reseal
@@ -167,6 +168,7 @@ async def _imported(term: Term, request: Request) -> Changed:
     algorithm = _algorithm(given.get("algorithm", ""))
     public = _public_of(given.get("jwk", ""), algorithm)
     fresh = FreshKey(kind, algorithm, public, request.kid)
+    check_no_root([(request.kid, public)], term.leader.follower.replica.roots.kids)
     there = term.ring.key(fresh.kid)
     if there is None and not is_new_kid(fresh.kid):
         raise RequestRefused(f"{NEW_KID}; nothing was changed")

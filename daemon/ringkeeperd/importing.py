@@ -19,10 +19,10 @@ from ringkeeperd.misuse import Misused
 from ringkeeperd.transitions import FreshKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from ringkeeper.algorithms import PrivateKey
+    from ringkeeper.algorithms import PrivateKey, PublicJwk
     from ringkeeper.policy import Policy
     from ringkeeper.secret import Secret
     from ringkeeperd.key_files import FoundKey
@@ -116,6 +116,20 @@ def read_move(  # noqa: PLR0913 - all but two by name
     _check_fits(move)
     _check_named(found)
     return move
+
+
+def check_no_root(keys: Iterable[tuple[str, PublicJwk]], roots: Collection[str]) -> None:
+    """Refuse a key, of kid and public half, that is one of the trust `roots`, of thumbprints.
+
+    Raises:
+        RequestRefused: what signs rings is to sign no tokens: every app that signs would hold it.
+    """
+    for kid, public in keys:
+        if thumbprint_of(public) in roots:
+            raise RequestRefused(
+                f"{kid} is the trust root, which signs the ring itself: no app may hold it, and it "
+                "signs no tokens; import the key of your tokens; nothing was changed"
+            )
 
 
 def _check_named(found: Sequence[_Found]) -> None:

@@ -84,7 +84,10 @@ def rotate(ring: Ring, *, now: datetime, epoch: int, hasten: bool = False) -> Ri
             when = f"at {standby.ready_at:%Y-%m-%d %H:%M:%S} UTC at the earliest"
         elif standby:
             when = "once every live instance has confirmed the next key (ringkeeper status)"
-        raise RequestRefused(f"a rotation is due already and takes place {when}")
+        raise RequestRefused(
+            f"a rotation is due already and takes place {when}; ringkeeper rotate --call-off takes "
+            "it back"
+        )
     changed = {key.kid: key for key in (turning, ready) if key}
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
 
@@ -184,6 +187,7 @@ def revoke(  # noqa: PLR0913 - all but two by name
         )
     if drain:
         gone = _drained(key, reason, now, drain)
+        _check_lasting(key, drain, ring.policy)
         _check_followed(key, chosen, now, confirmed)
     else:
         gone = revoked(key, reason, now)
@@ -235,6 +239,16 @@ def _check_confirmed(
         raise RequestRefused(
             f"{key.kid} signs, and not every live instance has confirmed {follower.kid} yet; "
             "ringkeeper status says who has not; ask again then"
+        )
+
+
+def _check_lasting(key: Key, drain: timedelta, policy: Policy) -> None:
+    """Refuse a window that is over before every instance has heard of it: it spreads nobody."""
+    if drain < policy.poll_interval:
+        raise RequestRefused(
+            f"a drain of {format_duration(drain)} is over before every instance has heard of it, "
+            f"and {key.kid} revoked for good: let it last {format_duration(policy.poll_interval)} "
+            "at least (--drain 30m); or revoke it without --drain"
         )
 
 
@@ -300,6 +314,13 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
         raise RequestRefused("a rollback is under way already; ringkeeper status says for whom")
     if active is None:
         raise RequestRefused("no dynamic key is active; the standby is about to take its place")
+    draining = _drained_since(ring, former, now)
+    if draining:
+        raise RequestRefused(
+            f"{draining.kid}, which signed before, is being drained; end that first (ringkeeper "
+            f"revoke {draining.kid} --call-off --reason WHY), or wait until it is revoked: then a "
+            "rollback is to the key before it"
+        )
     if former is None:
         raise RequestRefused(
             f"{_why_none_before(ring, active, now)}, so there is none to go back to; ringkeeper "
@@ -311,6 +332,18 @@ def rollback(ring: Ring, *, now: datetime, epoch: int) -> Ring:
         active.kid: _due(active, now, RotationReason.ROLLBACK),
     }
     return next_version(ring, epoch, tuple(changed.get(key.kid, key) for key in ring.keys))
+
+
+def _drained_since(ring: Ring, former: Key | None, now: datetime) -> Key | None:
+    """The key that signed after `former` and is being drained: it is the one that is meant."""
+    since = former.retired_at if former else None
+    drained = (
+        (key.retired_at, key)
+        for key in ring.in_state(KeyState.RETIRED, KeyKind.DYNAMIC)
+        if key.activated_at and key.retired_at and key.drained_until and key.drained_until > now
+    )
+    later = (each for each in drained if since and each[0] > since)
+    return max(later, key=lambda each: each[0], default=(now, None))[1]
 
 
 def _why_none_before(ring: Ring, active: Key, now: datetime) -> str:

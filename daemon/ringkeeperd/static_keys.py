@@ -18,7 +18,7 @@ from ringkeeper.secret_files import is_there
 from ringkeeper.wire import Command
 from ringkeeperd import operations
 from ringkeeperd.asking import ask, looked_at, say
-from ringkeeperd.importing import NO_APPS
+from ringkeeperd.importing import NO_APPS, check_no_root
 from ringkeeperd.key_files import read_keys, write_public
 from ringkeeperd.misuse import Misused
 from ringkeeperd.operator import some
@@ -94,6 +94,7 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
 
     async def bring(asker: Asker) -> int:
         ring = (await asker.operator.look()).ring
+        check_no_root(((each.kid, each.public) for each in found), asker.operator.roots.kids)
         _check_new(parsed.file, found, ring, kind)
         _check_room(parsed.file, found, ring)
         asked = [(each, _imported(each, kind, ring, configuration)) for each in found]

@@ -1,9 +1,10 @@
 """New private halves come as messages, sealed; whatever becomes of those, an app signs with them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ringkeeper.errors import RedisUnavailable
 from ringkeeper.follower import Follower
 from ringkeeper.policy import CAPACITY
 from ringkeeper.sealing import MAX_SEALED, Kek
-from ringkeeper.store import RedisStore, Sealed, Subscribed
+from ringkeeper.store import Pong, Published, RedisStore, Sealed, Subscribed
 from ringkeeper.tokens import kid_in
 from ringkeeper.topology import connection_for
 from ringkeeperd.acl import Role, acl_rules, password_hash
@@ -133,6 +134,100 @@ def test_what_a_former_kek_sealed_shows_nobody_to_have_the_new_one(led: LedRing)
         assert ring.sign({})
 
 
+def test_what_was_not_opened_takes_no_place_of_what_is_held(led: LedRing, tmp_path: Path) -> None:
+    """A key that one goes back to is opened by what is held; a forged message must not follow."""
+    with connected(led, cache_dir=tmp_path) as ring:
+        former = led.signer.kid
+        led.turn()
+        eventually(lambda: confirmed(led) == [led.ring.version])
+        header = led.sealed[former].split(".")[0]
+        hand_out(led, f"{former}\n{header}..AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA")
+        eventually(lambda: former in told(ring))
+        assert reads_of(led, led.rollback) == 0
+        assert led.standby.kid == former
+        assert ring._held().sealed[former] == led.sealed[former]
+
+
+def test_what_came_is_not_lost_where_the_rest_cannot_be_read(
+    led: LedRing, app: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    read = RedisStore.sealed
+
+    async def fails_once(store: RedisStore, kids: Sequence[str]) -> dict[str, str]:
+        asked.append(list(kids))
+        if len(asked) == 1:
+            raise RedisUnavailable("redis: a test")
+        return await read(store, kids)
+
+    monkeypatch.setattr(RedisStore, "sealed", fails_once)
+    monkeypatch.setattr(follower, "_BACKOFF_MOST", 0.1)
+    led.turn(silently=True)
+    missed = led.standby.kid
+    led.turn()
+    eventually(lambda: confirmed(led) == [led.ring.version])
+    assert asked == [[missed], [missed]]
+
+
+def test_who_only_verifies_is_handed_none(led: LedRing) -> None:
+    with connected(led, kek=None) as verifier, led.server.client() as client:
+        led.turn()
+        eventually(lambda: confirmed(led) == [led.ring.version])
+        assert client.pubsub_numsub(led.layout.sealed)[0][1] == 0
+        assert client.pubsub_numsub(led.layout.published)[0][1] == 1
+        assert told(verifier) == {}
+
+
+async def heard_of(led: LedRing, put: dict[str, str]) -> list[object]:
+    """What a signing app hears of a publication with these sealed keys, in order."""
+    store = RedisLeaderStore.connect(led.server.url, led.name, SystemClock(), password=None)
+    listening = RedisStore(connection_for(led.server.url), led.name, hears_sealed=True)
+    async with listening.subscribe() as subscription:
+        assert await subscription.next(5) == Subscribed()
+        assert await subscription.next(5) == Pong()
+        taken = await store.acquire("me", timedelta(seconds=30), 0)
+        assert isinstance(taken, Acquired)
+        version = led.ring.version + 1
+        edition = Edition(version, taken.epoch, "s", "p", put, frozenset(put), ())
+        assert await store.publish("me", led.snapshot, edition) == Written()
+        heard: list[object] = []
+        while Published("s", "p") not in heard:
+            heard.append(await subscription.next(5))
+        heard.append(await subscription.next(0.2))
+    await store.close()
+    await listening.close()
+    return heard
+
+
+async def test_they_come_before_the_version_that_has_them(led: LedRing) -> None:
+    """Else who is to sign by it at once would read them."""
+    put = {f"kid-{number}": f"sealed {number}" for number in range(4)}
+    *first, version, nothing = await heard_of(led, put)
+    assert {each.kid: each.sealed for each in first if isinstance(each, Sealed)} == put
+    assert (version, nothing) == (Published("s", "p"), None)
+
+
+async def test_a_change_of_kek_is_read_by_each_in_its_own_time(led: LedRing) -> None:
+    """Thousands of apps times all keys would hold Redis up."""
+    put = {f"kid-{number}": "sealed" for number in range(5)}
+    assert await heard_of(led, put) == [Published("s", "p"), None]
+
+
+async def test_what_is_no_such_message_shows_all_the_same_that_redis_is_there(led: LedRing) -> None:
+    """Who floods the channel with it does not make apps connect anew."""
+    store = RedisStore(connection_for(led.server.url), led.name, hears_sealed=True)
+    async with store.subscribe() as subscription:
+        assert await subscription.next(5) == Subscribed()
+        assert await subscription.next(5) == Pong()
+        hand_out(led, "\n")
+        assert await subscription.next(5) == Pong()
+    await store.close()
+
+
+def test_no_repr_shows_one() -> None:
+    assert "secret" not in repr(Sealed("kid", "secret"))
+
+
 def test_a_crowd_of_strange_keys_takes_a_bounded_room(led: LedRing, app: Keyring) -> None:
     for number in range(CAPACITY + 20):
         hand_out(led, f"kid-{number}\nsealed")
@@ -207,7 +302,7 @@ async def test_a_connection_that_is_restored_asks_for_no_channel_that_was_refuse
     store = RedisStore(connection_for(url), guarded.name, hears_sealed=True)
     async with store.subscribe() as subscription:
         assert await subscription.next(5) == Subscribed()
-        assert await subscription.next(0.5) is None
+        assert await subscription.next(5) == Pong(), "a refusal is an answer"
         with guarded.server.client() as client:
             client.client_kill_filter(_type="pubsub")
         with pytest.raises(RedisUnavailable, match="closed by server"):
@@ -222,7 +317,7 @@ async def test_a_restored_connection_that_is_refused_both_is_not_taken_for_a_sil
     store = RedisStore(connection_for(allow(guarded, Role.SIGNER)), guarded.name, hears_sealed=True)
     async with store.subscribe() as subscription:
         assert await subscription.next(5) == Subscribed()
-        assert await subscription.next(5) is None, "the other one was joined, too"
+        assert await subscription.next(5) == Pong(), "the other one was joined, too"
         allow(guarded, Role.SIGNER, without=guarded.layout.sealed)
         with pytest.raises(RedisUnavailable, match="closed by server"):
             await subscription.next(5)

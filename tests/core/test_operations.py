@@ -199,6 +199,19 @@ def test_where_only_the_returning_key_can_follow_a_revoked_one_it_does() -> None
     assert after.standby == late
 
 
+def test_a_rollback_does_not_pass_over_a_key_that_is_drained() -> None:
+    """Who asks for it means the key that signed last; that an older one comes back says nobody."""
+    ring, _ = settle(rotate(turned(), now=NOW + 4 * HOUR, epoch=1), AFTER)
+    last = kid_of(ring.former)
+    asked = revoke(ring, last, reason="x", now=AFTER, epoch=1, drain=10 * MINUTE)
+    with pytest.raises(RequestRefused, match=f"{last}, .* being drained; end that first .*--call"):
+        rollback(asked, now=AFTER + MINUTE, epoch=1)
+    off = call_off_drain(asked, last, now=AFTER + MINUTE, epoch=1)
+    assert kid_of(rollback(off, now=AFTER + MINUTE, epoch=1).standby) == last
+    over = rollback(asked, now=AFTER + 10 * MINUTE, epoch=1)
+    assert kid_of(over.standby) == kid_of(asked.former)
+
+
 @pytest.mark.parametrize("is_due", [False, True])
 def test_a_rollback_that_is_called_off_leaves_the_schedule_as_it_was(is_due: bool) -> None:
     before = turned()
@@ -501,6 +514,10 @@ def unready(ring: Ring) -> Ring:
         (lambda r: drained(r, kid_of(r.active()), confirmed=None), "not every live instance"),
         (lambda r: drained(r, kid_of(r.active()), 2 * HOUR), "must be shorter than that"),
         (lambda r: drained(r, kid_of(r.former)), "must be shorter than that"),
+        (
+            lambda r: drained(r, kid_of(r.active()), r.policy.poll_interval - SECOND),
+            "over before every instance has heard of it",
+        ),
         (lambda r: drained(unready(r), kid_of(r.active()), 2 * HOUR), "must be shorter than that"),
         (
             lambda r: drained(unready(r), kid_of(r.active())),
@@ -520,6 +537,7 @@ def unready(ring: Ring) -> Ring:
         "unconfirmed",
         "longer than its tokens",
         "none alive",
+        "shorter than a poll",
         "too long, and no successor ready",
         "no successor ready",
         "twice",

@@ -163,6 +163,17 @@ async def test_an_emergency_does_not_wait_for_key_pairs_that_others_want(
     await until(lambda: held(candidate).standby)
 
 
+async def test_the_trust_root_is_taken_for_no_key(led: LedRing, candidates: Any) -> None:
+    """Whatever a command asks for that does not look, as one of an earlier release."""
+    candidate = await led_here(led, candidates)
+    root = led.root.public_jwk()
+    public = json.dumps({name: root[name] for name in ("kty", "crv", "x")})
+    given = {"kind": "foreign", "algorithm": "EdDSA", "jwk": public}
+    told = await answer(led, candidate, Command.IMPORT, kid="a-key", given=given)
+    assert told.event == "request refused"
+    assert "is the trust root, which signs the ring itself" in told.fields["why"]
+
+
 @pytest.mark.parametrize("flaw", ["", "of another key", "by another KEK", "in clear"])
 async def test_a_private_half_that_is_brought_along_is_opened_before_it_is_believed(
     led: LedRing, candidates: Any, flaw: str

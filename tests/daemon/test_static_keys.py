@@ -70,6 +70,24 @@ def keys(count: int, **members: Any) -> list[dict[str, Any]]:
 # --- all or nothing ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("file", ["root.jwk", "root.pub.jwk"])
+def test_the_trust_root_signs_no_tokens(led: Site, valkey: Server, file: str) -> None:
+    """It lies beside the keys, and every app that signs would hold it."""
+    before = dump(valkey)
+    arguments = ("--verify-only",) if file == "root.pub.jwk" else ()
+    told = led.refused("static", "import", file, *arguments)
+    assert "is the trust root, which signs the ring itself" in told
+    assert dump(valkey) == before
+
+
+def test_no_ring_is_made_with_its_trust_root_for_a_key(site: Site) -> None:
+    site.configure()
+    site.done("init")
+    shutil.copy(site.folder / "root.jwk", site.folder / "mine.jwk")
+    told = site.refused("init", "--import", "mine.jwk")
+    assert "is the trust root, which signs the ring itself" in told
+
+
 def test_of_several_keys_all_are_imported_or_none(led: Site, valkey: Server) -> None:
     for name, members, told in (
         ("more than there is room for", keys(30), "and the ring takes"),

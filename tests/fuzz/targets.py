@@ -55,10 +55,10 @@ from ringkeeper.redis_url import check_url, fleet_of, has_password, is_fleet, sh
 from ringkeeper.refreshes import RefreshCounts
 from ringkeeper.replica import Held, Replica
 from ringkeeper.ring import Ring
-from ringkeeper.sealing import Kek
+from ringkeeper.sealing import MAX_SEALED, Kek
 from ringkeeper.secret import Secret
 from ringkeeper.secret_files import read_kek, read_pinned_roots, read_root
-from ringkeeper.store import Published
+from ringkeeper.store import Published, Sealed
 from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.topology import connection_for
 from ringkeeper.trust import PinnedRoots, TrustRoot
@@ -452,6 +452,8 @@ def _testimony_seeds() -> list[bytes]:
 def _message(data: bytes) -> None:
     """What comes over the channel, at an app that holds the ring and at one that starts."""
     own = world()
+    handed = Sealed.decode(_text(data))
+    assert handed is None or (handed.kid and 0 < len(handed.sealed) <= MAX_SEALED)
     heard = Published.decode(_text(data))
     if not isinstance(heard, Published):
         return

@@ -25,7 +25,7 @@ from ringkeeperd.leader_store import (
     Written,
 )
 from ringkeeperd.minting import Minted, mint, mint_aside
-from ringkeeperd.operations import call_off_drain, revocation_wants, revoke, rotate
+from ringkeeperd.operations import call_off_drain, revocation_wants, revoke, rollback, rotate
 from ringkeeperd.rewrapping import rewrapped
 from ringkeeperd.rotation import Activate, Adopt, Confirmations, apply
 from ringkeeperd.transitions import KeyWanted
@@ -132,6 +132,12 @@ class LedRing:
         """Let the turn be due at once, as an operator asks for it."""
         return self._publish(
             lambda epoch: rotate(self.ring, now=_CLOCK.now(), epoch=epoch), None, silently=silently
+        )
+
+    def rollback(self) -> Ring:
+        """Let the former signer come back, as an operator asks for it."""
+        return self._publish(
+            lambda epoch: rollback(self.ring, now=_CLOCK.now(), epoch=epoch), None, silently=False
         )
 
     def adopt(self, *, silently: bool = False, **changes: Any) -> Ring:

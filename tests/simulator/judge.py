@@ -159,7 +159,7 @@ class Judge:
         if before:
             told = (open_event(each, world.roots).event for each in edition.events)
             self._look_at_turn(redis, before, ring, is_healed=RING_HEALED in told)
-            self._look_at_removals(before, ring)
+            self._look_at_removals(redis, before, ring)
 
     def proved(self, proof: str) -> None:
         """A leader vouches for what Redis holds."""
@@ -215,12 +215,20 @@ class Judge:
                 what = f"{active.kid} signs, and {process.name} has not confirmed"
                 self.note(Invariant.CONFIRMED, what)
 
-    def _look_at_removals(self, before: Ring, ring: Ring) -> None:
+    def _look_at_removals(self, redis: SimRedis, before: Ring, ring: Ring) -> None:
         gone = {key.kid for key in before.keys} - {key.kid for key in ring.keys}
         self.removed += len(gone)
-        for kid in gone - self.revoked.keys():
+        # In a split one side may turn back to a key that has had its time on the other one. There
+        # the first one's tokens do not count, as those of any key that it made meanwhile; once
+        # both are one again, it has to be saved.
+        others = (each for each in self.world.primaries if each is not redis)
+        kept = {key.kid for each in others for key in self._ring_in(each)}
+        for kid in gone - self.revoked.keys() - kept:
             if self._lives(kid):
                 self.note(Invariant.KEPT, f"{kid} is removed; a token of its lives")
+
+    def _ring_in(self, redis: SimRedis) -> tuple[Key, ...]:
+        return self.world.opened(redis.data.snapshot).keys if redis.data.snapshot else ()
 
     def _lives(self, kid: str) -> bool:
         now = self.world.clock.now()

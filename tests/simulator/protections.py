@@ -54,6 +54,10 @@ def _all(*offs: Off) -> Off:
     return off
 
 
+def _signs_for_ever(self: Held) -> None:
+    object.__setattr__(self, "signs_until", float("inf"))
+
+
 async def _nothing(*_: Any) -> None:
     """What a coroutine does that was told to do nothing."""
 
@@ -133,7 +137,10 @@ PROTECTIONS = (
     Protection(
         "proof",
         "an app signs however old its proof is",
-        _replaced(Held, "may_sign", lambda *_: True),
+        _all(
+            _replaced(Held, "may_sign", lambda *_: True),
+            _replaced(Held, "__post_init__", _signs_for_ever),
+        ),
     ),
     Protection(
         "order of versions",

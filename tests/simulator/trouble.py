@@ -108,7 +108,7 @@ async def split(world: World) -> None:
         former.drop(world.processes[name].link)
     world.is_losing()
     wins = world.random.choice([former, other])
-    seconds = world.random.choice([5, 40, 100]) * world.random.uniform(0.5, 1.5)
+    seconds = world.random.choice([5, 40, 130]) * world.random.uniform(0.5, 1.5)
     await asyncio.sleep(min(seconds, world.until_calm))
     world.redis = wins
     for name in world.reached:

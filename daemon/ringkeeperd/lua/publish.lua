@@ -63,9 +63,16 @@ end
 redis.call('HSET', KEYS[1], 'version', ARGV[4], 'epoch', ARGV[2], 'snapshot', ARGV[5],
     'proof', ARGV[6])
 -- Before the version that has it, so that whoever is to sign with it has it then and reads nothing.
--- Of a user that may not speak there, apps read it.
+-- Of a user that may not speak there, apps read it; and all of it after a change of KEK, each in its
+-- own time: to say so much to thousands would hold Redis up.
+local fresh = {}
 for kid, sealed in pairs(changes['put']) do
-    redis.pcall(ARGV[11], KEYS[2], kid .. '\n' .. sealed)
+    fresh[#fresh + 1] = kid .. '\n' .. sealed
+end
+if #fresh <= 4 then
+    for _, message in ipairs(fresh) do
+        redis.pcall(ARGV[11], KEYS[2], message)
+    end
 end
 redis.call(ARGV[11], ARGV[7], ARGV[8])
 local failure = ''

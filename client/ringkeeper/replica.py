@@ -76,7 +76,7 @@ class Held:
     """Until when the proof is young enough to sign on, in seconds since 1970; see `may_sign`."""
     signing: Mapping[str, PrivateKey] = field(default_factory=lambda: MappingProxyType({}))
     sealed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """The sealed private keys that this process has fetched, as they are in Redis."""
+    """The sealed private keys that this process has, as they are in Redis."""
 
     def __post_init__(self) -> None:
         """Work out what each signature asks for."""
@@ -102,7 +102,7 @@ class Held:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """The kids whose private half a signing app still has to fetch."""
+        """The kids whose private half a signing app still has to open."""
         return tuple(k.kid for k in self.ring.may_sign_next if k.kid not in self.signing)
 
     @property

@@ -565,6 +565,14 @@ CONTROLS: Final = (
         ),
     ),
     _without(
+        "only what was opened is kept",
+        (
+            f"{_CLIENT}/private_halves.py",
+            "good |= {kid: at_hand[kid] for kid in opened}",
+            "good |= {kid: told.get(kid, at_hand[kid]) for kid in opened}",
+        ),
+    ),
+    _without(
         "what was kept gives way to nothing but a ring",
         (
             _FOLLOWER,

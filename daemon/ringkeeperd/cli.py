@@ -417,8 +417,8 @@ def _add_requests(command: Callable[..., argparse.ArgumentParser]) -> None:
         type=_window,
         metavar="DURATION",
         help="a precaution, of which nobody knows that it leaked: refuse its tokens little by "
-        "little, all of them that long from now (30m; a poll_interval at least), so that not all users "
-        "come at once",
+        "little, all of them that long from now (30m; a poll_interval at least), so that not all "
+        "users come at once",
     )
     how.add_argument(
         "--call-off",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from ringkeeper import Keyring, follower
 from ringkeeper.algorithms import LONGEST_KID
@@ -16,7 +17,14 @@ from ringkeeper.errors import RedisUnavailable
 from ringkeeper.follower import Follower
 from ringkeeper.policy import CAPACITY
 from ringkeeper.sealing import MAX_SEALED, Kek
-from ringkeeper.store import Pong, Published, RedisStore, Sealed, Subscribed
+from ringkeeper.store import (
+    Pong,
+    Published,
+    RedisStore,
+    Sealed,
+    Subscribed,
+    _RedisSubscription,
+)
 from ringkeeper.tokens import kid_in
 from ringkeeper.topology import connection_for
 from ringkeeperd.acl import Role, acl_rules, password_hash
@@ -324,6 +332,29 @@ async def test_a_restored_connection_that_is_refused_both_is_not_taken_for_a_sil
         with pytest.raises(RedisUnavailable, match="access a channel; widen this user's ACL"):
             await subscription.next(5)
     await store.close()
+
+
+async def test_what_is_refused_after_an_error_may_be_both(guarded: LedRing) -> None:
+    """Where the connection was lost between the two answers, and both were asked for anew."""
+    answers: list[Any] = [
+        {"type": "subscribe", "channel": guarded.layout.published},
+        redis.ConnectionError("lost"),
+        redis.exceptions.NoPermissionError("no permissions to access a channel"),
+    ]
+
+    class Scripted:
+        async def get_message(self, **_: Any) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    listening: Any = Scripted()
+    subscription = _RedisSubscription(listening, SystemClock(), "redis", guarded.layout.sealed)
+    assert await subscription.next(1) == Subscribed()
+    for _ in range(2):
+        with pytest.raises(RedisUnavailable):
+            await subscription.next(1)
 
 
 async def test_a_refusal_is_told_where_the_ring_s_own_channel_is_refused(guarded: LedRing) -> None:

@@ -208,6 +208,11 @@ def test_a_rollback_does_not_pass_over_a_key_that_is_drained() -> None:
         rollback(asked, now=AFTER + MINUTE, epoch=1)
     off = call_off_drain(asked, last, now=AFTER + MINUTE, epoch=1)
     assert kid_of(rollback(off, now=AFTER + MINUTE, epoch=1).standby) == last
+    window: Any = {"drained_from": AFTER, "drained_until": AFTER + 10 * MINUTE}
+    keys = tuple(replace(k, **window) if k == asked.former else k for k in ring.keys)
+    older = replace(ring, keys=keys)
+    assert older != ring, "that an older one is drained is in nobody's way"
+    assert kid_of(rollback(older, now=AFTER + MINUTE, epoch=1).standby) == last
     over = rollback(asked, now=AFTER + 10 * MINUTE, epoch=1)
     assert kid_of(over.standby) == kid_of(asked.former)
 

@@ -78,6 +78,8 @@ def test_the_trust_root_signs_no_tokens(led: Site, valkey: Server, file: str) ->
     told = led.refused("static", "import", file, *arguments)
     assert "is the trust root, which signs the ring itself" in told
     assert dump(valkey) == before
+    with valkey.client() as client:
+        assert not client.exists(LAYOUT.requests), "not even sealed is it sent to Redis"
 
 
 def test_no_ring_is_made_with_its_trust_root_for_a_key(site: Site) -> None:

@@ -45,7 +45,7 @@ class Keyring:
         self._cache = TokenCache(connection.token_cache)
         self._verified = Meter()
         self._follower, self._store = connection.follower(
-            verified=self._verified, cache=self._cache
+            verified=self._verified, known=self._cache.hits
         )
         self._counts, self._signed = RefreshCounts(), SignedCounts()
         self._teller = connection.teller(self._counts, self._signed, self._store)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -40,7 +41,10 @@ class SystemClock:
 
     # A lease must run out while a laptop or a paused virtual machine sleeps; CLOCK_MONOTONIC
     # stands still then. CLOCK_BOOTTIME is Linux's; elsewhere the monotonic clock has to do.
-    _clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    monotonic: staticmethod[[], float] = staticmethod(
+        partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    )
+    """Seconds that only ever grow, suspend included."""
 
     def now(self) -> datetime:
         """The wall clock: aware, UTC, whole milliseconds."""
@@ -48,10 +52,6 @@ class SystemClock:
 
     timestamp: staticmethod[[], float] = staticmethod(time.time)
     """The wall clock, in seconds since 1970."""
-
-    def monotonic(self) -> float:
-        """Seconds that only ever grow, suspend included."""
-        return time.clock_gettime(self._clock_id)
 
 
 def to_ms(value: datetime | timedelta) -> int:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
-from pybase64 import b64decode, b64encode_as_string
+from msgspec import MsgspecError
+from msgspec.json import Decoder, Encoder
+from pybase64 import b64decode, b64encode
 
 from ringkeeper.errors import MalformedToken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    Claims = dict[str, Any]
 
 MAX_TOKEN: Final = 16 * 1024
 """Characters of a token: no HTTP server takes a longer header."""
@@ -40,8 +44,8 @@ class Header(NamedTuple):
     """Whether its members are of the kinds that RFC 7515 says."""
 
 
-def read(token: str) -> tuple[Header, dict[str, Any], str]:
-    """The header of `token`, its claims, and these as they were written.
+def read(token: str) -> tuple[Header, Claims, Callable[[], Claims]]:
+    """The header of `token`, its claims, and what reads these once more.
 
     Raises:
         MalformedToken: it is none, or one that is read in more ways than one.
@@ -53,8 +57,8 @@ def read(token: str) -> tuple[Header, dict[str, Any], str]:
     parts = token.split(".", 3)
     if len(parts) != 3 or not token.isascii():  # noqa: PLR2004 - header.payload.signature
         raise MalformedToken("not a compact JWS: three base64url parts with dots between")
-    text = _text_in(parts[1])
-    return header_in(parts[0]), claims_in(text), text
+    header = header_in(parts[0])
+    return header, *_claims_in(_octets_of(parts[1]))
 
 
 @lru_cache(maxsize=_HEADERS_KEPT)
@@ -66,7 +70,7 @@ def header_in(part: str) -> Header:
     """
     if len(part) > MAX_HEADER:
         raise MalformedToken(f"a token's header of more than {MAX_HEADER} characters")
-    header = claims_in(_text_in(part))
+    header = claims_in(_octets_of(part))
     if not isinstance(header.get("kid"), str):
         raise MalformedToken("a token without a kid")
     if "crit" in header or "b64" in header:
@@ -91,32 +95,48 @@ def octets_in(part: str) -> bytes:
         raise ValueError("bits left over")
     if "+" in part or "/" in part or "=" in part:
         raise ValueError("not of that alphabet")
-    return b64decode(part + "=" * lacking, altchars=b"-_", validate=True)
+    return b64decode(part + "=" * lacking, _ALPHABET, True)
 
 
-def _text_in(part: str) -> str:
+def _octets_of(part: str) -> bytes:
     try:
-        # Decoded here: json takes bytes in UTF-16 and UTF-32, too, and other verifiers do not.
-        return octets_in(part).decode()
+        return octets_in(part)
     except ValueError:
-        raise MalformedToken("a token whose parts are not base64url of UTF-8") from None
+        raise MalformedToken("a token whose parts are not base64url") from None
 
 
-def claims_in(text: str) -> dict[str, Any]:
-    """The JSON object in `text`.
+def claims_in(octets: bytes) -> Claims:
+    """The JSON object that `octets` are, in UTF-8.
 
     Raises:
         MalformedToken: there is none, or one that is read in more ways than one.
     """
+    claims, _ = _claims_in(octets)
+    return claims
+
+
+def _claims_in(octets: bytes) -> tuple[Claims, Callable[[], Claims]]:
+    """As `claims_in`; and what reads them once more.
+
+    What is written again just as it was has one reading: a member that stands twice would be gone,
+    a number that is none would be another, a blank would be missing. Hardly a token is otherwise.
+    """
     try:
-        if text.startswith("{") and text.endswith("}"):
-            value, end = _scan(text, 0)  # what `json.loads` does, without its search
-            if end != len(text):
-                raise MalformedToken("a token with something behind its JSON")
-        else:
-            value = _decoder.decode(text)
-    except (ValueError, StopIteration, RecursionError):
-        raise MalformedToken("a token whose parts are not JSON") from None
+        claims = _decode(octets)
+        if type(claims) is dict and _encode(claims) == octets:
+            return claims, partial(_decode, octets)
+    except (MsgspecError, ValueError, ArithmeticError, RecursionError):
+        pass
+    return _strictly(octets), partial(_strictly, octets)
+
+
+def _strictly(octets: bytes) -> Claims:
+    """A member at a time, by the standard library."""
+    try:
+        # Decoded here: json takes bytes in UTF-16 and UTF-32, too, and other verifiers do not.
+        value = _decoder.decode(octets.decode())
+    except (ValueError, RecursionError):
+        raise MalformedToken("a token whose parts are not JSON in UTF-8") from None
     if not isinstance(value, dict):
         raise MalformedToken("a token whose parts are not JSON objects")
     return value
@@ -134,16 +154,24 @@ def written(
         ValueError, TypeError, RecursionError, UnicodeError: nothing that JSON has.
     """
     if extra:
-        header = _encoded(_encoder.encode({"typ": "JWT", **extra, "kid": kid, "alg": algorithm}))
+        header = _encoded({"typ": "JWT", **extra, "kid": kid, "alg": algorithm})
         if not header_in(header).is_sound:
             raise MalformedToken("a token whose header is not as RFC 7515 says")
     else:
         header = _plain_header(kid, algorithm)
-    text = _encoder.encode(claims)
-    # Two halves of a character that stand in a program's text become that character in JSON.
-    if "\\ud" in text or not _is_plain(claims):
-        claims = claims_in(text)
-    return f"{header}.{_encoded(text)}", claims
+    octets = _written_plainly(claims)
+    if octets is None:
+        octets = _encoder.encode(claims).encode()
+        claims = claims_in(octets)
+    return f"{header}.{base64url(octets)}", claims
+
+
+def _written_plainly(claims: Claims) -> bytes | None:
+    """`claims` as JSON, if who reads it will have them just so."""
+    try:
+        return _encode(claims) if _is_plain(claims) else None
+    except (ValueError, ArithmeticError):  # half a character; an integer of more than 64 bits
+        return None
 
 
 def _is_plain(value: Any) -> bool:
@@ -152,25 +180,28 @@ def _is_plain(value: Any) -> bool:
         for name in value:
             if type(name) is not str:
                 return False
-    for member in value.values() if type(value) is dict else value:
+        value = value.values()
+    for member in value:
         kind = type(member)
-        if kind not in _SCALARS and not (kind in _CONTAINERS and _is_plain(member)):
+        if kind is str or kind in _SCALARS or (kind is float and math.isfinite(member)):
+            continue
+        if kind not in _CONTAINERS or not _is_plain(member):
             return False
     return True
 
 
 @lru_cache(maxsize=_HEADERS_KEPT)
 def _plain_header(kid: str, algorithm: str) -> str:
-    return _encoded(_encoder.encode({"typ": "JWT", "kid": kid, "alg": algorithm}))
+    return _encoded({"typ": "JWT", "kid": kid, "alg": algorithm})
 
 
-def _encoded(text: str) -> str:
-    return base64url(text.encode())
+def _encoded(header: Mapping[str, Any]) -> str:
+    return base64url(_encoder.encode(header).encode())
 
 
 def base64url(octets: bytes) -> str:
     """`octets` as base64url (RFC 7515 appendix C)."""
-    return b64encode_as_string(octets, altchars=b"-_").rstrip("=")
+    return b64encode(octets, _ALPHABET).rstrip(b"=").decode()
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -189,13 +220,15 @@ def _finite(text: str) -> float:
     return number
 
 
+_ALPHABET: Final = b"-_"
 _ENDS: Final = {1: "AEIMQUYcgkosw048", 2: "AQgw", 3: ""}
 """What the last character may be where so many are lacking: with one, two bits of it are for
 nothing, with two, four; three cannot be."""
-_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
+_SCALARS: Final = frozenset((int, bool, type(None)))
 _CONTAINERS: Final = frozenset((dict, list))
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _decoder: Final = json.JSONDecoder(
     object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
 )
-_scan: Final = _decoder.scan_once  # type: ignore[attr-defined]
+_decode: Final = Decoder().decode
+_encode: Final = Encoder().encode

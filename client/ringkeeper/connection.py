@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import secrets
@@ -34,13 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ringkeeper.clock import Clock
-    from ringkeeper.follower import OnChange
     from ringkeeper.meter import Meter
     from ringkeeper.refreshes import RefreshCounts, RefreshStore
     from ringkeeper.replica import Replica
     from ringkeeper.signed import SignedCounts
     from ringkeeper.tls import Tls
-    from ringkeeper.token_cache import TokenCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +159,11 @@ class Connection:
         replica: Replica | None = None,
         *,
         verified: Meter,
-        cache: TokenCache,
+        known: Meter,
     ) -> tuple[Follower, RedisStore]:
         """A follower of the ring over a fresh connection; whoever runs it closes the store.
 
-        `verified`: counts the tokens that are verified. `cache`: remembers them, as long as their
-        keys are the ring's.
+        `verified`: counts the tokens that are verified. `known`: those of them that were known.
         """
         client = connection_for(
             self.url,
@@ -189,13 +185,12 @@ class Connection:
             role="sign" if own.kek else "verify",
             kek=own.kek,
             notice=notices.log,
-            on_change=_tidying(cache, self.clock),
             replica=replica,
             keeper=StateFile(self.cache_dir, self.name, "cache_dir") if self.cache_dir else None,
             source=self.secrets,
             use_dynamic=self.use_dynamic,
             verified=verified,
-            known=cache.hits,
+            known=known,
         )
         return follower, store
 
@@ -205,21 +200,6 @@ class Connection:
         """What tells Redis of the refreshes and of the tokens that are counted there."""
         jitter = random.Random()  # noqa: S311
         return RefreshTeller(counts, store, self.clock, jitter, notices.log, signed)
-
-
-def _tidying(cache: TokenCache, clock: Clock) -> OnChange:
-    """What keeps in `cache` the tokens of a ring's keys alone, in steps that hold up no loop."""
-
-    def tidy() -> None:
-        if cache.tidy(clock.timestamp()):
-            asyncio.get_running_loop().call_soon(tidy)
-
-    def changed(replica: Replica) -> None:
-        held = replica.held
-        if held and cache.hold_to(each.public for each in held.verifying.values()):
-            tidy()
-
-    return changed
 
 
 def _verifier(name: str) -> Callable[[PublicKey, str], bool]:

@@ -452,7 +452,7 @@ class _Background:
             loop = _event_loop(self._connection.name)
             failing.callback(loop.close)
             follower, store = self._connection.follower(
-                self._known, verified=self._verified, cache=self._cache
+                self._known, verified=self._verified, known=self._cache.hits
             )
             teller = self._connection.teller(self._counts, self._signed, store)
             thread = threading.Thread(

@@ -154,9 +154,6 @@ class _InMemory:
         snapshot = sign_snapshot(ring, self._root)
         offered = self._replica.offer(snapshot, self._proof(snapshot), now)
         self._replica = offered.with_keys({}, opened)
-        if self._cache.hold_to(each.public for each in self._replica.loaded().verifying.values()):
-            while self._cache.tidy(now.timestamp()):
-                pass
 
     def _proof(self, snapshot: str) -> str:
         return sign_proof(self._ring, snapshot, self._time.now_is, self._root)

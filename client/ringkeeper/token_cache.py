@@ -1,14 +1,14 @@
 """Tokens whose signature was checked already, so that it is not checked again.
 
-What is remembered can never become wrong: that the key with these very numbers signed this very
-token, and what it says. Whether the token counts (its times, its key's state, for whom it is) is
-asked anew each time, so no verdict ever waits for an entry to be dropped.
+What is remembered is what nothing can make wrong: that a key of this very version of the ring
+signed this very token. With the ring's next version it counts no more, and the signature is checked
+anew. Whether the token counts (its times, its key's drain, for whom it is) is asked each time.
 
 Only tokens with a good signature come in, so no stranger can fill it. Nor can somebody who has many
 tokens issued push out those in use: a new one is on probation, in a tenth of the room, and stays
 only if it is seen again before it is its turn to go. One that went and comes back soon stays, too
-(S3-FIFO; Yang et al., SOSP 2023). One that has expired goes soon after, one whose key was revoked
-or has left the ring goes with it, so that what is held is about what is in use.
+(S3-FIFO; Yang et al., SOSP 2023). One that has expired goes soon after, so that what is held is
+about what is in use.
 
 Reading takes no lock: one lookup, and a mark on what was found.
 """
@@ -23,9 +23,8 @@ from ringkeeper.meter import Meter, Tally
 from ringkeeper.signed_token import TAIL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from ringkeeper.algorithms import PublicKey
     from ringkeeper.signed_token import SignedToken
 
 DEFAULT_ENTRIES: Final = 10_000
@@ -40,8 +39,6 @@ _EVERY: Final = 0.25
 """All are looked at for those that have expired once so many came in, of those that are held."""
 _LOOKS: Final = 500
 """At so many of each kind at once, so that nobody waits for it."""
-_TIDIES_WITHIN: Final = 0.02
-"""Seconds that it waits for the lock; who verifies waits for none."""
 _LARGEST: Final = 1 / 16
 """The share of the room that one token may take."""
 
@@ -94,16 +91,13 @@ class TokenCache:
         """Since all were looked at for those that have expired."""
         self._to_look_at = [0, 0]
         """How many of those that stay, and on probation, there still are this time."""
-        self._keys: frozenset[PublicKey] | None = None
-        """Those whose tokens are kept; None: any."""
-        self._is_untidy = False
-        """Whether some may be held of keys that were let go since all were looked at."""
         self._is_whole = True
         """Whether the last change was made to its end."""
         self.hits: Meter = Meter()
         self._misses = Tally()
         self._find = self._known.get
-        self._hit = self.hits.tick
+        self.hit: Callable[[], int] = self.hits.tick
+        """Count one that was there, and counted."""
         self.miss: Callable[[], int] = self._misses.tick
         """Count one that was not there."""
 
@@ -114,7 +108,6 @@ class TokenCache:
         signed = self._find(token[-TAIL:])
         if signed is None or signed.token != token:
             return None
-        self._hit()
         signed.is_seen = True
         return signed
 
@@ -131,41 +124,13 @@ class TokenCache:
         finally:
             self._lock.release()
 
-    def hold_to(self, keys: Iterable[PublicKey]) -> bool:
-        """Keep the tokens of `keys` alone from now on; whether it takes a `tidy` until that is so.
-
-        One thread may ask for it.
-        """
-        former, self._keys = self._keys, frozenset(keys)
-        if former is None or not former <= self._keys:
-            self._is_untidy = True
-        # Whatever kept others from it, or stopped it halfway, there is still something to do.
-        return self._is_untidy or any(self._to_look_at) or not self._is_whole
-
-    def tidy(self, now: float) -> bool:
-        """Let go, of a few, who is of no use any more; whether there are more to look at.
-
-        `now`: seconds since 1970. Where others are at it, it is left to the next who asks.
-        """
-        if not self._lock.acquire(timeout=_TIDIES_WITHIN):
-            return False
-        try:
-            self._begin_change()
-            self._drop_useless(now)
-            self._is_whole = True
-            return any(self._to_look_at)
-        finally:
-            self._lock.release()
-
     def _keep(self, signed: SignedToken, now: float) -> None:
-        if not self._counts(signed):  # its key was let go since it was found to be good
-            return
         if known := self._find(signed.tail):
-            if known.token == signed.token:  # the ring was loaded anew, and its keys with it
-                known.public = signed.public
+            if known.token == signed.token:  # of a former version of the ring
+                known.verifying = signed.verifying
             return
         self._begin_change()
-        self._drop_useless(now)
+        self._drop_expired(now)
         self._bytes += signed.weight
         name = hash(signed.tail)
         if name in self._gone or name in self._long_gone:
@@ -179,10 +144,6 @@ class TokenCache:
         if len(self._known) > self._most or self._bytes > self._most_bytes:
             self._make_room()
         self._is_whole = True
-
-    def _counts(self, signed: SignedToken) -> bool:
-        """Whether its key is one of those whose tokens are kept."""
-        return self._keys is None or signed.public in self._keys
 
     def _stay(self, signed: SignedToken) -> None:
         signed.is_staying = True
@@ -200,29 +161,29 @@ class TokenCache:
                 self._end_probation(probation.popleft())
             else:
                 signed, chances = staying.popleft(), chances - 1
-                if signed.is_seen and chances > 0 and self._counts(signed):
+                if signed.is_seen and chances > 0:
                     signed.is_seen = False
                     staying.append(signed)
                 else:
                     self._forget(signed)
 
-    def _drop_useless(self, now: float) -> None:
-        """Let go who has expired, or whose key was let go: all are looked at, a few at once.
+    def _drop_expired(self, now: float) -> None:
+        """Let go who has expired: all are looked at, a few at once.
 
         They queue up again, so that once around each is where it was.
         """
-        if self._is_untidy or not any(self._to_look_at):
+        if not any(self._to_look_at):
             self._arrivals += 1
-            if not self._is_untidy and self._arrivals < len(self._known) * _EVERY:
+            if self._arrivals < len(self._known) * _EVERY:
                 return
-            self._is_untidy, self._arrivals = False, 0
+            self._arrivals = 0
             self._to_look_at = [len(self._staying), len(self._on_probation)]
         for which, queue in enumerate((self._staying, self._on_probation)):
             few = min(_LOOKS, self._to_look_at[which], len(queue))
             self._to_look_at[which] = min(self._to_look_at[which], len(queue)) - few
             for _ in range(few):
                 signed = queue.popleft()
-                if signed.expires > now and self._counts(signed):
+                if signed.expires > now:
                     queue.append(signed)
                     continue
                 self._forget(signed)
@@ -231,7 +192,7 @@ class TokenCache:
 
     def _end_probation(self, signed: SignedToken) -> None:
         self._probation_bytes -= signed.weight
-        if signed.is_seen and self._counts(signed):
+        if signed.is_seen:
             signed.is_seen = False
             self._stay(signed)
             return

@@ -125,13 +125,16 @@ def issue(
             f"{key.kid if key else 'any key'}; give it the KEK, or see its log for why the sealed "
             "key did not open"
         )
-    issued, longest = int(now), held.longest
-    whole = {"iat": issued, "exp": issued + int(longest), **claims}
-    if lifetime is not None:
-        whole["exp"] = issued + int(lifetime.total_seconds())
-    lives = _lifetime(held, whole, issued, lifetime)
+    issued, lives = int(now), float(int(held.longest))
+    given = {"iat": issued, "exp": issued + int(lives), **claims}
+    # As a rule the times are those: then there is nothing to ask about them.
+    is_usual = lifetime is None and lives and len(given) == len(claims) + 2 and "nbf" not in given
+    if not is_usual:
+        if lifetime is not None:
+            given["exp"] = issued + int(lifetime.total_seconds())
+        lives = _lifetime(held, given, issued, lifetime)
     try:
-        message, whole = compact.written(key.kid, key.algorithm, header, whole)
+        message, whole = compact.written(key.kid, key.algorithm, header, given)
         token = private.signed(message)
     except MalformedToken as error:
         raise Unsignable(f"claims or a header that make {error}") from None
@@ -143,12 +146,17 @@ def issue(
         ) from None
     if len(token) > MAX_TOKEN:
         raise Unsignable(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
-    # What `verify` would say of them; only `nbf` may lie ahead.
+    if not (is_usual and whole is given):
+        _check_written(whole, issued + held.skew)
+    return Issued(token, key.kid, lives)
+
+
+def _check_written(whole: Mapping[str, Any], latest: float) -> None:
+    """What `verify` would say of its times; only `nbf` may lie ahead."""
     if "nbf" in whole:
         _instant(whole, "nbf", Unsignable)
-    if _instant(whole, "iat", Unsignable) > issued + held.skew:
+    if _instant(whole, "iat", Unsignable) > latest:
         raise Unsignable("a token's iat is when it was issued: not in the future")
-    return Issued(token, key.kid, lives)
 
 
 def _lifetime(held: Held, whole: Mapping[str, Any], issued: int, wanted: timedelta | None) -> float:
@@ -168,7 +176,8 @@ def _lifetime(held: Held, whole: Mapping[str, Any], issued: int, wanted: timedel
 
 def _check_kinds(claims: object, lifetime: object, header: object) -> None:
     """What a program without type checks may have mistaken."""
-    if not isinstance(claims, Mapping) or not (header is None or isinstance(header, Mapping)):
+    is_mapping = type(claims) is dict or isinstance(claims, Mapping)  # the first is soon asked
+    if not is_mapping or not (header is None or isinstance(header, Mapping)):
         raise Unsignable("claims and header are mappings, as {'sub': 'alice'} is one")
     if not (lifetime is None or isinstance(lifetime, timedelta)):
         raise Unsignable("a lifetime is a timedelta: timedelta(minutes=5)")
@@ -217,10 +226,14 @@ def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, whi
         _check_verifying(held, now)
     signed = memory.recall(token) if memory else None
     verifying = held.verifying.get(signed.kid) if signed else None
-    if signed and verifying and verifying.public is signed.public:
+    if memory and signed and verifying and verifying is signed.verifying:
+        memory.hit()
         if not signed.since - held.skew <= now < signed.expires + held.skew:
             _check_times(signed.expires, signed.since, now, held.skew)
-        claims = signed.claims()
+        try:
+            claims = signed.claims()
+        except RecursionError:  # as reading it would tell of a stack as deep as this one
+            raise MalformedToken("a token whose claims are nested too deeply for here") from None
     else:
         verifying, claims = _first_seen(held, token, now, verifies, memory)
     if verifying.key.drained_from:
@@ -245,15 +258,16 @@ def _first_seen(
     held: Held, token: str, now: float, verifies: Verifies, memory: Memory | None
 ) -> tuple[Verifying, dict[str, Any]]:
     """Whose `token` is, and its claims: read, its signature checked, its time not over."""
-    header, claims, text = compact.read(token)
+    header, claims, again = compact.read(token)
     # The cheap refusals first. Nothing is believed before the signature was checked; an expired
     # token would be refused either way, and must not look like one with an unknown key.
     expires, since = _instant(claims, "exp", MalformedToken), -math.inf
-    _check_times(expires, since, now, held.skew)
-    for name in ("iat", "nbf"):
-        if name in claims:
-            since = max(since, _instant(claims, name, MalformedToken))
-            _check_times(expires, since, now, held.skew)
+    if "iat" in claims:
+        since = _instant(claims, "iat", MalformedToken)
+    if "nbf" in claims:
+        since = max(since, _instant(claims, "nbf", MalformedToken))
+    if not since - held.skew <= now < expires + held.skew:
+        _check_times(expires, since, now, held.skew)
     verifying = held.verifying.get(header.kid)
     if verifying is None:
         raise _refusal(held, header, token, verifies)
@@ -265,11 +279,7 @@ def _first_seen(
     if memory:
         memory.miss()
         if type(token) is str:
-            public = verifying.public
-            signed = SignedToken(token, key.kid, public, claims, text, since, expires)
-            if signed.is_copyable:
-                memory.remember(signed, now)
-                claims = signed.claims()
+            memory.remember(SignedToken(token, key.kid, verifying, again, since, expires), now)
     return verifying, claims
 
 

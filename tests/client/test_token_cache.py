@@ -1,7 +1,7 @@
 """What is remembered of tokens changes no verdict, takes no more room than it may, and is of use."""
 
-import asyncio
 import gc
+import json
 import sys
 import threading
 import tracemalloc
@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringkeeper import Keyring, compact, testing, token_cache, tokens
+from ringkeeper import Keyring, compact, testing, tokens
 from ringkeeper.algorithms import PrivateKey, PublicKey
-from ringkeeper.clock import SystemClock
-from ringkeeper.connection import _tidying
 from ringkeeper.errors import (
     ClaimMismatch,
     ExpiredToken,
@@ -75,9 +74,44 @@ def test_a_signature_is_checked_once(checked: list[str], ring: testing.MemoryKey
         assert ring.verify(token)["in"] == CLAIMS["in"]
     assert checked == [token]
     assert ring.token_cache[2:] == (14, 1)
+    ring.advance("1m")
+    ring.verify(token)
+    assert checked == [token], "a proof makes nobody check anew"
+
+
+def test_what_is_remembered_dies_with_the_ring_s_change(
+    checked: list[str], ring: testing.MemoryKeyring
+) -> None:
+    """Whatever changed: the next version was not asked about that token yet."""
+    other = tokens.kid_in(ring.sign({}))
     ring.rotate()
-    assert ring.verify(token)["sub"] == "alice"
-    assert checked == [token], "a turn makes nobody check anew"
+    token = ring.sign(CLAIMS)
+    for change in (ring.rotate, lambda: ring.revoke(other), ring.rotate):
+        ring.verify(token)
+        known, checked[:] = ring.token_cache, []
+        change()
+        for _ in range(3):
+            assert ring.verify(token)["sub"] == "alice"
+        assert checked == [token]
+        assert ring.token_cache.entries == known.entries, "in the place that it had"
+        assert ring.token_cache[2:] == (known.hits + 2, known.misses + 1)
+
+
+def test_who_still_holds_the_former_version_has_no_word_in_the_next(
+    checked: list[str], ring: testing.MemoryKeyring
+) -> None:
+    """Another thread may verify by it while the ring changes."""
+    token = ring.sign(CLAIMS)
+    former, now = ring._held(), ring._clock.timestamp()
+    how: Any = (None, None, False, None, PublicKey.verifies, ring._cache)
+    ring.rotate()
+    tokens.judge(former, token, now, *how)
+    ring.verify(token)
+    assert checked == [token, token]
+    ring.revoke(tokens.kid_in(token))
+    tokens.judge(former, token, now, *how)
+    with pytest.raises(RevokedKid):
+        ring.verify(token)
 
 
 @pytest.mark.parametrize("claims", [{"roles": ["a"]}, {"in": {"x": 1}}, {"in": [[1]]}])
@@ -108,13 +142,50 @@ def test_what_a_program_does_to_claims_is_its_own(ring: testing.MemoryKeyring) -
         claims.clear()
 
 
-def test_claims_with_many_others_in_them_are_read_anew(ring: testing.MemoryKeyring) -> None:
-    token = ring.sign({"sub": "alice", "many": [[n] for n in range(100)]})
-    first = ring.verify(token)
-    again = ring.verify(token)
-    again["many"][0].append("x")
-    assert ring.verify(token) == first
-    assert ring.token_cache == (0, 0, 0, 3), "to copy them would be as dear as to check"
+@pytest.mark.parametrize(
+    "payload",
+    [b'{ "sub":"a", "x":[1, 2] }', b'{"sub":"a","x":"\\u00e9","y":[{}]}', b'{"sub":"a","x":1E2}'],
+)
+def test_what_another_issuer_wrote_in_its_own_way_is_read_alike_each_time(
+    ring: testing.MemoryKeyring, payload: bytes
+) -> None:
+    now = int(ring._clock.timestamp())
+    text = payload.replace(b"{", b'{"iat":%d,"exp":%d,' % (now, now + 60), 1)
+    key = ring._held().signers[None]
+    assert key
+    head = compact.written(key.kid, key.algorithm, None, {})[0].partition(".")[0]
+    token = ring._held().signing[key.kid].signed(f"{head}.{compact.base64url(text)}")
+    for _ in range(3):
+        claims = ring.verify(token)
+        assert claims == json.loads(text)
+        claims.clear()
+    assert ring.token_cache[2:] == (2, 1)
+
+
+def test_a_stack_too_deep_for_claims_says_so(ring: testing.MemoryKeyring) -> None:
+    depth = 300
+    nested: Any = 1
+    for _ in range(depth):
+        nested = [nested]
+    token = ring.sign({"x": nested})
+    assert ring.verify(token) == ring.verify(token)
+
+    def deep(levels: int) -> None:
+        if levels:
+            deep(levels - 1)
+        else:
+            ring.verify(token)
+
+    limit = sys.getrecursionlimit()
+    seen_ = 0
+    for levels in range(limit - 900, limit):
+        try:
+            deep(levels)
+        except MalformedToken:
+            seen_ += 1
+        except RecursionError:
+            break
+    assert seen_
 
 
 def test_none_is_remembered_where_none_may_be(checked: list[str]) -> None:
@@ -320,26 +391,26 @@ def verdict_without(ring: testing.MemoryKeyring, token: str) -> object:
 # --- it takes no more room than it may ------------------------------------------------------------
 
 
-def signed(
-    name: object, *, padding: int = 0, claims: str = "", key: PublicKey = KEY
-) -> SignedToken:
+def signed(name: object, *, padding: int = 0, claims: str = "") -> SignedToken:
     """As if `key` had signed it: the cache asks no key."""
     text = claims or f'{{"sub":"{name}","pad":"{"x" * padding}"}}'
     token = f"e30.{compact.base64url(text.encode())}.{str(name).rjust(80, '_')}"
-    return made_of(token, text, 1e12, key)
+    return made_of(token, text, 1e12)
 
 
 def made_of(token: str, text: str, expires: float, key: PublicKey = KEY) -> SignedToken:
-    return SignedToken(token, "d-x", key, compact.claims_in(text), text, 0.0, expires)
+    claims = partial(compact.claims_in, text.encode())
+    return SignedToken(token, "d-x", key, claims, 0.0, expires)
 
 
 def seen(cache: TokenCache, each: SignedToken) -> bool:
     """As `verify` does: look for it, and remember it if it is not there."""
     if found := cache.recall(each.token):
+        cache.hit()
         assert found.claims() == each.claims()
         return True
     text = compact.octets_in(each.token.split(".")[1]).decode()
-    cache.remember(made_of(each.token, text, 1e12, each.public), 0.0)
+    cache.remember(made_of(each.token, text, 1e12), 0.0)
     return False
 
 
@@ -513,7 +584,7 @@ def test_it_takes_no_more_memory_than_it_says(text: str) -> None:
 def test_a_token_is_known_anew_where_its_key_was_loaded_anew(
     ring: testing.MemoryKeyring,
 ) -> None:
-    """After a change of roots every key is loaded again; it is the same key, in another object."""
+    """After a change of roots the ring is loaded again; it is the same key, in another object."""
     token = ring.sign(CLAIMS)
     assert ring.verify(token) == ring.verify(token)
     kid, held = tokens.kid_in(token), ring._held()
@@ -522,7 +593,6 @@ def test_a_token_is_known_anew_where_its_key_was_loaded_anew(
     anew = replace(held, verifying=verifying)
     asked = (token, ring._clock.timestamp(), None, None, False, None)
     how: Any = (*asked, PublicKey.verifies, ring._cache)
-    ring._cache.hold_to([again])
     for _ in range(3):
         assert tokens.judge(anew, *how)
     assert ring.token_cache.misses == 2
@@ -613,230 +683,6 @@ def test_nothing_of_it_shows_a_token() -> None:
     each = signed("secret")
     seen(cache, each)
     assert "secret" not in f"{cache!r} {each!r} {cache.statistics!r}"
-
-
-# --- it lets go of what no key of the ring vouches for any more -----------------------------------
-
-
-OTHER = PublicKey(PrivateKey.generate("EdDSA").public_jwk, "EdDSA")
-
-
-def tidy(cache: TokenCache) -> int:
-    """Until it is done; in how many steps."""
-    steps = 1
-    while cache.tidy(0.0):
-        check(cache)
-        steps += 1
-    check(cache)
-    return steps
-
-
-def test_with_a_revoked_key_go_its_tokens(ring: testing.MemoryKeyring) -> None:
-    token = ring.sign(CLAIMS)
-    ring.rotate()
-    other = ring.sign(CLAIMS)
-    assert ring.verify(token) == ring.verify(token)
-    assert ring.verify(other)
-    assert ring.token_cache.entries == 2
-    ring.revoke(tokens.kid_in(token))
-    assert ring.token_cache.entries == 1
-    assert ring._cache.recall(token) is None
-    assert ring._cache.recall(other)
-
-
-def test_with_a_key_that_leaves_the_ring_go_its_tokens(ring: testing.MemoryKeyring) -> None:
-    assert ring.verify(ring.sign(CLAIMS))
-    ring.rotate()
-    assert ring.token_cache.entries == 1, "it verifies as before"
-    ring.advance("30d")
-    assert ring.token_cache.entries == 0
-
-
-def test_all_tokens_of_other_keys_go_in_steps_and_no_others() -> None:
-    cache = TokenCache(20_000)
-    cache.hold_to([KEY, OTHER])
-    for number in range(6000):
-        seen(cache, signed(number, key=OTHER if number % 3 else KEY))
-    assert cache.hold_to([KEY])
-    assert tidy(cache) > 5, "a thousand at once at the most"
-    assert {each.public for each in cache._known.values()} == {KEY}
-    assert cache.statistics.entries == 2000
-
-
-def test_where_no_key_went_nobody_is_looked_at() -> None:
-    cache = TokenCache(100)
-    assert cache.hold_to([KEY]), "of whom those are that are held it was not told yet"
-    tidy(cache)
-    seen(cache, signed("a"))
-    assert not cache.hold_to([KEY])
-    assert not cache.hold_to([KEY, OTHER])
-    assert cache.statistics.entries == 1
-
-
-@pytest.mark.parametrize("which", ["staying", "on probation"])
-def test_who_is_let_go_of_is_not_kept_for_being_in_use_while_others_are_looked_at(
-    which: str,
-) -> None:
-    """Those in use move to the end of their queue, or to another: past where the looks are."""
-    cache = TokenCache(1001)
-    for number in range(1001):
-        seen(cache, signed(number, key=OTHER if number == 1000 else KEY))
-    for each in cache._known.values():
-        each.is_seen = which == "staying" or each.public is OTHER
-    cache._on_probation = deque(cache._known.values())
-    cache._probation_bytes = cache._bytes
-    cache._staying.clear()
-    if which == "staying":
-        cache._staying, cache._on_probation = cache._on_probation, cache._staying
-        cache._probation_bytes = 0
-    for each in cache._known.values():
-        each.is_staying = which == "staying"
-    check(cache)
-    cache.hold_to([KEY])
-    assert cache.tidy(0.0), "five hundred were looked at"
-    seen(cache, signed("one more"))  # five hundred others, and then one must go
-    check(cache)
-    tidy(cache)
-    assert {each.public for each in cache._known.values()} == {KEY}
-
-
-async def test_a_loop_does_other_things_while_many_are_let_go_of() -> None:
-    cache = TokenCache(20_000)
-    for number in range(5000):
-        seen(cache, signed(number))
-    changed = _tidying(cache, SystemClock())
-    held = SimpleNamespace(verifying={"d-x": SimpleNamespace(public=OTHER)})
-    changed(SimpleNamespace(held=None))  # type: ignore[arg-type]
-    changed(SimpleNamespace(held=held))  # type: ignore[arg-type]
-    rounds = 0
-    while cache.statistics.entries:
-        await asyncio.sleep(0)
-        rounds += 1
-        assert rounds < 100
-    assert rounds > 5
-
-
-def test_nor_is_one_kept_that_was_checked_just_before() -> None:
-    cache = TokenCache(100)
-    cache.hold_to([KEY])
-    seen(cache, signed("a", key=OTHER))
-    assert cache.statistics.entries == 0
-    seen(cache, signed("b"))
-    assert cache.statistics.entries == 1
-
-
-STEPS = st.one_of(
-    st.tuples(st.just("see"), st.integers(0, 40), st.booleans()),
-    st.tuples(st.just("hold"), st.integers(0, 3), st.booleans()),
-    st.tuples(st.just("tidy"), st.just(0), st.booleans()),
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, 30), st.lists(STEPS, max_size=200))
-def test_once_it_is_tidy_all_are_of_the_ring_s_keys(
-    most: int, steps: list[tuple[str, int, bool]]
-) -> None:
-    cache, held = TokenCache(most), [KEY, OTHER]
-    choices = [[], [KEY], [OTHER], [KEY, OTHER]]
-    for what, number, flag in steps:
-        if what == "see":
-            seen(cache, signed(f"{number}/{flag}", key=KEY if flag else OTHER))
-        elif what == "hold":
-            held = choices[number]
-            cache.hold_to(held)
-        else:
-            cache.tidy(0.0)
-        check(cache)
-    cache.hold_to(held)
-    tidy(cache)
-    assert {each.public for each in cache._known.values()} <= set(held)
-
-
-def test_whoever_tidies_waits_for_no_lock_that_nobody_gives_back() -> None:
-    cache = TokenCache(10)
-    with cache._lock:
-        cache.hold_to([KEY])
-        assert not cache.tidy(0.0)
-
-
-def half_tidy() -> TokenCache:
-    """Some of a key that was let go are still to be found."""
-    cache = TokenCache(20_000)
-    for number in range(3000):
-        seen(cache, signed(number, key=OTHER))
-    cache.hold_to([KEY])
-    assert cache.tidy(0.0)
-    return cache
-
-
-def test_what_was_left_to_others_is_made_up_for_with_the_next_proof() -> None:
-    cache = half_tidy()
-    with cache._lock:
-        assert not cache.tidy(0.0)
-    assert cache.hold_to([KEY]), "though the ring has the same keys"
-    tidy(cache)
-    assert cache.statistics.entries == 0
-    assert not cache.hold_to([KEY])
-
-
-def test_who_tidies_waits_a_moment_for_who_remembers() -> None:
-    cache = half_tidy()
-    cache._lock.acquire()
-    threading.Timer(0.001, cache._lock.release).start()
-    assert cache.tidy(0.0)
-
-
-def test_so_is_what_was_not_begun_yet() -> None:
-    cache = TokenCache(10)
-    assert cache.hold_to([KEY])
-    assert cache.hold_to([KEY])
-    tidy(cache)
-    assert not cache.hold_to([KEY])
-
-
-def test_and_what_an_interrupt_stopped_in_the_middle() -> None:
-    cache = half_tidy()
-    cache._is_whole = False
-    cache._to_look_at = [0, 0]
-    assert cache.hold_to([KEY])
-    tidy(cache)
-    assert cache.statistics.entries == 0
-    assert not cache.hold_to([KEY])
-
-
-def test_a_key_that_goes_while_another_s_tokens_are_looked_for_begins_anew() -> None:
-    cache = TokenCache(20_000)
-    third = PublicKey(PrivateKey.generate("EdDSA").public_jwk, "EdDSA")
-    for number in range(2000):
-        seen(cache, signed(number, key=third if number < 500 else OTHER))
-    cache.hold_to([KEY, third])
-    assert cache.tidy(0.0), "those of the third were looked at, and stay"
-    cache.hold_to([KEY])
-    tidy(cache)
-    assert cache.statistics.entries == 0
-
-
-async def test_expired_ones_go_along() -> None:
-    cache = TokenCache(100)
-    seen(cache, signed("a"))
-    each = signed("b")
-    cache.remember(made_of(each.token, '{"sub":"b"}', 1.0), 0.0)
-    held = SimpleNamespace(verifying={"d-x": SimpleNamespace(public=KEY)})
-    _tidying(cache, SystemClock())(SimpleNamespace(held=held))  # type: ignore[arg-type]
-    assert cache.recall(each.token) is None
-    assert cache.statistics.entries == 1
-
-
-def test_a_ring_for_tests_lets_all_go(
-    ring: testing.MemoryKeyring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(token_cache, "_LOOKS", 3)
-    first = ring.sign({})
-    for number in range(20):
-        ring.verify(ring.sign({"sub": str(number)}))
-    ring.revoke(tokens.kid_in(first))
-    assert ring.token_cache.entries == 0
 
 
 def test_a_ring_for_tests_turns_on_once_it_is_closed(ring: testing.MemoryKeyring) -> None:

@@ -9,7 +9,6 @@ from ringkeeper.errors import SecretError
 from ringkeeper.meter import Meter
 from ringkeeper.sealing import Kek
 from ringkeeper.secret_files import create, read_kek
-from ringkeeper.token_cache import TokenCache
 from ringkeeper.trust import TrustRoot
 from ringkeeper.watched import Watched
 
@@ -87,7 +86,7 @@ def test_who_follows_anew_begins_with_what_the_files_hold_by_now(tmp_path: Path)
     connection = Connection.of(
         "redis://127.0.0.1:1", trust_root=tmp_path / "root.pub.jwk", kek=tmp_path / "kek.jwk"
     )
-    parent, _ = connection.follower(verified=Meter(), cache=TokenCache())
+    parent, _ = connection.follower(verified=Meter(), known=Meter())
     (tmp_path / "kek.jwk").unlink()
     (tmp_path / "root.pub.jwk").unlink()
     fresh, other = Kek.generate().joined(kek), TrustRoot.generate()
@@ -95,7 +94,7 @@ def test_who_follows_anew_begins_with_what_the_files_hold_by_now(tmp_path: Path)
     create(tmp_path / "root.pub.jwk", other.joined(root).public_jwk(), mode=0o644)
     assert parent._source
     assert parent._source.renewed()
-    child, _ = connection.follower(parent.replica, verified=Meter(), cache=TokenCache())
+    child, _ = connection.follower(parent.replica, verified=Meter(), known=Meter())
     assert child._kek
     assert child._kek.kids == fresh.kids
     assert child.replica.roots.kids == (other.kid, root.kid)

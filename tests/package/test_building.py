@@ -152,7 +152,7 @@ def test_the_metadata_say_what_it_is(built: Built) -> None:
     assert "Typing :: Typed" in classifiers
     light = [name for name in told.get_all("Requires-Dist") or [] if "extra ==" not in name]
     assert {re.split(r"[\[<>=]", name)[0] for name in light} == {
-        "cryptography", "joserfc", "pybase64", "redis",
+        "cryptography", "joserfc", "msgspec", "pybase64", "redis",
     }  # fmt: skip
     extras = set(told.get_all("Provides-Extra") or [])
     assert extras == {name.replace("_", "-") for name in PROJECT["optional-dependencies"]}

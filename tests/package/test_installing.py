@@ -12,9 +12,10 @@ from tests.package.distributions import ROOT, Built, Environment, interpreter, p
 
 pytestmark = pytest.mark.package
 RUN = ROOT / "requirements/run.txt"
-LIGHT = ["redis[hiredis]", "cryptography", "joserfc", "pybase64"]
+LIGHT = ["redis[hiredis]", "cryptography", "joserfc", "msgspec", "pybase64"]
 MOST_OF_AN_APP = {
-    "cffi", "cryptography", "hiredis", "joserfc", "pybase64", "pycparser", "redis", "ringkeeper",
+    "cffi", "cryptography", "hiredis", "joserfc", "msgspec", "pybase64", "pycparser", "redis",
+    "ringkeeper",
 }  # fmt: skip
 """What `pip install ringkeeper` may bring; each has its reason in docs/adr/0001-dependencies.md."""
 APP = """

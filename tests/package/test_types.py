@@ -12,7 +12,7 @@ pytestmark = pytest.mark.package
 OF_FRAMEWORKS = ("authlib", "django", "fastapi", "flask", "pyjwt", "rest_framework")
 """Modules for frameworks that are not installed beside the light client, so their bases are unknown
 there; `tests/integrations/test_types.py` has them."""
-LIGHT = ["redis[hiredis]", "cryptography", "joserfc", "pybase64"]
+LIGHT = ["redis[hiredis]", "cryptography", "joserfc", "msgspec", "pybase64"]
 
 
 def test_pyright_knows_the_type_of_all_that_is_public(built: Built, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from ringkeeper.ring import Key, KeyKind
 from ringkeeper.sealing import Kek
 from ringkeeper.secret import Secret
 from ringkeeper.secret_files import create, read_kek, read_root
-from ringkeeper.token_cache import TokenCache
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import PROOF, sign_proof, sign_snapshot
 from ringkeeperd.minting import mint
@@ -129,7 +128,7 @@ def test_a_live_keyring_shows_nothing(everything: Everything, valkey: Server) ->
     own = holdings_of(everything.root.public, everything.kek)
     connection = Connection(Secret("redis://127.0.0.1:1"), "a", own)
     ring = Keyring(connection)
-    follower, _ = connection.follower(everything.replica, verified=Meter(), cache=TokenCache())
+    follower, _ = connection.follower(everything.replica, verified=Meter(), known=Meter())
     for name, holder in {
         "Keyring": ring,
         "Follower": follower,

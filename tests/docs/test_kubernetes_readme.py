@@ -1,10 +1,10 @@
 """deploy/k8s/README.md, read closely: what it prints renders, and makes what the pods wait for."""
 
-import json
 import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import yaml
 
 from ringkeeper.configuration import parse
 from tests.deploy.manifests import K8S, containers_of, pods_of, rendered, why_no_kubectl
+from tests.docs.cluster import Cluster, serving
 from tests.docs.pages import ROOT
 from tests.docs.test_docs import Place, blocks, commands
 from tests.docs.test_kubernetes import ANY_APP, EXAMPLE, SIDECARS, configured, named, pod_of
@@ -22,13 +23,6 @@ from tests.plugins.servers import free_port
 
 README = (K8S / "README.md").read_text()
 NAMESPACE = "ringkeeper-example"
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-clusters: [{name: played, cluster: {server: "http://127.0.0.1:1"}}]
-contexts: [{name: played, context: {cluster: played, user: ""}}]
-current-context: played
-"""
 
 
 def made_by_readme() -> dict[str, set[str]]:
@@ -120,11 +114,11 @@ def test_the_kustomization_for_your_app_is_whole(component: str, tmp_path: Path)
     assert replace(configuration, redis_url=shipped.redis_url) == shipped, "all else is as shipped"
 
 
-# --- its commands, played: there is neither a cluster nor an engine (kubectl_played.py) -------------
+# --- its commands, by the real kubectl; its pods are here (cluster.py), docker is played ------------
 
 
 class Shell:
-    """A checkout at a cluster, of which kubectl_played.py says what is real."""
+    """A checkout at a cluster."""
 
     def __init__(self, place: Place) -> None:
         if why_no_kubectl():
@@ -133,56 +127,65 @@ class Shell:
         self.folder = place.folder / "checkout"
         shutil.copytree(K8S.parent, self.folder / "deploy")
         shutil.copy(ROOT / "Dockerfile", self.folder)
-        tools, played = place.folder / "tools", place.folder / "played"
-        for folder in (tools, played):
-            folder.mkdir()
-        for name in ("kubectl", "docker"):
-            shutil.copy(Path(__file__).with_name("kubectl_played.py"), tools / name)
-            text = (tools / name).read_text()
-            (tools / name).write_text(f"#!{sys.executable}\n{text}")
-            (tools / name).chmod(0o755)
-        (played / "kubeconfig").write_text(KUBECONFIG)
-        self.port = free_port()
-        app = (EXAMPLE / "app.py").read_text().replace("/run/ringkeeper", f"{place.folder}/files")
-        (played / "app.py").write_text(app.replace('("", 8080)', f'("127.0.0.1", {self.port})'))
+        tools = place.folder / "tools"
+        tools.mkdir()
+        played = Path(__file__).with_name("docker_played.py").read_text()
+        (tools / "docker").write_text(f"#!{sys.executable}\n{played}")
+        (tools / "docker").chmod(0o755)
+        self.kubeconfig = place.folder / "kubeconfig"
         place.environment |= {
-            "KUBECTL": str(shutil.which("kubectl")),
-            "KUBECONFIG": str(played / "kubeconfig"),
-            "PLAYED": str(played),
+            "KUBECONFIG": str(self.kubeconfig),
+            "PLAYED": str(place.folder),
             "RINGKEEPER_FILES__DIRECTORY": str(place.folder / "files"),
             "RINGKEEPER_CONFIG": str(place.folder / "config.yaml"),
+            "HOME": str(place.folder),
         }
         place.environment["PATH"] = f"{tools}:{place.environment['PATH']}"
+        self.forwarded, self.app_port = free_port(), free_port()
+        self.cluster = Cluster(place.environment, place.folder, {8080: self.app_port})
+
+    def run_the_app(self) -> None:
+        """What runs in the app's pods, with its own port and folder on this host."""
+        app = (EXAMPLE / "app.py").read_text()
+        app = app.replace("/run/ringkeeper", f"{self.place.folder}/files")
+        path = self.place.folder / "app.py"
+        path.write_text(app.replace('("", 8080)', f'("127.0.0.1", {self.app_port})'))
+        self.place.start(sys.executable, str(path))
 
     def does(self, block: str) -> str:
-        """What its commands print; what they leave running ends."""
+        """What its commands print; what they leave running ends.
+
+        What is forwarded comes to a port of this test's own.
+        """
         lines = commands(f"```console\n{block}```")
         script = "\n".join(["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *lines])
+        script = script.replace("127.0.0.1:8080", f"127.0.0.1:{self.forwarded}")
+        script = script.replace("service/app 8080", f"service/app {self.forwarded}:8080")
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")],
+            ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.folder, env=self.place.environment,
             capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def data(self, kind: str, name: str, namespace: str) -> set[str]:
+    def data(self, resource: str, name: str, namespace: str) -> dict[str, str]:
         """The files in a Secret or ConfigMap of the cluster."""
-        known = json.loads((self.place.folder / "played/cluster.json").read_text())
-        (found,) = [
-            each
-            for each in known
-            if (each["kind"], each["metadata"]["name"]) == (kind, name)
-            and each["metadata"]["namespace"] == namespace
-        ]
-        return set(found["data"])
+        found = self.cluster.get(resource, namespace, name)
+        assert found, name
+        return {
+            name: b64decode(text).decode() if resource == "secrets" else text
+            for name, text in found["data"].items()
+        }
 
 
 @pytest.fixture
 def shell() -> Iterator[Shell]:
     place = Place()
     try:
-        yield Shell(place)
+        made = Shell(place)
+        with serving(made.cluster, made.kubeconfig):
+            yield made
     finally:
         place.close()
 
@@ -192,29 +195,65 @@ def shell() -> Iterator[Shell]:
 def test_the_readme_s_commands_make_what_they_name(shell: Shell) -> None:
     install, look, secrets = blocks(README, "console")
     assert "successfully rolled out" in shell.does(install)
-    made = {each.name for each in (shell.folder / "secrets").iterdir()}
-    assert made == {"root.jwk", "kek.jwk", "root.pub.jwk"}
-    assert shell.data("ConfigMap", "ringkeeper-root", NAMESPACE) == {"root.pub.jwk"}
-    assert shell.data("Secret", "ringkeeper-secrets", NAMESPACE) == {"root.jwk", "kek.jwk"}
+    made = {each.name: each.read_text() for each in (shell.folder / "secrets").iterdir()}
+    public = {"root.pub.jwk": made.pop("root.pub.jwk")}
+    assert made.keys() == {"root.jwk", "kek.jwk"}
+    assert shell.data("configmaps", "ringkeeper-root", NAMESPACE) == public
+    assert shell.data("secrets", "ringkeeper-secrets", NAMESPACE) == made
+
+    (replacing,) = re.findall(
+        r"`kubectl create`, and behind it `([^`]+)`", README.replace("\n", " ")
+    )
+    (shell.folder / "secrets/kek.jwk").write_text("another")
+    (creating,) = (
+        line for line in commands(README) if "create secret generic ringkeeper-secrets " in line
+    )
+    assert "replaced" in shell.does(f"$ {creating} {replacing}\n")
+    fresh = {**made, "kek.jwk": "another"}
+    assert shell.data("secrets", "ringkeeper-secrets", NAMESPACE) == fresh
 
     place = shell.place
     place.start("ringkeeper", "run", "--config", "config.yaml")
     eventually(lambda: place.answers(place.port, "/readyz")[0] == 200)
     eventually((place.folder / "files/jwks.json").exists)
-    (place.folder / ".curlrc").write_text(
-        "silent\nretry = 30\nretry-delay = 1\nretry-connrefused\n"
-    )
-    place.environment["HOME"] = str(place.folder)
+    shell.run_the_app()
+    (place.folder / ".curlrc").write_text("silent\nretry = 30\nretry-delay = 1\nretry-all-errors\n")
     said = shell.does(look)
-    assert said.startswith("hello alice")
+    assert said.startswith("Forwarding from ")
+    assert "hello alice" in said
     assert "leader" in said
 
     for name in ("redis.password", "sidecar.password", "redis-ca.pem"):
-        (shell.folder / name).write_text("x")
-    cluster = place.folder / "played/cluster.json"
-    shop = {"kind": "Namespace", "metadata": {"name": "shop"}}
-    cluster.write_text(json.dumps([*json.loads(cluster.read_text()), shop]))
+        (shell.folder / name).write_text(f"{name}'s")
+    shop = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+    shell.cluster.objects["namespaces", "", "shop"] = shop
     shell.does(secrets)
-    wanted = {"redis.password", "redis-ca.pem"}
-    assert shell.data("Secret", "ringkeeper-redis", NAMESPACE) == wanted
-    assert shell.data("Secret", "ringkeeper-sidecar-redis", "shop") == wanted
+    for name, namespace, password in (
+        ("ringkeeper-redis", NAMESPACE, "redis.password's"),
+        ("ringkeeper-sidecar-redis", "shop", "sidecar.password's"),
+    ):
+        assert shell.data("secrets", name, namespace) == {
+            "redis.password": password,
+            "redis-ca.pem": "redis-ca.pem's",
+        }
+
+
+@pytest.mark.long
+def test_what_a_cluster_lacks_is_told_by_kubectl(shell: Shell) -> None:
+    """Else the test above could not fail."""
+    install, *_ = blocks(README, "console")
+    lines = commands(f"```console\n{install}```")
+    for part, said in (
+        ("create configmap", "exceeded its progress deadline|timed out waiting"),
+        ("apply -k", 'namespaces "ringkeeper-example" not found'),
+    ):
+        shell.cluster.objects.clear()
+        script = "\n".join(line for line in lines if part not in line)
+        script = script.replace("rollout status", "rollout status --timeout=1s")
+        done = subprocess.run(
+            ["bash", "-c", f"set -e\n{script}"], cwd=shell.folder, env=shell.place.environment,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode, part
+        assert re.search(said, done.stderr), done.stderr
+        shutil.rmtree(shell.folder / "secrets")

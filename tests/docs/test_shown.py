@@ -21,7 +21,7 @@ from ringkeeper.errors import ExpiredToken, RevokedKid, TokenError
 from ringkeeper.secret_files import read_pinned_roots
 from ringkeeper.tokens import kid_in
 from tests.deploy.manifests import why_no_kubectl
-from tests.docs import pods
+from tests.docs.cluster import Cluster, serving
 from tests.docs.pages import ROOT, fenced
 from tests.docs.test_docs import BIN, PAGES, blocks, commands, names
 from tests.docs.test_howto import Walk, change
@@ -113,7 +113,8 @@ def test_every_command_of_a_runbook_runs_beside_a_daemon(walk: Walk) -> None:
     subprocess.run([*making.split(), *files], cwd=walk.folder, check=True, capture_output=True)
     walk.place.environment["KUBECONFIG"] = str(walk.folder / "kubeconfig")
     walk.start()
-    with pods.serving({"POD": events, "another": events}, walk.folder / "kubeconfig"):
+    cluster = Cluster(logs={"POD": events, "another": events})
+    with serving(cluster, walk.folder / "kubeconfig"):
         for line in sorted(shown):
             told = walk.does(f"$ {line}\n")
             assert told or line.startswith(("ss ", "ringkeeper set")), line

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
-from msgspec import MsgspecError
-from msgspec.json import Decoder, Encoder
 from pybase64 import b64decode, b64encode
 
 from ringkeeper.errors import MalformedToken
@@ -115,17 +113,36 @@ def claims_in(octets: bytes) -> Claims:
     return claims
 
 
+class Codec(NamedTuple):
+    """What reads JSON, and writes it."""
+
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+    errors: tuple[type[Exception], ...]
+
+
+@cache
+def codec() -> Codec:
+    """That of msgspec. It takes milliseconds to load, and memory: who reads no token does not."""
+    from msgspec import MsgspecError  # noqa: PLC0415
+    from msgspec.json import Decoder, Encoder  # noqa: PLC0415
+
+    errors = (MsgspecError, ValueError, ArithmeticError, RecursionError)
+    return Codec(Decoder().decode, Encoder().encode, errors)
+
+
 def _claims_in(octets: bytes) -> tuple[Claims, Callable[[], Claims]]:
     """As `claims_in`; and what reads them once more.
 
     What is written again just as it was has one reading: a member that stands twice would be gone,
     a number that is none would be another, a blank would be missing. Hardly a token is otherwise.
     """
+    msgspec = codec()
     try:
-        claims = _decode(octets)
-        if type(claims) is dict and _encode(claims) == octets:
-            return claims, partial(_decode, octets)
-    except (MsgspecError, ValueError, ArithmeticError, RecursionError):
+        claims = msgspec.decode(octets)
+        if type(claims) is dict and msgspec.encode(claims) == octets:
+            return claims, partial(msgspec.decode, octets)
+    except msgspec.errors:
         pass
     return _strictly(octets), partial(_strictly, octets)
 
@@ -168,9 +185,10 @@ def written(
 
 def _written_plainly(claims: Claims) -> bytes | None:
     """`claims` as JSON, if who reads it will have them just so."""
+    msgspec = codec()
     try:
-        return _encode(claims) if _is_plain(claims) else None
-    except (ValueError, ArithmeticError):  # half a character; an integer of more than 64 bits
+        return msgspec.encode(claims) if _is_plain(claims) else None
+    except msgspec.errors:  # half a character
         return None
 
 
@@ -230,5 +248,3 @@ _encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _decoder: Final = json.JSONDecoder(
     object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
 )
-_decode: Final = Decoder().decode
-_encode: Final = Encoder().encode

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ringkeeper import notices
 from ringkeeper.algorithms import PublicKey
 from ringkeeper.clock import SystemClock
+from ringkeeper.compact import codec
 from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from, kek_source
@@ -165,6 +166,7 @@ class Connection:
 
         `verified`: counts the tokens that are verified. `known`: those of them that were known.
         """
+        codec()  # loaded now, and not while a request waits
         client = connection_for(
             self.url,
             key=Layout(self.name).keyring,

@@ -212,7 +212,10 @@ async def test_nobody_else_can_read_or_replace_what_is_there(home: Path) -> None
 async def test_it_holds_nothing_of_ours_but_its_lock_and_its_log(home: Path) -> None:
     async with await EmbeddedServer.start(home):
         pid = pid_of(home)
-        links = {fd.name: str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+        links = dict[str, str]()
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # of a connection, say: it is closed by now
+                links[fd.name] = str(fd.readlink())
     assert links["0"] == "/dev/null"
     assert links["1"] == links["2"] == str(home / "valkey.log")
     assert str(home / "valkey.running") in links.values()

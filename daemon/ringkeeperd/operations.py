@@ -171,12 +171,13 @@ def revoke(  # noqa: PLR0913 - all but two by name
     `fresh` becomes the next standby, or static key; see `revocation_wants`. With `drain` the key
     only verifies from now on, fewer and fewer of its tokens (`ringkeeper.draining`), and is a
     tombstone that long from now: for a key of which nobody knows that it leaked. There is time
-    then, so its successor must be one that all who are live have `confirmed`.
+    then, so its successor must be one that all who are live have `confirmed`; that of a static key
+    is a static one.
 
     Raises:
         RequestRefused: no such key, revoked already, or nobody could sign in its stead.
     """
-    key = _known(ring, kid)
+    key = known(ring, kid)
     if key.state is KeyState.REVOKED:
         raise RequestRefused(f"{kid} is revoked already")
     chosen = successor(ring, now) if key is ring.active() else None
@@ -189,6 +190,7 @@ def revoke(  # noqa: PLR0913 - all but two by name
         gone = _drained(key, reason, now, drain)
         _check_lasting(key, drain, ring.policy)
         _check_followed(key, chosen, now, confirmed)
+        chosen = chosen or _static_follower(ring, key, now, confirmed)
     else:
         gone = revoked(key, reason, now)
     keys = tuple(gone if k is key else k for k in ring.keys)
@@ -201,6 +203,7 @@ def revoke(  # noqa: PLR0913 - all but two by name
         )
     if chosen:
         keys = tuple(activated(k, ring, now) if k is chosen else k for k in keys)
+    if chosen and chosen.kind is KeyKind.DYNAMIC:
         # Nobody is to roll back from it any more, and who would have come back goes again.
         keys = tuple(retired(k, now) if _is_rolled_back_to(k) else k for k in keys)
     if fresh:
@@ -285,7 +288,7 @@ def call_off_drain(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
     Raises:
         RequestRefused: no such key, or it is not being drained, or is revoked by now.
     """
-    key = _known(ring, kid)
+    key = known(ring, kid)
     if _is_revoked(key, now):
         raise RequestRefused(f"too late: {kid} is revoked, and a revocation is never taken back")
     if key.drained_from is None:
@@ -422,34 +425,48 @@ def retire(
     Raises:
         RequestRefused: no such key, of another kind, or none could follow it yet.
     """
-    key = _known(ring, kid)
+    key = known(ring, kid)
     if key.kind is KeyKind.DYNAMIC:
         raise RequestRefused(f"{kid} is a dynamic key, which retires by itself; ringkeeper rotate")
     if key.state not in _USABLE:
         raise RequestRefused(f"{kid} is {key.state} already")
-    others = [k for k in static_followers(ring) if k is not key]
-    follower = next(iter(others), None)
-    if key.state is KeyState.ACTIVE and follower is None:
-        raise RequestRefused(
-            f"{kid} is the only static key; make the one that follows it first: ringkeeper static "
-            "create, or static import"
-        )
-    if key.state is KeyState.ACTIVE and follower and follower.ready_at > now:
-        raise RequestRefused(
-            f"{follower.kid} is to follow it, and has to be public until "
-            f"{follower.ready_at:%Y-%m-%d %H:%M:%S} UTC first; retire {kid} then"
-        )
     if (
         key.kind is KeyKind.STATIC
         and key.state is KeyState.PUBLISHED
-        and not (ring.active(KeyKind.STATIC) or others)
+        and not (ring.active(KeyKind.STATIC) or any(k is not key for k in static_followers(ring)))
     ):
         raise RequestRefused(f"{kid} is the only static key, and about to sign; make another first")
+    follower = _static_follower(ring, key, now, confirmed)
     keys = tuple(_retired(k, now) if k is key else k for k in ring.keys)
-    if key.state is KeyState.ACTIVE and follower:
-        _check_confirmed(key, follower, now, confirmed)
-        keys = tuple(activated(k, ring, now) if k is follower else k for k in keys)
+    keys = tuple(activated(k, ring, now) if k is follower else k for k in keys)
     return next_version(ring, epoch, keys)
+
+
+def _static_follower(
+    ring: Ring, key: Key, now: datetime, confirmed: Confirmations | None
+) -> Key | None:
+    """Who signs in the place of `key` at once, if that is the static key that signs.
+
+    A dynamic key would stand in, which those do not know who have the public half of a static one.
+
+    Raises:
+        RequestRefused: there is none yet, and no haste that would be worth it.
+    """
+    if key is not ring.active(KeyKind.STATIC):
+        return None
+    follower = next((k for k in static_followers(ring) if k is not key), None)
+    if follower is None:
+        raise RequestRefused(
+            f"{key.kid} is the only static key; make the one that follows it first: ringkeeper "
+            "static create, or static import"
+        )
+    if follower.ready_at > now:
+        raise RequestRefused(
+            f"{follower.kid} is to follow it, and has to be public until "
+            f"{follower.ready_at:%Y-%m-%d %H:%M:%S} UTC first; ask again then"
+        )
+    _check_confirmed(key, follower, now, confirmed)
+    return follower
 
 
 def reinstate(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
@@ -461,7 +478,7 @@ def reinstate(ring: Ring, kid: str, *, now: datetime, epoch: int) -> Ring:
     Raises:
         RequestRefused: no such key, of another kind, not retired, or there is no room.
     """
-    key = _known(ring, kid)
+    key = known(ring, kid)
     if key.kind is KeyKind.DYNAMIC:
         raise RequestRefused(f"{kid} is a dynamic key; ringkeeper rollback turns back to the last")
     if _is_revoked(key, now):
@@ -525,7 +542,12 @@ def check_room(ring: Ring) -> None:
         )
 
 
-def _known(ring: Ring, kid: str) -> Key:
+def known(ring: Ring, kid: str) -> Key:
+    """The key of `ring` that is called so.
+
+    Raises:
+        RequestRefused: there is none.
+    """
     key = ring.key(kid)
     if key is None:
         raise RequestRefused(

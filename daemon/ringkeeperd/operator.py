@@ -35,6 +35,7 @@ from ringkeeperd.audit import REQUEST_REFUSED
 from ringkeeperd.forecasting import longest_life, verifying
 from ringkeeperd.leader_store import RedisLeaderStore
 from ringkeeperd.misuse import Misused
+from ringkeeperd.operations import known
 from ringkeeperd.rotation import Confirmations, activation_at, heir_in
 from ringkeeperd.spike_events import LOOK_BACK, last_spike
 from ringkeeperd.words import harmless
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
 _TRIES = 5
 _NAMED = 5
+_OF_ONE_KEY = (Command.REVOKE, Command.CALL_OFF_DRAIN, Command.RETIRE)
+"""Each is about a key that there has to be."""
 _TURNS = (Command.ROTATE, Command.ROTATE_NOW, Command.ROLLBACK, Command.CALL_OFF)
 """Each asks for one turn, of the ring that was looked at, or that there be none."""
 
@@ -223,6 +226,8 @@ class Operator:
         for _ in range(_TRIES):
             seen, now = await self.look(), self._clock.now()
             ring = seen.ring
+            if command in _OF_ONE_KEY:
+                known(ring, kid)  # the leader would say so, too: nobody need wait for one
             if not seen.leader:
                 tell(
                     f"nobody leads ring {ring.name} now; waiting for a daemon that does, for "

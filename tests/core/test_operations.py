@@ -459,11 +459,34 @@ def test_a_static_key_whose_drain_was_called_off_is_reinstated_at_once() -> None
     first = kid_of(before.active(KeyKind.STATIC))
     wanted = key_wanted(before.policy, KeyKind.STATIC)
     both = add(before, fresh(wanted), now=NOW, epoch=1)
-    asked = revoke(both, first, reason="x", now=LATER, epoch=1, drain=10 * MINUTE)
-    off = call_off_drain(asked, first, now=LATER, epoch=1)
-    back = reinstate(off, first, now=LATER, epoch=1).key(first)
-    assert back and back.ready_at == LATER
-    assert static_followers(reinstate(off, first, now=LATER, epoch=1))[0].kid == first
+    now = NOW + 5 * HOUR
+    asked = revoke(both, first, reason="x", now=now, epoch=1, drain=10 * MINUTE, confirmed=nobody())
+    off = call_off_drain(asked, first, now=now, epoch=1)
+    back = reinstate(off, first, now=now, epoch=1)
+    key = back.key(first)
+    assert key and key.ready_at == now
+    assert static_followers(back)[0].kid == first
+
+
+def test_a_static_key_that_signs_is_drained_once_another_one_follows_it() -> None:
+    """A dynamic one would stand in, which those do not know who have the public half of the other."""
+    ring = new_ring()
+    first = kid_of(ring.active(KeyKind.STATIC))
+    asked: Any = {"reason": "x", "epoch": 1, "drain": 10 * MINUTE}
+    with pytest.raises(RequestRefused, match="is the only static key"):
+        revoke(ring, first, now=NOW, confirmed=nobody(), **asked)
+    ring = add(ring, static(), now=NOW, epoch=1)
+    (second,) = ring.in_state(KeyState.PUBLISHED, KeyKind.STATIC)
+    with pytest.raises(RequestRefused, match=f"{second.kid} is to follow it, and has to be public"):
+        revoke(ring, first, now=NOW + HOUR, confirmed=nobody(), **asked)
+    with pytest.raises(RequestRefused, match="not every live instance has confirmed"):
+        revoke(ring, first, now=NOW + 4 * HOUR, confirmed=instances((1, 1)), **asked)
+    drained = revoke(ring, first, now=NOW + 4 * HOUR, confirmed=nobody(), **asked)
+    assert kid_of(drained.active(KeyKind.STATIC)) == second.kid, "in the same version"
+    assert kid_of(drained.active()) == kid_of(ring.active()), "the dynamic ones go on"
+    assert [k.state for k in drained.keys if k.kid == first] == [KeyState.RETIRED]
+    unneeded = revoke(ring, second.kid, reason="x", now=NOW + HOUR, epoch=1)
+    assert kid_of(unneeded.active(KeyKind.STATIC)) == first
 
 
 def test_a_drain_after_one_that_was_called_off_counts_though_the_clock_went_back() -> None:

@@ -120,7 +120,7 @@ async def test_who_was_second_hears_of_the_first_but_an_emergency_goes_on(
 
     async with led_by(led, answer) as asked:
         if command is Command.REVOKE:
-            await operator.ask(led.root, command, kid="x", reason="test", wait=WAIT)
+            await operator.ask(led.root, command, kid=led.standby.kid, reason="test", wait=WAIT)
             assert [request.version for request in asked] == [1, 2]
             return
         with pytest.raises(
@@ -197,19 +197,30 @@ async def test_without_an_answer_an_operator_is_told_what_became_of_the_request(
         await operator.ask(led.root, Command.ROTATE, reason="test", wait=moment)
 
 
+@pytest.mark.parametrize("command", [Command.REVOKE, Command.CALL_OFF_DRAIN, Command.RETIRE])
+async def test_nobody_waits_for_a_leader_to_hear_of_a_key_that_there_is_not(
+    led: LedRing, operator: Operator, command: Command
+) -> None:
+    with pytest.raises(RequestRefused, match="unknown kid 'd-x'; ringkeeper status lists"):
+        await operator.ask(led.root, command, kid="d-x", reason="x", wait=WAIT)
+    with led.server.client() as client:
+        assert client.xlen(led.layout.requests) == 0
+
+
 async def test_a_request_says_until_when_somebody_waits_for_it(
     led: LedRing, store: RedisLeaderStore, operator: Operator
 ) -> None:
     async def answer(request: Request, entry: Entry) -> None:
         await answered(store, entry, told(led, request.id, ROTATION_ASKED))
 
+    kid = led.standby.kid
     async with led_by(led, answer) as asked:
-        await operator.ask(led.root, Command.REVOKE, kid="d-1", reason="leaked", wait=WAIT)
+        await operator.ask(led.root, Command.REVOKE, kid=kid, reason="leaked", wait=WAIT)
         with pytest.raises(RequestRefused, match="200 characters at the most"):
             await operator.ask(led.root, Command.ROTATE, reason="x" * 201, wait=WAIT)
     (request,) = asked
     assert (request.ring_id, request.name) == (led.ring.id, led.name)
-    assert (request.command, request.kid, request.reason) == (Command.REVOKE, "d-1", "leaked")
+    assert (request.command, request.kid, request.reason) == (Command.REVOKE, kid, "leaked")
     assert request.until == request.at + WAIT
 
 

@@ -302,5 +302,10 @@ def test_it_is_told_who_is_the_static_key_after_a_revocation_and_what_a_retired_
     assert f"{second} verifies until " in told
     assert "signs no more" not in told, "it never did"
     led.done("static", "reinstate", second)
+    third = led.done("static", "create").splitlines()[1].split()[0]
+    told = led.done("revoke", third, "--reason", "not needed")
+    assert f"{first} goes on as the static key\n" in told
+    drain = ("revoke", first, "--drain", "15s", "--reason", "a precaution")
+    assert f"{second} is to follow it, and has to be public until" in led.refused(*drain)
     told = led.done("revoke", first, "--reason", "leaked")
     assert f"{second} is the static key from 20" in told, "it has to be public for long enough"

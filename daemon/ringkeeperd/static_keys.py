@@ -264,6 +264,7 @@ def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
                 "state": key.state.value,
                 "algorithm": key.algorithm,
                 "published_at": key.published_at.isoformat(),
+                "drained_until": key.drained_until.isoformat() if key.drained_until else None,
             }
             for key in shown
         ]
@@ -278,6 +279,8 @@ def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
         does = signs if key.state is KeyState.ACTIVE else key.state.value
         if key.kind is KeyKind.FOREIGN and key.state is KeyState.PUBLISHED:
             does = "verifies only"
+        elif key.state is KeyState.RETIRED and key.drained_until:
+            does = f"is revoked little by little, until {key.drained_until:%Y-%m-%d %H:%M:%S} UTC"
         say(f"{key.kid:<26} {key.algorithm:<6} {key.kind.value:<8} {does}")
     if not shown:
         say(f"ring {ring.name} has no static key")

@@ -3,7 +3,11 @@
 import json
 import re
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -12,8 +16,12 @@ import pytest
 from ringkeeper import Keyring
 from ringkeeper.algorithms import kid_of
 from ringkeeper.errors import RequestRefused
+from ringkeeper.ring import KeyKind
+from ringkeeperd import static_keys
 from ringkeeperd.key_files import read_keys
 from ringkeeperd.static_keys import _after
+from ringkeeperd.transitions import retired
+from tests.core.builders import NOW, new_ring
 from tests.daemon.test_refusals import LAYOUT, dump
 from tests.plugins.brought_keys import (
     StaticRow,
@@ -309,3 +317,23 @@ def test_it_is_told_who_is_the_static_key_after_a_revocation_and_what_a_retired_
     assert f"{second} is to follow it, and has to be public until" in led.refused(*drain)
     told = led.done("revoke", first, "--reason", "leaked")
     assert f"{second} is the static key from 20" in told, "it has to be public for long enough"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_key_that_is_drained_is_listed_as_such(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ring = new_ring()
+    signer = ring.active(KeyKind.STATIC)
+    assert signer
+    until = NOW + timedelta(minutes=10)
+    drained = replace(retired(signer, NOW), drained_from=NOW, drained_until=until)
+    ring = replace(ring, keys=tuple(drained if key is signer else key for key in ring.keys))
+    configuration: Any = None
+    monkeypatch.setattr(static_keys, "looked_at", lambda *_: SimpleNamespace(ring=ring))
+    assert static_keys.list_keys(Namespace(json=as_json), configuration) == 0
+    said = capsys.readouterr().out
+    if as_json:
+        assert json.loads(said)["keys"][0]["drained_until"] == until.isoformat()
+    else:
+        assert said.endswith(f"is revoked little by little, until {until:%Y-%m-%d %H:%M:%S} UTC\n")

@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.plugins.daemons",
     "tests.deploy.images",
     "tests.deploy.containers",
+    "tests.deploy.engines",
     "tests.deploy.services",
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.images import have_podman, podman, podman_environment
-from tests.plugins.daemons import eventually
+from tests.deploy.images import have_podman, podman
 
 READ_ONLY = ("--read-only", "--read-only-tmpfs=false")
 """As docker has it: podman by itself lets a container write to /tmp and /run all the same."""
@@ -118,38 +116,6 @@ class Container:
         return int(podman("wait", self.id).stdout), took
 
 
-class Docker:
-    """Docker's own client, with podman in the place of its engine."""
-
-    def __init__(self, folder: Path) -> None:
-        if shutil.which("docker") is None:
-            pytest.skip("docker's client is not installed: run tests/provision deploy")
-        socket = f"unix://{folder}/engine.sock"
-        self._engine = subprocess.Popen(
-            ["podman", "system", "service", "--time=0", socket],
-            env=podman_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        self._environment = {**os.environ, "DOCKER_HOST": socket, "DOCKER_CONFIG": str(folder)}
-        eventually(lambda: self.shell("docker version").returncode == 0)
-
-    def shell(self, line: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """`line`, to its end."""
-        return subprocess.run(
-            ["sh", "-c", line], cwd=folder, env=self._environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False, timeout=100,
-        )  # fmt: skip
-
-    def does(self, line: str, folder: Path | None = None) -> str:
-        """What it prints; it must succeed."""
-        done = self.shell(line, folder)
-        assert done.returncode == 0, (line, done.stdout, done.stderr)
-        return done.stdout.strip()
-
-    def close(self) -> None:
-        self._engine.terminate()
-        self._engine.wait(10)
-
-
 class Host:
     """Where containers run, with volumes that go with it."""
 
@@ -204,11 +170,11 @@ class Host:
 
 
 @pytest.fixture
-def docker(tmp_path: Path) -> Iterator[Docker]:
+def network() -> Iterator[Network]:
     have_podman()
-    made = Docker(tmp_path)
+    made = Network()
     yield made
-    made.close()
+    made.remove()
 
 
 @pytest.fixture

@@ -64,6 +64,14 @@ def podman(
 
 def podman_environment() -> dict[str, str]:
     """This process' environment, with settings for podman that work on any machine."""
+    kept, text = cache() / "containers.conf", podman_settings()
+    if not kept.exists() or kept.read_text() != text:
+        kept.write_text(text)
+    return {**os.environ, "CONTAINERS_CONF": str(kept)}
+
+
+def podman_settings(containers: str = "", engine: str = "") -> str:
+    """Its containers.conf, with more lines for two of its tables."""
     # podman's own limits are higher than some machines let even root have.
     limits = [
         f'"{name}={most}:{most}"'
@@ -72,14 +80,10 @@ def podman_environment() -> dict[str, str]:
             ("nproc", _at_most(resource.RLIMIT_NPROC)),
         )
     ]
-    text = (
-        f"[containers]\ndefault_ulimits = [{', '.join(limits)}]\n"
-        '[engine]\nruntime = "runc"\nevents_logger = "none"\n'
+    return (
+        f"[containers]\ndefault_ulimits = [{', '.join(limits)}]\n{containers}"
+        f'[engine]\nruntime = "runc"\nevents_logger = "none"\n{engine}'
     )
-    settings = cache() / "containers.conf"
-    if not settings.exists() or settings.read_text() != text:
-        settings.write_text(text)
-    return {**os.environ, "CONTAINERS_CONF": str(settings)}
 
 
 def _at_most(which: int) -> int:
@@ -189,14 +193,14 @@ def wheels() -> Path:
     return folder
 
 
+def build_arguments(base: str) -> dict[str, str]:
+    """What the Dockerfile has to be told where no registry is: the wheels are at /wheels."""
+    return {"PYTHON_IMAGE": base, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"}
+
+
 def build(image: str, base: str, **arguments: str) -> str:
     """Build the Dockerfile on `base`, and tag it as `image`."""
-    given = {
-        "PYTHON_IMAGE": base,
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": "/wheels",
-        **arguments,
-    }
+    given = build_arguments(base) | arguments
     told = [f"--build-arg={name}={value}" for name, value in given.items()]
     with alone("images"):
         podman(

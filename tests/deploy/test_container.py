@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
 import time
 import tomllib
 from datetime import datetime, timedelta
@@ -15,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.containers import CLOSED, OUTSIDE, Container, Docker, Host
+from tests.deploy.containers import CLOSED, OUTSIDE, Container, Host, Network
+from tests.deploy.engines import Docker, checkout
 from tests.deploy.images import IMAGE, ROOT, build, podman
 from tests.docs.test_docs import commands
 from tests.plugins.daemons import eventually
@@ -160,69 +159,33 @@ def test_one_container_is_a_whole_installation(embedded: Container, host: Host) 
 
 
 @pytest.mark.runs("deploy/compose/README.md", 1)
-def test_what_deploy_readme_shows_works(image: str, host: Host, docker: Docker) -> None:
-    """Word for word, by docker's client, but for the names and for the port, which nobody publishes.
-
-    The image is that of the other tests: nothing can be fetched here while one is built.
-    """
+def test_what_deploy_readme_shows_works(docker: Docker, network: Network, base_image: str) -> None:
+    """Word for word, by docker's client, in a checkout that checkout() says more of."""
     text = (ROOT / "deploy/compose/README.md").read_text()
     building, running, *asking = commands(text)[:4]
-    (tag,) = re.findall(r"^docker build -t (\S+) \.$", building)
-    name, volume = f"{host.network.name}-ringkeeper", host.volume("state")
-    for said, here in (
-        (tag, image),
-        ("--name ringkeeper ", f"--name {name} "),
-        (f"-p 127.0.0.1:{PORT}:{PORT} ", f"--network ns:{host.network.path} "),
-        ("-v ringkeeper:/", f"-v {volume}:/"),
-    ):
-        assert running.count(said) == 1
-        running = running.replace(said, here)
-    container = Container(docker.does(running))
-    host.containers.append(container)
-    wait_until_ready(host, container)
-    assert len(asking) == 2
-    for line in asking:
-        assert line.startswith("docker exec ringkeeper ringkeeper ")
-        assert docker.does(line.replace("ringkeeper", name, 1))
+    folder = checkout(docker.folder / "checkout", base_image)
+    docker.does(building, folder)
+    docker.does(running)
+    ready = f"http://127.0.0.1:{PORT}/readyz"
+    eventually(lambda: network.get(ready)[0] == 200, within=40)
+    looking, rotating = asking
+    (kid,) = re.findall(r"^signs +(\S+)$", docker.does(looking), re.MULTILINE)
+    assert docker.does(rotating)
     pages = "\n".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
     looks = {line for line in commands(pages) if line.startswith("docker ")}
     assert looks == {"docker logs ringkeeper 2>&1 | grep 'ring troubled'"}
     for line in looks:
-        shown, _, sought = line.replace("ringkeeper", name, 1).partition(" | ")
+        shown, _, sought = line.partition(" | ")
         assert "ring made" in docker.does(shown)
         assert sought == "grep 'ring troubled'"
 
     # And with the configuration as it ships, mounted as the page says.
-    kid = active_of(host)["kid"]
-    container.stop()
+    docker.does("docker stop ringkeeper && docker rename ringkeeper former")
     (mounting,) = re.findall(r'`(-v "\$PWD/config.yaml:\S+")`', text)
-    with_it = running.replace(name, f"{name}-2").replace(f" {image}", f" {mounting} {image}")
-    again = Container(docker.does(with_it, ROOT))
-    host.containers.append(again)
-    wait_until_ready(host, again)
-    assert active_of(host)["kid"] == kid
-
-
-def test_the_image_makes_the_secrets_for_kubernetes(
-    image: str, tmp_path: Path, docker: Docker
-) -> None:
-    """As that page has it, word for word: in a folder of whoever runs it, and theirs."""
-    text = re.sub(r"\\\n\s*", "", (ROOT / "deploy/k8s/README.md").read_text())
-    making, running = re.findall(r"^\$ (mkdir .*|docker run .*)$", text, re.MULTILINE)
-    user = 1000  # no root, and none that the image knows
-    tmp_path.chmod(0o755)
-    subprocess.run(["sh", "-c", making], cwd=tmp_path, check=True)
-    os.chown(tmp_path / "secrets", user, user)
-    (told,) = re.findall(r"registry\S+", running)
-    running = running.replace(told, image).replace("docker run", "docker run --network=none")
-    docker.does(re.sub(r"\$\(id -[ug]\)", str(user), running), tmp_path)
-    made = {each.name: each.stat() for each in (tmp_path / "secrets").iterdir()}
-    assert {name: status.st_mode & 0o777 for name, status in made.items()} == {
-        "root.jwk": 0o600,
-        "root.pub.jwk": 0o644,
-        "kek.jwk": 0o600,
-    }
-    assert {(status.st_uid, status.st_gid) for status in made.values()} == {(user, user)}
+    tag = building.split()[-2]
+    docker.does(running.replace(f" {tag}", f" {mounting} {tag}"), folder)
+    eventually(lambda: network.get(ready)[0] == 200, within=40)
+    assert kid in docker.does(looking), "the ring is that of before"
 
 
 def test_it_may_do_nothing_on_its_host(embedded: Container) -> None:

@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.deploy.images",
     "tests.deploy.containers",
     "tests.deploy.engines",
+    "tests.deploy.compose",
     "tests.deploy.services",
 ]
 

@@ -1,27 +1,59 @@
-"""Runs a compose file's services as `docker compose up` would, as far as ours use it, by podman.
+"""`docker compose`, by the Compose that Debian 12 has: 1.29, which is called docker-compose.
 
-There is no compose program to be had without a registry. All services share one network namespace,
-where each name is the loopback, so their ports must differ.
+The pages are for Compose 2. What that does and the former one does not, is made up for here:
+- It is no plugin of docker's client: PLUGIN makes it one.
+- `exec` wants a terminal, unless it is told that there is none; `cp` it does not know, but docker does.
+- It knows no `name` in a compose file: that line is taken out, and the name is told otherwise.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from tests.deploy.containers import READ_ONLY, Container, Host
-from tests.deploy.images import podman
+from tests.deploy.engines import Docker, checkout
 from tests.plugins.daemons import eventually
 
-# What is understood here of a service: a key that is not would be left out without a word.
-UNDERSTOOD = {
-    "build", "cap_drop", "command", "depends_on", "entrypoint", "environment", "healthcheck",
-    "image", "ports", "profiles", "read_only", "restart", "security_opt", "volumes",
-}  # fmt: skip
+PLUGIN = """#!/bin/sh -e
+if [ "$1" = docker-cli-plugin-metadata ]; then
+    echo '{"SchemaVersion": "0.1.0", "Vendor": "Debian", "Version": "1.29.2"}'
+    exit
+fi
+shift # the word "compose"
+case "$1" in
+    exec)
+        shift
+        [ -t 0 ] || set -- -T "$@"
+        exec docker-compose exec "$@"
+        ;;
+    cp) exec docker cp "$(docker-compose ps --quiet "${2%%:*}"):${2#*:}" "$3" ;;
+    *) exec docker-compose "$@" ;;
+esac
+"""
+STAND_INS = {
+    # As the real one: it lets in whoever reaches it.
+    "REDIS_IMAGE": """FROM {redis}
+ENTRYPOINT ["sh", "-c", "exec \\"$@\\" --protected-mode no", "sh"]
+""",
+    "PROMETHEUS_IMAGE": """FROM {prometheus}
+RUN mkdir /prometheus && chown nobody /prometheus
+USER nobody
+VOLUME /prometheus
+ENTRYPOINT ["prometheus"]
+""",
+    # It is there, and that is all: Debian has none.
+    "GRAFANA_IMAGE": """FROM {base}
+ENTRYPOINT ["sleep", "infinity"]
+""",
+}
+"""The images of others, by their variable: Debian's programs, with what the real ones are used by."""
+_NAMED = re.compile(r"^name: (\w+)\n", re.MULTILINE)
 
 
 def interpolated(text: str, variables: Mapping[str, str]) -> str:
@@ -36,61 +68,59 @@ def read(path: Path, variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 class Project:
-    """The services of one compose file on one host."""
+    """A checkout with the compose file of deploy/compose, and who types there."""
 
-    def __init__(self, path: Path, host: Host, variables: Mapping[str, str]) -> None:
-        self.folder = path.parent
-        self.host = host
-        self.services: dict[str, dict[str, Any]] = read(path, variables)["services"]
-        self.containers: dict[str, Container] = {}
+    def __init__(self, docker: Docker, base: str, variables: Mapping[str, str]) -> None:
+        for needed in ("/usr/bin/docker-compose", "/usr/lib/cni/dnsname"):
+            if not Path(needed).exists():
+                pytest.skip(f"{needed} is not there: run tests/provision deploy")
+        self.docker = docker
+        self.root = checkout(docker.folder / "checkout", base)
+        self.folder = self.root / "deploy/compose"
+        plugin = docker.folder / "cli-plugins/docker-compose"
+        plugin.parent.mkdir()
+        plugin.write_text(PLUGIN)
+        plugin.chmod(0o755)
+        file = self.folder / "compose.yaml"
+        (name,) = _NAMED.findall(file.read_text())
+        file.write_text(_NAMED.sub("", file.read_text()))
+        told = {"PYTHON_IMAGE": base, "COMPOSE_PROJECT_NAME": name, "HOME": str(docker.folder)}
+        docker.environment |= {**told, **variables}
+        (docker.folder / ".curlrc").write_text("retry = 30\nretry-delay = 1\nretry-connrefused\n")
 
-    def start_alone(self, name: str) -> None:
-        """Start that one without waiting for what it depends on, as podman-compose 1.0 does."""
-        self.containers[name] = self._start(self.services[name])
+    def does(self, script: str, folder: Path | None = None) -> str:
+        """What it prints, typed beside the compose file, while the health of Redis is looked after."""
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(self.docker.does, script, folder or self.folder)
 
-    def up(self, *names: str) -> None:
-        """Start these, each once those that it depends on are as far as it wants them."""
-        for name in names:
-            for other, when in self.services[name].get("depends_on", {}).items():
-                if other not in self.containers:
-                    self.up(other)
-                self._wait(other, when["condition"])
-            if name not in self.containers:
-                self.containers[name] = self._start(self.services[name])
+            def is_done() -> bool:
+                self.docker.check_health("label=com.docker.compose.service=redis")
+                return done.done()
 
-    def _wait(self, name: str, condition: str) -> None:
-        container = self.containers[name]
-        if condition == "service_completed_successfully":
-            eventually(lambda: not container.is_running, within=60)
-            assert container.state["ExitCode"] == 0, container.log
-        elif condition == "service_healthy":
-            check = ("healthcheck", "run", container.id)
-            eventually(lambda: podman(*check, check=False).returncode == 0, within=60)
-        else:
-            assert condition == "service_started"
+            eventually(is_done, within=400)
+            return done.result()
 
-    def _start(self, service: dict[str, Any]) -> Container:
-        assert set(service) <= UNDERSTOOD, service
-        options = [f"--add-host={name}:127.0.0.1" for name in self.services]
-        options += [f"--volume={self._volume(volume)}" for volume in service.get("volumes", ())]
-        options += [f"--cap-drop={capability}" for capability in service.get("cap_drop", ())]
-        options += [f"--security-opt={told}" for told in service.get("security_opt", ())]
-        options += READ_ONLY if service.get("read_only") else []
-        if test := service.get("healthcheck", {}).get("test"):
-            assert test[0] == "CMD"
-            options.append(f"--health-cmd={' '.join(test[1:])}")
-        command = service.get("command", [])
-        if "entrypoint" in service:
-            options.append(f"--entrypoint={service['entrypoint'][0]}")
-            command = [*service["entrypoint"][1:], *command]
-        environment = {name: str(value) for name, value in service.get("environment", {}).items()}
-        # What is to be started anew for ever would outlive the test.
-        if service.get("restart", "").startswith("on-failure:"):
-            options.append(f"--restart={service['restart']}")
-        return self.host.start(service["image"], *command, options=options, **environment)
+    def id_of(self, service: str) -> str:
+        return self.docker.does(f"docker compose ps --quiet {service}", self.folder)
 
-    def _volume(self, told: str) -> str:
-        source, _, rest = told.partition(":")
-        if source.startswith("."):
-            return f"{(self.folder / source).resolve()}:{rest}"
-        return f"{self.host.volume(source)}:{rest}"
+    def inspected(self, service: str, what: str) -> str:
+        """Something of its container, as docker's client calls it."""
+        return self.docker.does(f"docker inspect --format '{{{{{what}}}}}' {self.id_of(service)}")
+
+    def log(self, service: str) -> str:
+        return self.docker.does(f"docker logs {self.id_of(service)} 2>&1")
+
+
+@pytest.fixture
+def stand_ins(
+    docker: Docker, base_image: str, redis_image: str, prometheus_image: str
+) -> dict[str, str]:
+    """The variables with the images of others, built in that engine."""
+    known = {"base": base_image, "redis": redis_image, "prometheus": prometheus_image}
+    made = {name: f"localhost/{name.lower()}:test" for name in STAND_INS}
+    for name, text in STAND_INS.items():
+        folder = docker.folder / name
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(text.format_map(known))
+        docker.does(f"docker build --tag {made[name]} .", folder)
+    return made

@@ -17,10 +17,13 @@ import pytest
 
 from tests.deploy.images import have_podman, podman
 
-READ_ONLY = ("--read-only", "--read-only-tmpfs=false")
-"""As docker has it: podman by itself lets a container write to /tmp and /run all the same."""
-CLOSED = (*READ_ONLY, "--cap-drop=ALL", "--security-opt=no-new-privileges")
-"""As closed as a container can be."""
+CLOSED = (
+    "--read-only",
+    "--read-only-tmpfs=false",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+)
+"""As closed as a container can be; by itself podman would let it write to /tmp and /run."""
 OUTSIDE = "10.251.0.1"
 """An address of such a network that is not its loopback's."""
 _ASK = """
@@ -78,11 +81,6 @@ class Container:
     @property
     def is_running(self) -> bool:
         return bool(self.state["Running"])
-
-    @property
-    def restarts(self) -> int:
-        """How often it was started anew."""
-        return int(podman("inspect", "--format={{.RestartCount}}", self.id).stdout)
 
     @property
     def pid(self) -> int:

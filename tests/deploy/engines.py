@@ -46,8 +46,8 @@ exec "$@"
 class Docker:
     """Docker's own client, and podman in the place of its engine, which has a network to itself.
 
-    Builds find wheels at /wheels, as images.build() has them. With `images` the engine knows this
-    machine's, too, which it can read and no more.
+    Builds find wheels at /wheels, as images.build() has them (so does every container). With `images`
+    the engine knows this machine's, too, which it can read and no more.
     """
 
     def __init__(self, network: Network, *, images: bool = True) -> None:
@@ -84,7 +84,7 @@ class Docker:
         driver, store = shown.split()
         engine = (
             f'lock_type = "file"\ntmp_dir = "{folder}/libpod"\nvolume_path = "{folder}/volumes"\n'
-            f'[network]\nnetwork_backend = "cni"\nnetwork_config_dir = "{folder}/networks"\n'
+            f'[network]\nnetwork_config_dir = "{folder}/networks"\n'
         )
         texts = {
             "containers": podman_settings(f'volumes = ["{wheels()}:/wheels:ro"]\n', engine),
@@ -116,6 +116,15 @@ class Docker:
         done = self.shell(line, folder, user)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         return done.stdout.strip()
+
+    def check_health(self, which: str) -> None:
+        """Check it once for the containers of a filter; podman leaves that to timers of systemd."""
+        there = ("nsenter", f"--target={self._engine.pid}", "--net", "--mount")
+        for name in self.does(f"docker ps --quiet --filter {which}").split():
+            subprocess.run(
+                [*there, "podman", "healthcheck", "run", name],
+                env=self._settings, capture_output=True, check=False, timeout=60,
+            )  # fmt: skip
 
     def close(self) -> None:
         """End all that this engine has, and remove it with its folder."""

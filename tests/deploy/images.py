@@ -24,6 +24,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BASE = "localhost/ringkeeper-test/python:bookworm"
 REDIS = "localhost/ringkeeper-test/redis:bookworm"
+PROMETHEUS = "localhost/ringkeeper-test/prometheus:bookworm"
 # Each checkout has an image of its own: another one's tests may run at the same time.
 _CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
 IMAGE = f"localhost/ringkeeper-test/ringkeeper:{_CHECKOUT}"
@@ -164,6 +165,12 @@ def base_image() -> str:
 def redis_image() -> str:
     """Debian's Redis 7.0."""
     return debian(REDIS, "redis-server")
+
+
+@pytest.fixture(scope="session")
+def prometheus_image() -> str:
+    """Debian's Prometheus 2.42."""
+    return debian(PROMETHEUS, "prometheus")
 
 
 # --- ours ----------------------------------------------------------------------------------------

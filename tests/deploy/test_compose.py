@@ -11,14 +11,17 @@ import pytest
 
 from ringkeeper.configuration import parse
 from ringkeeperd.cli import _parser
-from tests.deploy.compose import UNDERSTOOD, Project, read
-from tests.deploy.containers import Host
+from tests.deploy.compose import Project, read
+from tests.deploy.containers import Network
+from tests.deploy.engines import Docker
 from tests.deploy.images import ROOT
 from tests.docs.test_docs import blocks, commands
 from tests.plugins.daemons import eventually
 
 COMPOSE = ROOT / "deploy/compose/compose.yaml"
-SHOWN = blocks((COMPOSE.parent / "README.md").read_text(), "console")[1]
+README = (COMPOSE.parent / "README.md").read_text()
+RUNBOOK = ROOT / "docs/runbooks/target-absent.md"
+SHOWN = blocks(README, "console")[1]
 OURS = ("init", "ringkeeper", "second", "signing-app", "verifying-app")
 
 
@@ -33,7 +36,6 @@ def document() -> dict:
 def test_it_has_all_that_an_installation_has(document: dict) -> None:
     assert set(document["services"]) == {*OURS, "redis", "prometheus", "grafana"}
     for service in document["services"].values():
-        assert set(service) <= UNDERSTOOD
         assert set(service.get("depends_on", {})) <= set(document["services"])
         named = [volume.partition(":")[0] for volume in service.get("volumes", ())]
         assert {name for name in named if not name.startswith(".")} <= set(document["volumes"])
@@ -114,66 +116,102 @@ def test_ours_are_closed_and_told_what_they_understand(document: dict, name: str
 @pytest.mark.deploy
 @pytest.mark.timeout(600)
 @pytest.mark.runs("deploy/compose/README.md", 2)
-def test_it_goes_from_nothing_to_tokens(host: Host, image: str, redis_image: str) -> None:
-    """Redis, init, the daemon and both apps; Prometheus and Grafana have tests of their own.
-
-    As the page shows it; but we start the services, and ask from within their network.
-    """
-    up, login, hello, asking = commands(f"```console\n{SHOWN}```")
-    assert up == f"cd {COMPOSE.parent.relative_to(ROOT)} && docker compose up -d"
-    (signing,) = re.findall(r"^token=\$\(curl -s (http:\S+)\)$", login)
-    curl, *bearing, verifying = shlex.split(hello)
-    assert [curl, *bearing] == ["curl", "-H", "Authorization: Bearer $token"]
-    compose, of, within, service, *asked = shlex.split(asking)
-    assert [compose, of, within] == ["docker", "compose", "exec"]
-    images = {"RINGKEEPER_IMAGE": image, "REDIS_IMAGE": redis_image}
+def test_it_goes_from_nothing_to_tokens(
+    docker: Docker, network: Network, base_image: str, stand_ins: dict[str, str]
+) -> None:
+    """The page's commands word for word, in one shell; what is published, is in its network."""
     interval = {"ACCESS_TOKEN_DYNAMIC_SIGNING_KEY_UPDATE_INTERVAL": "24"}
-    project = Project(COMPOSE, host, images | interval)
-    project.up("signing-app", "verifying-app")
-    get = host.network.get
+    project = Project(docker, base_image, stand_ins | interval)
+    script = "\n".join(commands(f"```console\n{SHOWN}```"))
+    shell = f"nsenter --net={network.path} bash -euo pipefail -c {shlex.quote(script)}"
+    said = project.does(shell, project.root)
+    assert "hello alice" in said
+    assert re.search(r"^next +in 23h ", said, re.MULTILINE), said
+    signs_and_verifies(project, network)
+    is_scraped(network)
+    secrets_are_made_in_a_volume(project)
+    the_second_takes_over(project)
 
-    status, token = eventually(lambda: _good(get(signing)), within=30)
-    assert status == 200
-    bearer = {"Authorization": f"Bearer {token}"}
-    greeting = (200, "hello alice")
-    assert eventually(lambda: _good(get(verifying, **bearer)), within=30) == greeting
-    assert get("http://127.0.0.1:8001/", **bearer) == greeting
+    # Once more: the ring is there, and that is fine.
+    docker.does("docker compose rm --force init", project.folder)
+    project.does("docker compose up -d")
+    assert "ring access-token exists" in project.log("init")
+
+
+def signs_and_verifies(project: Project, network: Network) -> None:
+    """Tokens of one app are the other's, until their key is revoked."""
+    get = network.get
+
+    def bearer() -> dict[str, str]:
+        _, token = eventually(lambda: _good(get("http://127.0.0.1:8001/login")))
+        return {"Authorization": f"Bearer {token}"}
+
+    first, greeting = bearer(), (200, "hello alice")
+    assert get("http://127.0.0.1:8001/", **first) == greeting
+    assert get("http://127.0.0.1:8002/", **first) == greeting
     assert get("http://127.0.0.1:8002/login")[0] == 503, "it has no KEK to sign with"
-
-    daemon = project.containers["ringkeeper"]
-    assert "access-token" in project.containers[service].done(*asked)
-    shown = json.loads(daemon.done("ringkeeper", "status", "--json"))
-    assert "access-token" in json.dumps(shown)
     kid = json.loads(get("http://127.0.0.1:9465/v1/keyring")[1])["access-token"]["signer"]
-    daemon.done("ringkeeper", "revoke", kid, "--reason", "a test")
-    eventually(lambda: get("http://127.0.0.1:8002/", **bearer)[0] == 401)
-    status, token = eventually(lambda: _good(get("http://127.0.0.1:8001/login")))
-    bearer = {"Authorization": f"Bearer {token}"}
-    assert eventually(lambda: _good(get("http://127.0.0.1:8002/", **bearer))) == greeting
+    revoking = f"docker compose exec ringkeeper ringkeeper revoke {kid} --reason 'a test'"
+    project.docker.does(revoking, project.folder)
+    eventually(lambda: get("http://127.0.0.1:8002/", **first)[0] == 401)
+    second = bearer()
+    assert eventually(lambda: _good(get("http://127.0.0.1:8002/", **second))) == greeting
 
-    for name in ("signing-app", "verifying-app", "ringkeeper"):
-        code, took = project.containers[name].stop()
-        assert (code, took < 3) == (0, True), project.containers[name].log
-    # Once more, as `docker compose up` does it: the ring is there, and that is fine.
-    del project.containers["init"], project.containers["ringkeeper"]
-    project.up("ringkeeper")
-    assert "ring access-token exists" in project.containers["init"].log
+
+def is_scraped(network: Network) -> None:
+    """Prometheus reads the daemon, by its name."""
+    asking = "http://127.0.0.1:9090/api/v1/query?query=up%7Bjob=%22ringkeeper%22%7D"
+    eventually(
+        lambda: (
+            [each["value"][1] for each in json.loads(network.get(asking)[1])["data"]["result"]]
+            == ["1"]
+        )
+    )
+
+
+def secrets_are_made_in_a_volume(project: Project) -> None:
+    """By the page's line, for another ring in that Redis."""
+    (making,) = re.findall(r"`(docker run [^`]+ init)`", README)
+    here = making.replace("redis://…", "redis://redis:6379/1")
+    said = project.docker.does(here.replace("run", "run --network ringkeeper_default", 1))
+    assert "made /etc/ringkeeper/kek.jwk" in said
+    assert "made ring access-token" in said
+
+
+def the_second_takes_over(project: Project) -> None:
+    """What the page says between its blocks; and all of ours end at once when they are told to."""
+    second, copying = re.findall(r"`(docker compose [^`]+)`", README)
+    project.does(second)
+    for secret in ("kek", "root"):
+        project.docker.does(copying.replace("kek", secret), project.folder)
+        assert json.loads((project.folder / secret / f"{secret}.jwk").read_text())["kty"]
+    ours = ("ringkeeper", "signing-app", "verifying-app")
+    project.docker.does(f"docker compose stop {' '.join(ours)}", project.folder)
+    assert {name: project.inspected(name, ".State.ExitCode") for name in ours} == dict.fromkeys(
+        ours, "0"
+    )
+    (looking,) = re.findall(r"docker compose ps$", RUNBOOK.read_text(), re.MULTILINE)
+    states = project.docker.does(looking, project.folder)
+    assert re.search(r"^ringkeeper_ringkeeper_1 .* Exit 0 ", states, re.MULTILINE), states
+    asking = "docker compose exec second ringkeeper status"
+    leads = rf"^leader +{project.id_of('second')[:12]}"
+    eventually(lambda: re.search(leads, project.docker.does(asking, project.folder), re.MULTILINE))
 
 
 @pytest.mark.deploy
 @pytest.mark.timeout(600)
 def test_an_init_that_came_before_redis_comes_again(
-    host: Host, image: str, redis_image: str
+    docker: Docker, image: str, base_image: str, stand_ins: dict[str, str]
 ) -> None:
-    images = {"RINGKEEPER_IMAGE": image, "REDIS_IMAGE": redis_image}
-    project = Project(COMPOSE, host, images)
-    project.start_alone("init")
-    init = project.containers["init"]
-    eventually(lambda: init.restarts > 0, within=30)
-    project.start_alone("redis")
-    eventually(lambda: "made ring access-token" in init.log, within=60)
-    eventually(lambda: not init.is_running, within=30)
-    assert init.state["ExitCode"] == 0
+    """As podman-compose 1.0 starts it."""
+    project = Project(docker, base_image, stand_ins | {"RINGKEEPER_IMAGE": image})
+    alone = "docker compose up -d --no-deps"
+    docker.does(f"{alone} init", project.folder)
+    eventually(lambda: int(project.inspected("init", ".RestartCount")) > 0)
+    docker.does(f"{alone} redis", project.folder)
+    eventually(lambda: "made ring access-token" in project.log("init"), within=60)
+    eventually(lambda: project.inspected("init", ".State.Running") == "false")
+    assert project.inspected("init", ".State.ExitCode") == "0"
 
 
 def _good(answer: tuple[int, str]) -> tuple[int, str] | None:

@@ -168,6 +168,9 @@ def test_what_deploy_readme_shows_works(docker: Docker, network: Network, base_i
     docker.does(running)
     ready = f"http://127.0.0.1:{PORT}/readyz"
     eventually(lambda: network.get(ready)[0] == 200, within=40)
+    docker.check_health("name=ringkeeper")
+    # podman's `docker ps` leaves it out.
+    assert docker.does("docker inspect -f '{{.State.Health.Status}}' ringkeeper") == "healthy"
     looking, rotating = asking
     (kid,) = re.findall(r"^signs +(\S+)$", docker.does(looking), re.MULTILINE)
     assert docker.does(rotating)

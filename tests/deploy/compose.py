@@ -52,7 +52,7 @@ ENTRYPOINT ["prometheus"]
 ENTRYPOINT ["sleep", "infinity"]
 """,
 }
-"""The images of others, by their variable: Debian's programs, with what the real ones are used by."""
+"""The images of others, by their variable: Debian's programs, called as the real images' are."""
 _NAMED = re.compile(r"^name: (\w+)\n", re.MULTILINE)
 
 

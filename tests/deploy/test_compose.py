@@ -110,11 +110,11 @@ def test_ours_are_closed_and_told_what_they_understand(document: dict, name: str
     assert configuration.is_kek_named == ("/etc/ringkeeper/kek" in mounted)
 
 
-# --- what it does --------------------------------------------------------------------------------
+# --- what it does: the first of these may have to make the base, and images of others ---------------
 
 
 @pytest.mark.deploy
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.runs("deploy/compose/README.md", 2)
 def test_it_goes_from_nothing_to_tokens(
     docker: Docker, network: Network, base_image: str, stand_ins: dict[str, str]
@@ -199,7 +199,7 @@ def the_second_takes_over(project: Project) -> None:
 
 
 @pytest.mark.deploy
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_init_that_came_before_redis_comes_again(
     docker: Docker, image: str, base_image: str, stand_ins: dict[str, str]
 ) -> None:

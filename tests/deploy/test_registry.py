@@ -20,7 +20,7 @@ LINES = [
 
 
 @pytest.mark.deploy
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_image_is_built_and_pushed_and_makes_the_secrets(
     docker: Docker, make_docker: Callable[..., Docker], registry: Registry, base_image: str
 ) -> None:

@@ -48,7 +48,9 @@ def check(cache: TokenCache) -> None:
     """What must hold of a cache that nobody is at."""
     queues = [*cache._on_probation, *cache._staying]
     assert len(queues) == len(cache._known) <= cache._most
-    assert {each.token[-64:] for each in queues} == set(cache._known)
+    assert {each.token[-64:]: id(each) for each in queues} == {
+        tail: id(each) for tail, each in cache._known.items()
+    }
     assert cache._bytes == sum(each.weight for each in queues) <= cache._most_bytes
     assert cache._probation_bytes == sum(each.weight for each in cache._on_probation)
     assert len(cache._gone) + len(cache._long_gone) <= cache._most + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_TOKEN: Final = 16 * 1024
 """Characters of a token: no HTTP server takes a longer header."""
+MAX_DEPTH: Final = 512
+"""Lists and objects of its claims that may lie in one another."""
 MAX_HEADER: Final = 512
 """Characters of a token's first part: joserfc, which also verifies elsewhere, takes no more."""
 _HEADERS_KEPT: Final = 128
@@ -127,16 +130,17 @@ def codec() -> Codec:
     from msgspec import MsgspecError  # noqa: PLC0415
     from msgspec.json import Decoder, Encoder  # noqa: PLC0415
 
-    errors = (MsgspecError, ValueError, ArithmeticError, RecursionError)
-    return Codec(Decoder().decode, Encoder().encode, errors)
+    return Codec(Decoder().decode, Encoder().encode, (MsgspecError, ValueError, RecursionError))
 
 
 def _claims_in(octets: bytes) -> tuple[Claims, Callable[[], Claims]]:
     """As `claims_in`; and what reads them once more.
 
     What is written again just as it was has one reading: a member that stands twice would be gone,
-    a number that is none would be another, a blank would be missing. Hardly a token is otherwise.
+    a number that is none would be another, a blank would be missing. What other issuers write in
+    other ways is read strictly, once, and kept as it would be written here.
     """
+    _check_depth(octets)
     msgspec = codec()
     try:
         claims = msgspec.decode(octets)
@@ -144,7 +148,29 @@ def _claims_in(octets: bytes) -> tuple[Claims, Callable[[], Claims]]:
             return claims, partial(msgspec.decode, octets)
     except msgspec.errors:
         pass
-    return _strictly(octets), partial(_strictly, octets)
+    claims = _strictly(octets)
+    try:
+        again = partial(msgspec.decode, msgspec.encode(claims))
+        if again() == claims:
+            return claims, again
+    except msgspec.errors:  # half a character
+        pass
+    return claims, partial(_strictly, octets)
+
+
+def _check_depth(octets: bytes) -> None:
+    """Refuse claims within claims that whoever reads them might have no room for on the stack.
+
+    Each of them takes some; how much there is, no one can ask. And who verifies has read them
+    before it knows whether anybody signed them.
+    """
+    if len(octets) <= MAX_DEPTH or octets.count(b"[") + octets.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(octets):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        if depth > MAX_DEPTH:
+            raise MalformedToken(f"a token whose claims are nested more than {MAX_DEPTH} deep")
 
 
 def _strictly(octets: bytes) -> Claims:
@@ -153,7 +179,9 @@ def _strictly(octets: bytes) -> Claims:
         # Decoded here: json takes bytes in UTF-16 and UTF-32, too, and other verifiers do not.
         value = _decoder.decode(octets.decode())
     except (ValueError, RecursionError):
-        raise MalformedToken("a token whose parts are not JSON in UTF-8") from None
+        raise MalformedToken(
+            "a token whose parts are not JSON in UTF-8, or name a member twice"
+        ) from None
     if not isinstance(value, dict):
         raise MalformedToken("a token whose parts are not JSON objects")
     return value
@@ -164,6 +192,7 @@ def written(
 ) -> tuple[str, dict[str, Any]]:
     """What is to be signed, header and payload, and `claims` as whoever reads it will have them.
 
+    `claims` is the caller's own, and lists and objects in it are replaced by copies.
     `extra`: members for the header beside `kid` and `alg`, which are as they are given here.
 
     Raises:
@@ -185,25 +214,35 @@ def written(
 
 def _written_plainly(claims: Claims) -> bytes | None:
     """`claims` as JSON, if who reads it will have them just so."""
+    if not _is_plain(claims):
+        return None
     msgspec = codec()
     try:
-        return msgspec.encode(claims) if _is_plain(claims) else None
+        octets = msgspec.encode(claims)
     except msgspec.errors:  # half a character
         return None
+    _check_depth(octets)
+    return octets
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether JSON reads it as it is: no names but text, no types but its own."""
-    if type(value) is dict:
-        for name in value:
+def _is_plain(own: Any) -> bool:
+    """Whether JSON reads it as it is: no names but text, no types but its own.
+
+    `own` is the caller's; what lies in it may be a program's, which may change it meanwhile. So it
+    is copied before it is looked at.
+    """
+    if type(own) is dict:
+        for name in own:
             if type(name) is not str:
                 return False
-        value = value.values()
-    for member in value:
+    for place, member in own.items() if type(own) is dict else enumerate(own):
         kind = type(member)
         if kind is str or kind in _SCALARS or (kind is float and math.isfinite(member)):
             continue
-        if kind not in _CONTAINERS or not _is_plain(member):
+        if kind not in _CONTAINERS:
+            return False
+        own[place] = copy = member.copy()
+        if not _is_plain(copy):
             return False
     return True
 
@@ -239,6 +278,8 @@ def _finite(text: str) -> float:
 
 
 _ALPHABET: Final = b"-_"
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)
+"""What opens and closes, and texts, in which it does not."""
 _ENDS: Final = {1: "AEIMQUYcgkosw048", 2: "AQgw", 3: ""}
 """What the last character may be where so many are lacking: with one, two bits of it are for
 nothing, with two, four; three cannot be."""

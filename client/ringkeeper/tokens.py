@@ -126,9 +126,11 @@ def issue(
             "key did not open"
         )
     issued, lives = int(now), float(int(held.longest))
-    given = {"iat": issued, "exp": issued + int(lives), **claims}
+    expires = issued + int(lives)
+    given = {"iat": issued, "exp": expires, **claims}
     # As a rule the times are those: then there is nothing to ask about them.
-    is_usual = lifetime is None and lives and len(given) == len(claims) + 2 and "nbf" not in given
+    is_usual = given["iat"] is issued and given["exp"] is expires and "nbf" not in given
+    is_usual = is_usual and lifetime is None and lives > 0
     if not is_usual:
         if lifetime is not None:
             given["exp"] = issued + int(lifetime.total_seconds())
@@ -262,11 +264,13 @@ def _first_seen(
     # The cheap refusals first. Nothing is believed before the signature was checked; an expired
     # token would be refused either way, and must not look like one with an unknown key.
     expires, since = _instant(claims, "exp", MalformedToken), -math.inf
+    if now >= expires + held.skew:
+        _check_times(expires, since, now, held.skew)
     if "iat" in claims:
         since = _instant(claims, "iat", MalformedToken)
     if "nbf" in claims:
         since = max(since, _instant(claims, "nbf", MalformedToken))
-    if not since - held.skew <= now < expires + held.skew:
+    if since > now + held.skew:
         _check_times(expires, since, now, held.skew)
     verifying = held.verifying.get(header.kid)
     if verifying is None:

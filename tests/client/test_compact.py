@@ -3,6 +3,8 @@
 import base64
 import binascii
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -35,6 +37,11 @@ def read_or_none(read: Any, text: Any) -> Any:
 def test_base64url_is_what_joserfc_takes_for_it(text: str) -> None:
     theirs = read_or_none(lambda given: urlsafe_b64decode(given.encode()), text)
     assert read_or_none(compact.octets_in, text) == theirs
+
+
+@pytest.mark.parametrize("text", ["e30!", "e!30", "e3 0", "e30\n", "e!30====", "ee30=", "é30"])
+def test_what_is_no_base64url_is_not_passed_over(text: str) -> None:
+    assert read_or_none(compact.octets_in, text) is None
 
 
 @given(st.binary(max_size=70))
@@ -130,3 +137,62 @@ def test_kid_and_algorithm_are_as_given_whatever_else_a_header_says() -> None:
         "alg": "ES256",
         "version": "5",
     }
+
+
+def deep(levels: int, around: str, inside: str = "1") -> str:
+    """Claims of so many levels."""
+    opening, closing = around.split("*")
+    return f'{{"a":{opening * (levels - 1)}{inside}{closing * (levels - 1)}}}'
+
+
+@pytest.mark.parametrize("around", ["[*]", '{"b":*}', '[{"b":[*]}]', '["]",*,"[["]'])
+def test_claims_may_be_nested_so_deep_and_no_deeper(around: str) -> None:
+    each = around.count("[") - around.count('"[') * 2 + around.count("{")
+    levels = (compact.MAX_DEPTH - 1) // each + 1
+    assert compact.claims_in(deep(levels, around).encode())
+    for text in (deep(levels + each, around), deep(levels + each, around).rstrip("]}")):
+        with pytest.raises(MalformedToken, match="nested more than 512 deep"):
+            compact.claims_in(text.encode())
+
+
+@pytest.mark.parametrize("inside", ['"' + "[" * 9000 + '"', '"\\"' + "{" * 9000 + '"', "[]"])
+def test_what_stands_in_a_text_or_beside_it_is_not_nested(inside: str) -> None:
+    text = f'{{"a":[{",".join([inside] * (3000 if inside == "[]" else 1))}]}}'
+    assert compact.claims_in(text.encode()) == json.loads(text)
+
+
+def test_what_is_written_is_no_deeper_either() -> None:
+    claims = json.loads(deep(compact.MAX_DEPTH, "[*]"))
+    assert compact.written("d-x", "ES256", None, claims)
+    with pytest.raises(MalformedToken, match="nested more than 512 deep"):
+        compact.written("d-x", "ES256", None, {"a": claims})
+    with pytest.raises(MalformedToken, match="nested more than 512 deep"):
+        compact.written("d-x", "ES256", None, {"a": claims, "b": ()})
+
+
+SMALL_STACK = """
+import threading
+from ringkeeper import compact
+from ringkeeper.errors import MalformedToken
+refused = []
+head = compact.base64url(b'{"kid":"x"}')
+def read():
+    for text in (b"[" * 12_000, b"[" * 6_000 + b"]" * 6_000, b'{"a":' * 2_400, b'[{"a":' * 2_000):
+        claims = compact.base64url(b'{"a":' + text)
+        try:
+            compact.read(f"{head}.{claims}.AAAA")
+        except MalformedToken as error:
+            refused.append(str(error))
+compact.codec()
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+assert ["nested" in why for why in refused] == [True] * 4, refused
+"""
+
+
+def test_no_stranger_s_token_ends_a_process_whose_threads_have_small_stacks() -> None:
+    """Claims are read before anybody knows whether they were signed."""
+    done = subprocess.run([sys.executable, "-c", SMALL_STACK], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

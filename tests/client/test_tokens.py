@@ -8,8 +8,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -264,6 +268,62 @@ def test_no_token_is_born_expired(claims: dict[str, Any], lifetime: timedelta | 
     assert str(refused.value).startswith("exp lies in the past: ") is (lifetime is None)
 
 
+class Mode(Enum):
+    ON = "on"
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+class Name(str):
+    """A text that no dictionary takes for any other."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Short(dict[str, Any]):
+    """Claims that say that there are none."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("claims", "error"),
+    [
+        ({"exp": ISSUED + 10**9}, LifetimeTooLong),
+        ({"exp": "x", "iat": None}, Unsignable),
+        ({"iat": ISSUED + 3000}, Unsignable),
+    ],
+)
+def test_times_are_looked_at_in_the_claims_that_are_signed(
+    claims: dict[str, Any], error: type[Exception]
+) -> None:
+    """Whatever else the program's own object may say."""
+    with pytest.raises(error):
+        sign(HELD, Short(claims), NOW)
+
+
+def test_what_a_program_does_to_its_claims_meanwhile_is_not_signed() -> None:
+    """Another thread may: what was looked at is a copy, and that is what is written."""
+    inner: list[Any] = [{"y": 1}]
+    own = {"in": inner, "sub": "alice"}
+    _, written_ = compact.written("d-x", "ES256", None, own)
+    assert written_ == {"in": [{"y": 1}], "sub": "alice"}
+    assert written_["in"] is not inner
+    assert written_["in"][0] is not inner[0]
+
+
+def test_what_is_like_a_text_is_signed_as_one() -> None:
+    claims = verify(HELD, sign(HELD, {"sub": Name("alice"), "n": Number.ONE}, NOW), NOW)
+    assert (type(claims["sub"]), claims["sub"], claims["n"]) == (str, "alice", 1)
+
+
 def _cyclic() -> dict[str, Any]:
     claims: dict[str, Any] = {}
     claims["x"] = claims
@@ -278,7 +338,16 @@ def _cyclic() -> dict[str, Any]:
         {"x": {1}},
         {"x": object()},
         {"x": b""},
+        {"x": NOW},
+        {"x": [NOW.date()]},
+        {"x": UUID(int=1)},
+        {"x": Decimal(1)},
+        {"x": {"y": Path("x")}},
+        {"x": RING.policy},
+        {"x": Mode.ON},
+        {"x": [float("nan")]},
         {1: "a", "1": "b"},
+        {Name("nbf"): True},
         {"iat": "abc"},
         {"iat": True},
         {"iat": ISSUED + 3000},
@@ -393,6 +462,8 @@ def test_without_any_key_that_signs_nothing_is_signed() -> None:
         (changed(iat=ISSUED + 61), NOW, ImmatureToken),
         (changed(exp=ISSUED - 59.5), NOW, None),
         (changed(exp=ISSUED - 60), NOW, ExpiredToken),
+        (changed(exp=ISSUED - 60, nbf="x"), NOW, ExpiredToken),
+        (changed(iat=ISSUED + 61, nbf=ISSUED - 60), NOW, ImmatureToken),
         ({"exp": ISSUED + 1}, NOW, None),
     ],
 )

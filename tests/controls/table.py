@@ -209,7 +209,16 @@ CONTROLS: Final = (
     ),
     _without(
         "times of a token",
-        (_TOKENS, "        _check_times(expires, since, now, held.skew)\n", "        pass\n"),
+        (
+            _TOKENS,
+            "    if now >= expires + held.skew:\n        _check_times",
+            "    if 0:\n        print",
+        ),
+        (
+            _TOKENS,
+            "    if since > now + held.skew:\n        _check_times",
+            "    if 0:\n        print",
+        ),
     ),
     _without(
         "times of a token that is known",

@@ -84,7 +84,7 @@ class Keyring:
         says: the rotated (dynamic) key, or the static one. Both verify in either case.
         `verify`: who checks signatures: `"own"`, or `"joserfc"`, which takes longer.
         `token_cache`: how many verified tokens are remembered, so that their signatures are not
-        checked again; 0 for none. Up to 4 KiB of memory each.
+        checked again; 0 for none. In all up to 4 KiB of memory for each of them.
 
         Raises:
             InfrastructureError: the ring could not be had in time, and why.

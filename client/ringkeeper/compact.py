@@ -151,11 +151,9 @@ def _claims_in(octets: bytes) -> tuple[Claims, Callable[[], Claims]]:
     claims = _strictly(octets)
     try:
         again = partial(msgspec.decode, msgspec.encode(claims))
-        if again() == claims:
-            return claims, again
+        return claims, again if again() == claims else partial(_strictly, octets)
     except msgspec.errors:  # half a character
-        pass
-    return claims, partial(_strictly, octets)
+        return claims, partial(_strictly, octets)
 
 
 def _check_depth(octets: bytes) -> None:

@@ -54,7 +54,7 @@ class TokenError(RingkeeperError):
 
 
 class MalformedToken(TokenError):
-    """Not a compact JWS of ours: cut short, too long, not base64url, not JSON, no kid."""
+    """Not a compact JWS of ours: cut short, too long, not base64url, not JSON, too deep, no kid."""
 
 
 class UnknownKid(TokenError):

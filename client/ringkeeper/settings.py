@@ -519,7 +519,8 @@ SETTINGS: Final = (
         kind=Kind(f"number up to {MOST_ENTRIES}", checked_size, _number_in),
         default=str(DEFAULT_ENTRIES),
         why="How many verified tokens an app remembers, so that their signatures are not checked "
-        "again; whether a token counts is asked each time. Up to 4 KiB of memory each; 0: none.",
+        "again; whether a token counts is asked each time. In all up to 4 KiB of memory for each; "
+        "0: none.",
         is_an_app_s=True,
     ),
     Setting(

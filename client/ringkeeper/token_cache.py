@@ -59,7 +59,10 @@ def checked_size(value: object) -> int:
 
 
 class CacheStatistics(NamedTuple):
-    """What a cache holds, and how often it was of use."""
+    """What a cache holds, and how often it was of use.
+
+    What was remembered before the ring changed stays among the entries: seen again, it is a miss.
+    """
 
     entries: int
     bytes: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -142,15 +143,35 @@ def issue(
         raise Unsignable(f"claims or a header that make {error}") from None
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         # Not the error's own words: they may quote a claim.
+        what = _unwritable(given) or type(error).__name__
         raise Unsignable(
-            f"claims or a header that no token can carry ({type(error).__name__}); use what JSON "
-            "has, and the header's members as RFC 7515 says"
+            f"claims or a header that no token can carry ({what}); use what JSON has, and the "
+            "header's members as RFC 7515 says"
         ) from None
     if len(token) > MAX_TOKEN:
         raise Unsignable(f"a token of {len(token)} characters; {MAX_TOKEN} is the most")
     if not (is_usual and whole is given):
         _check_written(whole, issued + held.skew)
     return Issued(token, key.kid, lives)
+
+
+def _unwritable(claims: Mapping[Any, Any]) -> str:
+    """What among `claims` JSON does not have, and in which of them; nothing that they say."""
+    for name, value in claims.items():
+        with suppress(RecursionError):
+            if (found := _not_in_json(value)) and isinstance(name, str):
+                return f"the claim {name[:64]!r} has {found}"
+    return ""
+
+
+def _not_in_json(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number that is none"
+    if isinstance(value, Mapping | list | tuple):
+        members = value.values() if isinstance(value, Mapping) else value
+        return next(filter(None, map(_not_in_json, members)), "")
+    is_known = value is None or isinstance(value, str | int | float)
+    return "" if is_known else f"a {type(value).__name__}"
 
 
 def _check_written(whole: Mapping[str, Any], latest: float) -> None:

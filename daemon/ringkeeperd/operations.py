@@ -251,7 +251,7 @@ def _check_lasting(key: Key, drain: timedelta, policy: Policy) -> None:
         raise RequestRefused(
             f"a drain of {format_duration(drain)} is over before every instance has heard of it, "
             f"and {key.kid} revoked for good: let it last {format_duration(policy.poll_interval)} "
-            "at least (--drain 30m); or revoke it without --drain"
+            "at least; or revoke it without --drain"
         )
 
 
@@ -351,13 +351,14 @@ def _drained_since(ring: Ring, former: Key | None, now: datetime) -> Key | None:
 
 def _why_none_before(ring: Ring, active: Key, now: datetime) -> str:
     """What became of the key that signed before the active one, as far as the ring tells."""
-    gone = [k for k in ring.keys if k.kind is KeyKind.DYNAMIC and k.activated_at]
-    if revoked := [k.kid for k in gone if _is_revoked(k, now)]:
-        return f"too late: {revoked[-1]}, which signed before, is revoked"
-    if drained := [k.kid for k in gone if k.drained_until]:
+    gone = [k for k in ring.keys if k.kind is KeyKind.DYNAMIC and k.activated_at and k != active]
+    last = max(gone, key=lambda k: k.retired_at or k.revoked_at or now, default=None)
+    if last and _is_revoked(last, now):
+        return f"too late: {last.kid}, which signed before, is revoked"
+    if last and last.drained_until:
         return (
-            f"{drained[-1]}, which signed before, is being drained (ringkeeper revoke "
-            f"{drained[-1]} --call-off --reason WHY ends that)"
+            f"{last.kid}, which signed before, is being drained (ringkeeper revoke {last.kid} "
+            "--call-off --reason WHY ends that)"
         )
     if active.activated_version == 1:
         return f"too early: {active.kid} is the first dynamic key that signs"

@@ -111,7 +111,9 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
             if not each.is_named:
                 say(
                     f"{each.kid} is its thumbprint, for {parsed.file} has no kid: tokens that name "
-                    "it otherwise are refused here; --kid KID imports it under their name"
+                    "it otherwise are refused here; to have it by another name, retire it "
+                    f"(ringkeeper static retire {each.kid}), and import it with --kid KID once it "
+                    "is removed"
                 )
         return 0
 
@@ -264,6 +266,7 @@ def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
                 "state": key.state.value,
                 "algorithm": key.algorithm,
                 "published_at": key.published_at.isoformat(),
+                "ready_at": key.ready_at.isoformat(),
                 "drained_until": key.drained_until.isoformat() if key.drained_until else None,
             }
             for key in shown
@@ -277,6 +280,8 @@ def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
     )
     for key in shown:
         does = signs if key.state is KeyState.ACTIVE else key.state.value
+        if key.kind is KeyKind.STATIC and key.state is KeyState.PUBLISHED:
+            does = f"published; may sign from {key.ready_at:%Y-%m-%d %H:%M:%S} UTC on"
         if key.kind is KeyKind.FOREIGN and key.state is KeyState.PUBLISHED:
             does = "verifies only"
         elif key.state is KeyState.RETIRED and key.drained_until:

@@ -361,6 +361,27 @@ def test_claims_that_no_verifier_would_take_are_not_signed(claims: dict[Any, Any
         sign(HELD, claims, NOW)
 
 
+@pytest.mark.parametrize(
+    ("claims", "what"),
+    [
+        ({"sub": "a", "x": NOW}, "the claim 'x' has a datetime"),
+        ({"x": [1, {"y": (b"secret",)}]}, "the claim 'x' has a bytes"),
+        ({"x": {"y": float("-inf")}}, "the claim 'x' has a number that is none"),
+        ({"x": {"secret": {1}}}, "the claim 'x' has a set"),
+        (_cyclic(), "RecursionError"),
+        ({(1,): NOW, "x": 1}, "TypeError"),
+        ({"x": 10**5000}, "ValueError"),
+    ],
+)
+def test_it_is_told_which_claim_no_token_can_carry_and_nothing_of_what_it_says(
+    claims: dict[Any, Any], what: str
+) -> None:
+    with pytest.raises(Unsignable) as refused:
+        sign(HELD, claims, NOW)
+    assert f"no token can carry ({what}); use what JSON has" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("header", [{"typ": None}, {"jwk": 1}, {"jku": 1}, {"x": {1}}])
 def test_a_header_that_no_verifier_would_take_is_not_signed(header: dict[str, Any]) -> None:
     with pytest.raises(Unsignable, match="as RFC 7515 says"):

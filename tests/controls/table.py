@@ -245,6 +245,14 @@ CONTROLS: Final = (
         ),
     ),
     _without(
+        "depth of claims",
+        (
+            _COMPACT,
+            "    _check_depth(octets)\n    msgspec = codec()\n    try:",
+            "    msgspec = codec()\n    try:",
+        ),
+    ),
+    _without(
         "refusals that quote nothing",
         (
             _TOKENS,

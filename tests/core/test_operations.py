@@ -158,6 +158,20 @@ def test_a_revoked_key_never_comes_back_nor_does_one_that_is_being_drained() -> 
             rollback(gone, now=now + 10 * MINUTE, epoch=1)
 
 
+def test_of_several_keys_that_do_not_come_back_the_one_that_signed_last_is_told() -> None:
+    before = turned()
+    gone = revoke(before, kid_of(before.former), reason="x", now=AFTER, epoch=1)
+    signed, now = kid_of(gone.active()), AFTER + 10 * HOUR
+    asked: Any = {"now": now, "epoch": 1, "drain": 10 * MINUTE, "confirmed": nobody()}
+    wanted = revocation_wants(gone, signed, now)
+    assert wanted
+    drained = revoke(gone, signed, reason="y", fresh=fresh(wanted), **asked)
+    with pytest.raises(RequestRefused, match=f"^{signed}, which .* is being drained"):
+        rollback(drained, now=now, epoch=1)
+    with pytest.raises(RequestRefused, match=f"^too late: {signed}, .* is revoked"):
+        rollback(drained, now=now + 10 * MINUTE, epoch=1)
+
+
 def test_without_a_signer_there_is_nothing_to_roll_back() -> None:
     before = turned()
     tombstone: dict[str, Any] = {"state": KeyState.REVOKED, "revoked_at": NOW, "remove_at": LATER}

@@ -145,7 +145,10 @@ def test_a_key_without_a_kid_is_named_by_its_thumbprint_and_that_is_told(
     own = kid_of(read_keys(file)[0].public, prefix="s")
     told = led.done("static", "import", "key.pem")
     assert f"{own} is its thumbprint" in told
-    assert "tokens that name it otherwise are refused here; --kid KID imports" in told
+    assert (
+        "tokens that name it otherwise are refused here; to have it by another name, retire it"
+        in told
+    )
     before = dump(valkey)
     again = led.refused("static", "import", "key.pem", "--kid", "theirs")
     assert f"theirs: the same key, as {own}, is in the ring already" in again

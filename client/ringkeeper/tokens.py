@@ -252,7 +252,7 @@ def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, whi
     if memory and signed and verifying and verifying is signed.verifying:
         memory.hit()
         if not signed.since - held.skew <= now < signed.expires + held.skew:
-            _check_times(signed.expires, signed.since, now, held.skew)
+            raise _untimely(signed.expires, now, held.skew)
         try:
             claims = signed.claims()
         except RecursionError:  # as reading it would tell of a stack as deep as this one
@@ -286,13 +286,13 @@ def _first_seen(
     # token would be refused either way, and must not look like one with an unknown key.
     expires, since = _instant(claims, "exp", MalformedToken), -math.inf
     if now >= expires + held.skew:
-        _check_times(expires, since, now, held.skew)
+        raise _untimely(expires, now, held.skew)
     if "iat" in claims:
         since = _instant(claims, "iat", MalformedToken)
     if "nbf" in claims:
         since = max(since, _instant(claims, "nbf", MalformedToken))
     if since > now + held.skew:
-        _check_times(expires, since, now, held.skew)
+        raise _untimely(expires, now, held.skew)
     verifying = held.verifying.get(header.kid)
     if verifying is None:
         raise _refusal(held, header, token, verifies)
@@ -382,11 +382,11 @@ def _forged(key: Key) -> InvalidSignature:
     )
 
 
-def _check_times(expires: float, since: float, now: float, skew: float) -> None:
+def _untimely(expires: float, now: float, skew: float) -> TokenError:
+    """Why a token does not count at `now`, which lies behind its time, or before it."""
     if now >= expires + skew:
-        raise ExpiredToken("the token has expired; refresh it, or log in")
-    if since > now + skew:
-        raise ImmatureToken("the token's iat or nbf lies in the future; are the clocks right?")
+        return ExpiredToken("the token has expired; refresh it, or log in")
+    return ImmatureToken("the token's iat or nbf lies in the future; are the clocks right?")
 
 
 def _instant(claims: Mapping[str, Any], name: str, error: type[RingkeeperError]) -> float:

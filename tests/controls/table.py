@@ -211,20 +211,20 @@ CONTROLS: Final = (
         "times of a token",
         (
             _TOKENS,
-            "    if now >= expires + held.skew:\n        _check_times",
-            "    if 0:\n        print",
+            "    if now >= expires + held.skew:\n        raise _untimely",
+            "    if 0:\n        raise _untimely",
         ),
         (
             _TOKENS,
-            "    if since > now + held.skew:\n        _check_times",
-            "    if 0:\n        print",
+            "    if since > now + held.skew:\n        raise _untimely",
+            "    if 0:\n        raise _untimely",
         ),
     ),
     _without(
         "times of a token that is known",
         (
             _TOKENS,
-            "            _check_times(signed.expires, signed.since, now,",
+            "            raise _untimely(signed.expires, now,",
             "            print(now,",
         ),
     ),

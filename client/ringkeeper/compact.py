@@ -10,6 +10,7 @@ import json
 import math
 import re
 from functools import cache, lru_cache, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from joserfc.errors import JoseError
@@ -164,11 +165,9 @@ def _check_depth(octets: bytes) -> None:
     """
     if len(octets) <= MAX_DEPTH or octets.count(b"[") + octets.count(b"{") <= MAX_DEPTH:
         return
-    depth = 0
-    for found in _BRACKETS.finditer(octets):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
-        if depth > MAX_DEPTH:
-            raise MalformedToken(f"a token whose claims are nested more than {MAX_DEPTH} deep")
+    brackets = _TEXTS.sub(b"", octets).translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise MalformedToken(f"a token whose claims are nested more than {MAX_DEPTH} deep")
 
 
 def _strictly(octets: bytes) -> Claims:
@@ -276,8 +275,10 @@ def _finite(text: str) -> float:
 
 
 _ALPHABET: Final = b"-_"
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)
-"""What opens and closes, and texts, in which it does not."""
+_TEXTS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""What stands in quotes, where a bracket is none."""
+_STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS: Final = bytes(set(range(256)) - _STEPS.keys())
 _ENDS: Final = {1: "AEIMQUYcgkosw048", 2: "AQgw", 3: ""}
 """What the last character may be where so many are lacking: with one, two bits of it are for
 nothing, with two, four; three cannot be."""

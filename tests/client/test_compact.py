@@ -5,6 +5,7 @@ import binascii
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -198,3 +199,20 @@ def test_no_stranger_s_token_ends_a_process_whose_threads_have_small_stacks() ->
     """Claims are read before anybody knows whether they were signed."""
     done = subprocess.run([sys.executable, "-c", SMALL_STACK], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "inside", ["[]," * 4000 + "[]", '"x",' * 3000 + "[" * 600, '"' + '\\"[' * 4000 + '"']
+)
+def test_to_look_how_deep_claims_are_takes_no_longer_than_a_few_readings(inside: str) -> None:
+    """A stranger may send such tokens, too."""
+    octets = f'{{"a":[{inside}]}}'.encode()
+
+    def seconds(call: Any) -> float:
+        began = time.perf_counter()
+        read_or_none(call, octets)
+        return time.perf_counter() - began
+
+    mine = min(seconds(compact._check_depth) for _ in range(9))
+    theirs = min(seconds(lambda given: list(given.decode())) for _ in range(9))
+    assert mine < 24 * theirs + 0.0005

@@ -10,10 +10,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,11 @@ class Docker:
         self.shell("docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes")
         self._engine.terminate()
         self._engine.wait(10)
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            # What watched a command that was executed stays for five minutes, to be asked of it.
+            with suppress(OSError):
+                if f"{self.folder}/" in command.read_bytes().decode(errors="replace"):
+                    os.kill(int(command.parent.name), signal.SIGKILL)
         shutil.rmtree(self.folder)
 
 

@@ -172,6 +172,33 @@ def test_of_several_keys_that_do_not_come_back_the_one_that_signed_last_is_told(
         rollback(drained, now=now + 10 * MINUTE, epoch=1)
 
 
+def test_who_signed_last_is_not_who_was_made_last() -> None:
+    """The older one signed again, after a rollback, and the younger one was revoked meanwhile."""
+    before = turned()
+    older, younger = kid_of(before.former), kid_of(before.active())
+    back, _ = settle(rollback(before, now=AFTER, epoch=1), AFTER)
+    assert kid_of(back.active()) == older
+    gone = revoke(back, younger, reason="x", now=AFTER + HOUR, epoch=1)
+    now = AFTER + 30 * HOUR
+    asked: Any = {"now": now, "epoch": 1, "drain": 10 * MINUTE, "confirmed": nobody()}
+    wanted = revocation_wants(gone, older, now)
+    drained = revoke(gone, older, reason="y", fresh=fresh(wanted) if wanted else None, **asked)
+    with pytest.raises(RequestRefused, match=f"^{older}, which .* is being drained"):
+        rollback(drained, now=now, epoch=1)
+
+
+def test_to_drain_the_static_key_calls_no_rollback_off() -> None:
+    ring = add(turned(), static(), now=NOW, epoch=1)
+    first, former = kid_of(ring.active(KeyKind.STATIC)), kid_of(ring.former)
+    asked = rollback(ring, now=AFTER, epoch=1)
+    drained = revoke(
+        asked, first, reason="x", now=AFTER, epoch=1, drain=10 * MINUTE, confirmed=nobody()
+    )
+    assert kid_of(drained.active(KeyKind.STATIC)) != first
+    assert drained.key(former) == asked.key(former)
+    assert drained.active() == asked.active()
+
+
 def test_without_a_signer_there_is_nothing_to_roll_back() -> None:
     before = turned()
     tombstone: dict[str, Any] = {"state": KeyState.REVOKED, "revoked_at": NOW, "remove_at": LATER}

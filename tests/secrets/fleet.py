@@ -121,7 +121,8 @@ class Fleet:
         self._over = threading.Event()
         self._saved = 0
         (self.folder / "seen").mkdir()
-        self._watching = threading.Thread(target=self._monitor, daemon=True)
+        line = self._monitored()
+        self._watching = threading.Thread(target=self._monitor, args=(line,), daemon=True)
         self._watching.start()
 
     def settings(self) -> dict[str, Any]:
@@ -335,6 +336,7 @@ class Fleet:
     def close(self) -> None:
         """Leave nothing running, and no file."""
         self._over.set()
+        self._watching.join()
         for app in self.apps:
             app.kill()
             app.wait()
@@ -344,13 +346,22 @@ class Fleet:
                         stream.close()
         self.site.close()
 
-    def _monitor(self) -> None:
+    def _monitored(self) -> socket.socket:
+        """A connection to which Redis tells every command from now on."""
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(str(self.server.socket))
+        line.settimeout(self._patience)
+        line.sendall(b"MONITOR\r\n")
+        greeting = line.recv(5)
+        assert greeting == b"+OK\r\n", greeting
+        self.keep("monitor", greeting)
+        line.settimeout(0.2)
+        return line
+
+    def _monitor(self, line: socket.socket) -> None:
         """Keep what every client says to Redis, as MONITOR shows it; what is repeated, once."""
         known: set[int] = set()
-        with socket.socket(socket.AF_UNIX) as line:
-            line.connect(str(self.server.socket))
-            line.settimeout(0.2)
-            line.sendall(b"MONITOR\r\n")
+        with line:
             rest = b""
             while not self._over.is_set():
                 try:
@@ -361,8 +372,8 @@ class Fleet:
                     return
                 whole, _, rest = (rest + got).rpartition(b"\n")
                 self.vault.meet(whole)
-                said = {line.partition(b"] ")[2] for line in whole.splitlines()}
-                fresh = [line for line in said if hash(line) not in known]
+                said = {told.partition(b"] ")[2] for told in whole.splitlines()}
+                fresh = [told for told in said if hash(told) not in known]
                 known.update(map(hash, fresh))
                 self.keep("monitor", b"\n".join(fresh))
 

@@ -21,6 +21,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ringkeeper.errors import RingkeeperError, TokenError
+from ringkeeper.tokens import check_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -59,13 +60,15 @@ class Gate:
         """Verify with `ring`; `audience` and `issuer` are checked if given.
 
         Raises:
-            TypeError: `ring` is no keyring.
+            TypeError: `ring` is no keyring; or `audience` or `issuer` no name.
+            ValueError: one of these is empty.
         """
         if not (callable(ring) or hasattr(ring, "verify")):
             raise TypeError(
                 f"a ring is what Keyring.connect returns, or a function that finds it, and no "
                 f"{type(ring).__name__}"
             )
+        check_asked(audience, issuer)
         self._ring = ring
         self._wanted: dict[str, Any] = {"audience": audience, "issuer": issuer}
 

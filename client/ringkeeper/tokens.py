@@ -7,7 +7,7 @@ trusted ring, and that key says with which algorithm it verifies (RFC 8725 secti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -39,7 +39,7 @@ from ringkeeper.ring import KeyKind
 from ringkeeper.signed_token import SignedToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from datetime import datetime
 
     from ringkeeper.compact import Header
@@ -244,6 +244,7 @@ def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, whi
     Raises:
         TokenError: one of its kinds; `reason` says why the user must refresh.
         StaleRing: only where `max_verify_staleness` is set and exceeded.
+        TypeError, ValueError: of `check_asked`.
     """
     if held.is_verifying_limited:
         _check_verifying(held, now)
@@ -324,6 +325,7 @@ def jwk_of(held: Held, kid: str, now: float) -> dict[str, Any]:
     Raises:
         UnknownKid, RevokedKid: there is none.
         StaleRing: only where `max_verify_staleness` is set and exceeded.
+        TypeError, ValueError: of `check_asked`.
     """
     if held.is_verifying_limited:
         _check_verifying(held, now)
@@ -398,9 +400,30 @@ def _instant(claims: Mapping[str, Any], name: str, error: type[RingkeeperError])
     return float(value)
 
 
+def check_asked(audience: object, issuer: object) -> None:
+    """Refuse to ask for what no token can have: that is a mistake of the program's.
+
+    Raises:
+        TypeError: an issuer that is no string, an audience that is neither one nor several.
+        ValueError: an audience of none, or an empty name.
+    """
+    issuer = "any" if issuer is None else issuer
+    audience = "any" if audience is None else audience
+    several = [audience] if isinstance(audience, str) else audience
+    if not isinstance(issuer, str):
+        raise TypeError("an issuer is a string, as iss is: 'https://auth.example.com'")
+    if not (isinstance(several, Collection) and all(isinstance(each, str) for each in several)):
+        raise TypeError("an audience is a string, or several: 'api', or ['api', 'web']")
+    if not (issuer and several and all(several)):
+        raise ValueError("no token has an empty issuer or audience; None asks for no certain one")
+
+
 def _check_parties(
     claims: Mapping[str, Any], audience: str | Collection[str] | None, issuer: str | None
 ) -> None:
+    for asked in (audience, issuer):
+        if not (asked is None or (asked and isinstance(asked, str))):  # several, or a mistake
+            check_asked(audience, issuer)
     if issuer is not None and claims.get("iss") != issuer:
         raise ClaimMismatch(f"the token's issuer is not {issuer!r}")
     if audience is None:

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ringkeeper.ring import KeyState
+from ringkeeper.ring import KeyKind, KeyState
 from ringkeeperd.operator import some
 from ringkeeperd.planning import knowledge_of
 from ringkeeperd.rotation import activation_at
@@ -134,6 +134,8 @@ def _heading(seen: Seen, now: datetime) -> Text:
     text.append(turn(_outlook(seen, now)))
     if at and at > now:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
+    if ring.signer and ring.signer.kind is KeyKind.STATIC:
+        text.append("  of the dynamic keys, which sign nothing in this mode", "dim")
     if why := turn_told(ring):
         text.append(f"  {why}", "dim")
     text.append(_awaits(seen))

@@ -119,6 +119,9 @@ def next_change(key: Key, outlook: Outlook) -> str:
             return idle if ring.policy.use_dynamic else f"signs {when}"
         case KeyState.PUBLISHED if key != ring.standby and not ring.policy.suits(key):
             return "retires unused: other keys are wanted"
+        case KeyState.PUBLISHED if ring.signer and ring.signer.kind is KeyKind.STATIC:
+            when = turn(outlook) if key == ring.standby else "a turn later"
+            return f"active {when}; signs nothing in this mode"
         case KeyState.PUBLISHED:
             when = f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
             return f"{when}, ready in {age(key.ready_at - now)}" if key.ready_at > now else when

@@ -172,6 +172,16 @@ def test_what_is_no_ring_is_refused_at_once(ring: Any) -> None:
             use(ring)
 
 
+def test_what_no_token_could_have_is_refused_at_once() -> None:
+    def find() -> Any:
+        raise RingNotLoaded("not yet")
+
+    with pytest.raises(TypeError, match="an audience is a string, or several"):
+        Gate(find, audience=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no token has an empty issuer"):
+        Gate(find, issuer="")
+
+
 def test_a_token_is_found_in_its_header() -> None:
     assert token_in("BEARER a.b.c") == "a.b.c"
 

@@ -518,7 +518,6 @@ def test_times_count_with_the_clock_skew_as_leeway(
         (7, "api", False),
         ([["api"], 7], "api", False),
         ({"api": 1}, "api", False),
-        ("api", [], False),
     ],
 )
 def test_a_token_is_for_the_audience_that_is_asked_for(aud: Any, asked: Any, is_good: bool) -> None:
@@ -536,6 +535,31 @@ def test_a_token_is_of_the_issuer_that_is_asked_for() -> None:
     for other in (token, sign(HELD, {}, NOW)):
         with pytest.raises(ClaimMismatch, match="issuer is not 'https://b'"):
             verify(HELD, other, NOW, issuer="https://b")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "why"),
+    [
+        ({"audience": 5}, TypeError, r"or several: 'api', or \['api', 'web'\]"),
+        ({"audience": b"api"}, TypeError, "an audience is a string"),
+        ({"audience": ["api", None]}, TypeError, "an audience is a string"),
+        ({"audience": iter(["api"])}, TypeError, "an audience is a string"),
+        ({"audience": []}, ValueError, "no token has an empty issuer or audience"),
+        ({"audience": ""}, ValueError, "no token has an empty"),
+        ({"audience": ["api", ""]}, ValueError, "None asks for no certain one"),
+        ({"issuer": ["https://a"]}, TypeError, "an issuer is a string"),
+        ({"issuer": b"https://a"}, TypeError, "an issuer is a string"),
+        ({"issuer": "", "audience": "api"}, ValueError, "no token has an empty"),
+    ],
+)
+def test_what_no_token_could_have_is_a_mistake_of_the_program_s(
+    asked: dict[str, Any], error: type[Exception], why: str
+) -> None:
+    """As a refused token it would send every user to log in again, for ever."""
+    for claims in ({}, {"aud": ["api"], "iss": "https://a"}, {"aud": "", "iss": ["https://a"]}):
+        token = sign(HELD, claims, NOW)
+        with pytest.raises(error, match=why):
+            verify(HELD, token, NOW, **asked)
 
 
 # --- bad tokens ----------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ def test_a_key_that_stands_by_is_not_shown_as_if_it_signed() -> None:
         assert ring.signer
         (idle,) = {k.kid for k in ring.in_state(KeyState.ACTIVE)} - {ring.signer.kid}
         assert line(seen(ring), idle).endswith("signs nothing in this mode")
+        assert ring.standby
+        for shown in (line(seen(ring), ring.standby.kid), line(seen(ring), "next  ")):
+            assert ("in this mode" in shown) is not use_dynamic, shown
         told = {key["kid"]: key["signs"] for key in as_json(seen(ring), NOW)["keys"]}
         assert [kid for kid, signs in told.items() if signs] == [ring.signer.kid]
 

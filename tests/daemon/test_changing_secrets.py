@@ -271,13 +271,14 @@ def test_a_root_that_is_to_come_is_not_dropped(
     make_site: Callable[[str], Site], valkey: Server
 ) -> None:
     """A host that was given the public half alone: there, the present root is the private one."""
-    site = make_site(valkey.url)
+    site, elsewhere = make_site(valkey.url), make_site(valkey.url)
     site.daemon(init=True)
-    root = site.folder / "root.jwk"
-    shutil.copy(root, site.folder / "former.jwk")
-    site.done("init", "--new-root")
-    fresh, former = read_root(root).kids
-    shutil.copy(site.folder / "former.jwk", root)
+    for file in ("root.jwk", "root.pub.jwk", "kek.jwk"):
+        shutil.copy(site.folder / file, elsewhere.folder)
+    elsewhere.configure()
+    elsewhere.done("init", "--new-root")
+    fresh, former = read_root(elsewhere.folder / "root.jwk").kids
+    shutil.copy(elsewhere.folder / "root.pub.jwk", site.folder)
     told = site.refused("rewrap", "--drop-former")
     assert f"has the root {fresh} in front" in told
     assert "a change of root is under way" in told

@@ -75,13 +75,14 @@ def test_a_revocation_is_seen_attributed_and_told_within_twenty_seconds(
         (told,) = eventually(lambda: daemon.events("refresh spike began"), within=20)
         assert told["cause"] == "revocation"
         assert told["reason"] == "revoked_kid"
-        assert told["ratio"] > CROWD / USUALLY / 3
+        assert told["ratio"] > 1  # of the first second, however few came by then
         assert SystemClock().now() - revoked_at < timedelta(seconds=20)
         seen = 'ringkeeper_refresh_spikes_total{ring="access-token"}'
         eventually(lambda: prometheus.asked(seen).get("revocation") == 1)
         assert {cause for cause, count in prometheus.asked(seen).items() if count} == {"revocation"}
         eventually(lambda: prometheus.asked("ringkeeper_refresh_spike_active") == {"": 1.0})
-        assert prometheus.asked("ringkeeper_refresh_spike_peak_ratio")[""] > CROWD / USUALLY / 3
+        peak = "ringkeeper_refresh_spike_peak_ratio"
+        eventually(lambda: prometheus.asked(peak)[""] > CROWD / USUALLY / 3)
         eventually(
             lambda: prometheus.asked("ringkeeper_session_refreshes_total")["revoked_kid"] == CROWD
         )

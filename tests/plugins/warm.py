@@ -1,9 +1,10 @@
 """`python -m ringkeeperd`, forked from a process that has loaded everything already.
 
 Half of what `make test` cost was Python loading the same modules seven hundred times. What is
-forked has its own arguments, folder, environment and streams, and ends as Python ends. It is not
-a fresh interpreter: a test of what is loaded, or of PYTHON… variables, starts one itself, and
-RINGKEEPER_TESTS_COLD=1 makes all tests do so.
+forked has its own arguments, folder, environment and streams, and ends as Python ends, but for the
+taking apart of all modules: that touches, and so copies, all their memory, and was half of what a
+command took. It is not a fresh interpreter: a test of what is loaded, or of PYTHON… variables,
+starts one itself, and RINGKEEPER_TESTS_COLD=1 makes all tests do so.
 
 The test's process makes a `Parent` (in a process of its own: `python -m tests.plugins.warm FD`)
 and sends it requests; the parent forks, and tells how each child ended.
@@ -23,9 +24,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MOST: Final = 128 * 1024
 """Bytes of a request: arguments and environment."""
@@ -228,6 +233,24 @@ def load_everything() -> None:
     gc.freeze()
 
 
+def _run_to_the_end(command: Callable[[], None]) -> None:
+    """Do what it does, and end; what is not the usual end is left to Python."""
+    code: Any = None
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code
+        if not (code is None or isinstance(code, int)):
+            raise
+    # As Python does: the threads, what is registered, and what was written.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
+
+
 def main() -> None:
     """Serve the line that is inherited as the descriptor in the argument."""
     from ringkeeperd.__main__ import main as command
@@ -236,7 +259,7 @@ def main() -> None:
     arguments = Parent(socket.socket(fileno=int(sys.argv[1]))).serve()
     if arguments is not None:
         sys.argv = ["ringkeeperd", *arguments]
-        command()
+        _run_to_the_end(command)
 
 
 if __name__ == "__main__":

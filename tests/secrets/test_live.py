@@ -30,7 +30,7 @@ def test_a_fleet_at_work_leaves_no_private_number_anywhere(fleet: Fleet) -> None
         time.sleep(0.5)
         return all(version >= began[name] + 3 for name, version in fleet.versions.items())
 
-    eventually(has_turned, within=40)
+    eventually(has_turned, within=80)
     fleet.revoke(DEFAULT_NAME)
     fleet.err()
     fleet.bad_requests()

@@ -91,6 +91,7 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
         )
     if kind is KeyKind.STATIC:
         _check_private(parsed.file, found)
+        _check_named(parsed.file, found)
 
     async def bring(asker: Asker) -> int:
         ring = (await asker.operator.look()).ring
@@ -108,13 +109,6 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
             ring = await asker.tell_confirmed(answer.version)
             if key := ring.key(each.kid):
                 _tell_of_new(ring, key)
-            if not each.is_named:
-                say(
-                    f"{each.kid} is its thumbprint, for {parsed.file} has no kid: tokens that name "
-                    "it otherwise are refused here; to have it by another name, retire it "
-                    f"(ringkeeper static retire {each.kid}), and import it with --kid KID once it "
-                    "is removed"
-                )
         return 0
 
     return ask(parsed, configuration, bring)
@@ -127,6 +121,22 @@ def _check_private(path: Path, found: tuple[FoundKey, ...]) -> None:
             f"{path}: {some(lacking)}: only a public key, and to sign takes the private one; "
             "import that, or with --verify-only what is to verify here and to sign nothing"
         )
+
+
+def _check_named(path: Path, found: tuple[FoundKey, ...]) -> None:
+    """Refuse to make a name up: for a day, which is how long a key stays, it has no other."""
+    unnamed = [key for key in found if not key.is_named]
+    if not unnamed:
+        return
+    if len(found) > 1:
+        raise RequestRefused(
+            f"{path}: {len(unnamed)} of its {len(found)} keys have no kid, and by that tokens name "
+            "their key; give each of them one there, or import them one by one with --kid KID"
+        )
+    raise RequestRefused(
+        f"{path}: has no kid, and by that tokens name their key; say which one they have: --kid "
+        f"KID; or, if there are none yet, take its thumbprint: --kid {found[0].kid}"
+    )
 
 
 def _check_new(path: Path, found: tuple[FoundKey, ...], ring: Ring, kind: KeyKind) -> None:
@@ -273,13 +283,8 @@ def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
         ]
         say(json.dumps({"ring": ring.name, "version": ring.version, "keys": members}, indent=2))
         return 0
-    signs = (
-        "signs"
-        if ring.signer and ring.signer.kind is KeyKind.STATIC
-        else "signs for apps that choose so"
-    )
     for key in shown:
-        does = signs if key.state is KeyState.ACTIVE else key.state.value
+        does = _signs(ring) if key.state is KeyState.ACTIVE else key.state.value
         if key.kind is KeyKind.STATIC and key.state is KeyState.PUBLISHED:
             does = f"published; may sign from {key.ready_at:%Y-%m-%d %H:%M:%S} UTC on"
         if key.kind is KeyKind.FOREIGN and key.state is KeyState.PUBLISHED:
@@ -290,6 +295,12 @@ def list_keys(parsed: argparse.Namespace, configuration: Configuration) -> int:
     if not shown:
         say(f"ring {ring.name} has no static key")
     return 0
+
+
+def _signs(ring: Ring) -> str:
+    """What the active static key does."""
+    is_for_all = ring.signer is not None and ring.signer.kind is KeyKind.STATIC
+    return "signs" if is_for_all else "signs for apps that choose so"
 
 
 def print_public(parsed: argparse.Namespace, configuration: Configuration) -> int:
@@ -324,6 +335,8 @@ def retire_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
         has_signed = key is not None and key.activated_at is not None
         does = "signs no more, and verifies what it signed" if has_signed else "verifies"
         say(f"{parsed.kid} {does}{until}")
+        if has_signed and (signer := ring.active(KeyKind.STATIC)):
+            say(f"{signer.kid} {_signs(ring)} now")
         say(f"ringkeeper static reinstate {parsed.kid} takes that back until then")
         return 0
 

@@ -104,6 +104,7 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
             "is not opened by this passphrase",
         ),
         (("static", "import", str(files / "none.pem")), "cannot be read"),
+        (("static", "import", str(files / "good.pem")), "has no kid, and by that tokens name"),
         (("static", "public", dynamic), "gone before long"),
         (("set", interval, "0.0005"), "32 is the most"),
         (("set", "max_staleness", "2s"), "max_staleness"),
@@ -130,9 +131,10 @@ def test_each_bad_request_is_one_line_with_a_remedy_and_changes_nothing(
     ):
         assert told in site.misused(*misuse), misuse
         assert dump(valkey) == before, misuse
-    site.done("static", "import", str(files / "good.pem"))
+    good = ("static", "import", str(files / "good.pem"), "--kid", "good")
+    site.done(*good)
     before = dump(valkey)
-    assert "in the ring already" in site.refused("static", "import", str(files / "good.pem"))
+    assert "in the ring already" in site.refused(*good)
     verifying = ("static", "import", str(files / "public.pem"), "--verify-only")
     assert "say which one they have: --kid KID" in site.refused(*verifying)
     named = (*verifying, "--kid", "theirs")

@@ -138,17 +138,19 @@ def test_what_was_imported_before_another_operator_came_in_between_is_told() -> 
 # --- names ---------------------------------------------------------------------------------------
 
 
-def test_a_key_without_a_kid_is_named_by_its_thumbprint_and_that_is_told(
-    led: Site, valkey: Server
-) -> None:
+def test_no_name_is_made_up_for_a_key_without_one(led: Site, valkey: Server) -> None:
     file = put(led.folder / "key.pem", pem(made("ES256")))
     own = kid_of(read_keys(file)[0].public, prefix="s")
-    told = led.done("static", "import", "key.pem")
-    assert f"{own} is its thumbprint" in told
-    assert (
-        "tokens that name it otherwise are refused here; to have it by another name, retire it"
-        in told
-    )
+    before = dump(valkey)
+    told = led.refused("static", "import", "key.pem")
+    assert "key.pem: has no kid, and by that tokens name their key; say which one they have" in told
+    assert told.endswith(f"--kid {own}")
+    several = [*keys(1), jwk(made("ES384")), jwk(made("RS256"))]
+    put(led.folder / "several.json", in_json({"keys": several}))
+    told = led.refused("static", "import", "several.json")
+    assert "several.json: 2 of its 3 keys have no kid" in told
+    assert dump(valkey) == before
+    led.done("static", "import", "key.pem", "--kid", own)  # as it says
     before = dump(valkey)
     again = led.refused("static", "import", "key.pem", "--kid", "theirs")
     assert f"theirs: the same key, as {own}, is in the ring already" in again
@@ -157,8 +159,6 @@ def test_a_key_without_a_kid_is_named_by_its_thumbprint_and_that_is_told(
     led.done("static", "retire", own)  # as it says
     again = led.refused("static", "import", "key.pem", "--kid", "theirs")
     assert "retired; import it under another name once it is removed" in again
-    put(led.folder / "named.pem", pem(made("ES384")))
-    assert "thumbprint" not in led.done("static", "import", "named.pem", "--kid", "theirs")
 
 
 def test_a_name_that_another_key_has_is_refused(led: Site, valkey: Server) -> None:
@@ -232,6 +232,7 @@ def test_a_retirement_is_taken_back_and_the_former_key_signs_again(
     assert f"ringkeeper static reinstate {former} takes that back until then" in told
     present = static_kid(site)
     assert present != former
+    assert f"\n{present} signs now\n" in told
     root, kek = site.folder / "root.pub.jwk", site.folder / "kek.jwk"
     with Keyring.connect(valkey.url, trust_root=root, kek=kek) as ring:
         between = ring.sign({"sub": "alice"})
@@ -312,6 +313,7 @@ def test_it_is_told_who_is_the_static_key_after_a_revocation_and_what_a_retired_
     told = led.done("static", "retire", second)
     assert f"{second} verifies until " in told
     assert "signs no more" not in told, "it never did"
+    assert f"{first} signs" not in told, "it goes on"
     led.done("static", "reinstate", second)
     third = led.done("static", "create").splitlines()[1].split()[0]
     told = led.done("revoke", third, "--reason", "not needed")

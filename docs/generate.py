@@ -25,7 +25,7 @@ from ringkeeper.configuration import as_markdown
 from ringkeeper.layout import DEFAULT_NAME
 from ringkeeperd import grammar, man_page
 from ringkeeperd.acl import acl_lines
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 from ringkeeperd.metrics import Metrics
 from ringkeeperd.transitions import TRANSITIONS
 
@@ -224,7 +224,7 @@ def acl() -> str:
 
 def manual() -> str:
     """The manual page of the command."""
-    return man_page.page(grammar.read(_parser(is_demo=True)), ringkeeper.__version__)
+    return man_page.page(grammar.read(parser(is_demo=True)), ringkeeper.__version__)
 
 
 # --- putting them in their places ----------------------------------------------------------------

@@ -23,7 +23,7 @@ from ringkeeper.gate import Gate, Refused
 from ringkeeper.layout import DEFAULT_NAME
 from ringkeeper.middleware import METHOD, ROUTE
 from ringkeeper.token_cache import DEFAULT_ENTRIES
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ _EXIT_2: Final = {"run": "wrong usage, or a configuration that cannot work"}
 
 def commands() -> str:
     """Every command: what it does, what it takes, what its exit status means."""
-    return "\n\n".join(_command(name, sub) for name, sub in subcommands(_parser(is_demo=True)))
+    return "\n\n".join(_command(name, sub) for name, sub in subcommands(parser(is_demo=True)))
 
 
 def subcommands(

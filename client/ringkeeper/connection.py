@@ -19,6 +19,7 @@ from ringkeeper.errors import ConfigurationError
 from ringkeeper.follower import Follower
 from ringkeeper.kek_variable import WHY_NOT, KekVariable, kek_from, kek_source
 from ringkeeper.layout import DEFAULT_NAME, Layout, is_ring_name
+from ringkeeper.presence import Presence
 from ringkeeper.refreshes import RefreshTeller
 from ringkeeper.sealing import Kek
 from ringkeeper.secret import Secret
@@ -183,16 +184,18 @@ class Connection:
             store=store,
             clock=self.clock,
             random=random.Random(),  # noqa: S311 - for jitter alone
-            instance=instance_id(),
-            role="sign" if own.kek else "verify",
+            presence=Presence(
+                id=instance_id(),
+                role="sign" if own.kek else "verify",
+                verified=verified,
+                known=known,
+            ),
             kek=own.kek,
             notice=notices.log,
             replica=replica,
             keeper=StateFile(self.cache_dir, self.name, "cache_dir") if self.cache_dir else None,
             source=self.secrets,
             use_dynamic=self.use_dynamic,
-            verified=verified,
-            known=known,
         )
         return follower, store
 

@@ -17,13 +17,11 @@ Clock, store, file and randomness are handed in, so this runs unchanged in the s
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ringkeeper.algorithms import ALGORITHMS
 from ringkeeper.durations import format_duration
 from ringkeeper.errors import (
     Defect,
@@ -44,10 +42,11 @@ from ringkeeper.policy import CAPACITY
 from ringkeeper.private_halves import fetch
 from ringkeeper.progress import Progress
 from ringkeeper.replica import Replica
+from ringkeeper.shared_read import SharedRead
 from ringkeeper.store import Pong, Published, Released, Sealed, Subscribed, Witnessed
 from ringkeeper.tasks import aside, first_of
 from ringkeeper.testimony import Testimony, open_testimony
-from ringkeeper.wire import policy_digest
+from ringkeeper.troubles import Troubles
 from ringkeeper.witness import Loses, Witness
 
 if TYPE_CHECKING:
@@ -56,8 +55,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from ringkeeper.clock import Clock
-    from ringkeeper.meter import Meter
-    from ringkeeper.policy import Policy
+    from ringkeeper.notices import Notice
+    from ringkeeper.presence import Presence
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
@@ -88,20 +87,10 @@ _RECALL_WITHIN: Final = 5.0
 """Seconds that a disk has to answer: one that hangs must not keep an app from starting."""
 _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at where the secrets come from."""
-_TOLD_MOST: Final = 4
-"""KEKs, and roots, that an instance tells of: while they are changed there are two."""
 HANDING_ON: Final = "handing on"
 """What is being done where that needs no Redis."""
 _PROOFS_MISSED: Final = 3
 """So many proofs missed in a row: perhaps this Redis is not the one that is led any more."""
-
-
-class Notice(Protocol):
-    """Where changes of state are told: a constant event name, and fields."""
-
-    def __call__(self, event: str, /, **fields: object) -> None:
-        """Tell it."""
-        ...
 
 
 class Keeper(Protocol):
@@ -150,8 +139,7 @@ class Follower:
         store: Store,
         clock: Clock,
         random: Random,
-        instance: str,
-        role: str,
+        presence: Presence,
         kek: Kek | None = None,
         notice: Notice,
         on_change: OnChange | None = None,
@@ -164,11 +152,10 @@ class Follower:
         source: SecretSource | None = None,
         outlet: Outlet | None = None,
         use_dynamic: bool | None = None,
-        verified: Meter | None = None,
-        known: Meter | None = None,
-        leads_by: Callable[[], Policy] | None = None,
     ) -> None:
         """Follow `name`; with a `kek`, hold the private halves ready, too.
+
+        `presence` is what this instance is to the others.
 
         `on_change` is called with every replica that holds another version, or a younger proof.
         `on_release` is called when a leader let the lease go.
@@ -181,14 +168,10 @@ class Follower:
         `source` is where `roots` and `kek` come from: it is looked at again and again.
         `outlet` is where each version is handed on before it is confirmed.
         `use_dynamic` is what this process signs with, where it does not leave that to the policy.
-        `verified` counts the tokens that this process verifies, to tell how many they are, and
-        `known` those of them whose signature it had checked before.
-        `leads_by`: of a process that would lead the ring, were its lease free: by which policy.
         """
         self.replica: Replica = replace(replica, roots=roots) if replica else Replica(name, roots)
         self._use_dynamic = use_dynamic
-        self._troubles: dict[str, RingkeeperError] = {}
-        self._told: set[tuple[str, type[RingkeeperError]]] = set()
+        self._troubles = Troubles(name, notice)
         self.ready: asyncio.Event = asyncio.Event()
         """Set once the ring was loaded and, for a signing app, its private halves opened."""
         self.progress: Progress = Progress()
@@ -196,15 +179,11 @@ class Follower:
         self._store = store
         self._clock = clock
         self._random = random
-        self._instance = instance
-        self._role = role
+        self._presence = presence
         self._kek = kek
         self._able = roots.kids if able is None else able
         self._source = source
         self._outlet = outlet
-        self._verified = verified
-        self._known = known
-        self._leads_by = leads_by
         self._notice = notice
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
@@ -218,12 +197,9 @@ class Follower:
         self._usable = (0, 0)
         """Epoch and version of the newest edition that this instance can use."""
         self._confirmed: tuple[int, int] | None = None
-        self._reading: asyncio.Task[bool] | None = None
-        self._next_reading: asyncio.Task[bool] | None = None
-        self._reading_since = 0.0
+        self._reading = SharedRead(self._read, clock)
         self._fresh_at = 0.0
         """When a younger proof was last taken in."""
-        self._read_at = -_SEEK_SPACING
         self._unknown: set[str] = set()
         self._told_sealed: dict[str, str] = {}
         """Sealed halves that came as messages, by kid, of keys not taken in yet."""
@@ -247,7 +223,7 @@ class Follower:
         finally:
             with suppress(InfrastructureError, TimeoutError):
                 async with asyncio.timeout(1):
-                    await self._store.forget(self._instance)
+                    await self._store.forget(self._presence.id)
 
     async def _kept_up(self, doing: str, work: Callable[[], Awaitable[None]]) -> None:
         """Keep `work` up, whatever goes wrong in it: a process must not become deaf unnoticed."""
@@ -255,7 +231,7 @@ class Follower:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - the last barrier
-                self._is_troubled(doing, Defect.of(error))
+                self._troubles.begin(doing, Defect.of(error))
             await asyncio.sleep(self._jittered(_BACKOFF_MOST))
 
     # --- learning: messages, and the hash behind them --------------------------------------------
@@ -268,7 +244,7 @@ class Follower:
                 async with self._store.subscribe() as subscription:
                     await self._hear(subscription)
             except InfrastructureError as error:
-                self._is_troubled("listening", error)
+                self._troubles.begin("listening", error)
             if self._clock.monotonic() - began > _BACKOFF_MOST:
                 pause = _BACKOFF_FIRST
             await asyncio.sleep(self._jittered(pause))
@@ -302,7 +278,7 @@ class Follower:
             case Subscribed():
                 if not await self.refresh():
                     raise RedisUnavailable("redis: joined the channel, and could not read the hash")
-                self._is_well("listening")
+                self._troubles.end("listening")
             case Published():
                 await self._receive(message)
             case Sealed(kid, sealed):
@@ -325,7 +301,7 @@ class Follower:
         """Redis answers, and nobody leads there: after a failover it may be the wrong one."""
         if self.replica.held:
             age = format_duration(self.replica.held.staleness(self._clock.now()))
-            self._is_troubled(
+            self._troubles.begin(
                 "hearing of a leader",
                 StaleRing(
                     f"ring {self.replica.name!r}: the newest proof of freshness is {age} old, "
@@ -348,7 +324,7 @@ class Follower:
             # A read may overtake messages that are on their way: the hash says whether it is so.
             await self.refresh()
         except (DocumentError, InfrastructureError) as error:
-            self._is_troubled("hearing", error)
+            self._troubles.begin("hearing", error)
 
     async def _poll(self) -> None:
         while True:
@@ -358,7 +334,7 @@ class Follower:
             self.progress.back_within(pause + _POLL_WITHIN)
             await asyncio.sleep(pause)
             if await self.refresh():
-                self._is_well("hearing")
+                self._troubles.end("hearing")
             self._confirmed = None
             self._wanted.set()
 
@@ -367,45 +343,31 @@ class Follower:
         with suppress(DocumentError, InfrastructureError):
             offered = self.replica.offer(snapshot, proof, self._clock.now())
             self._take(offered.with_keys(sealed, {}))
-            if isinstance(self._troubles.get("reading"), RingMissing):
-                self._is_well("reading")  # it is there: this process wrote it
+            if isinstance(self._troubles.of("reading"), RingMissing):
+                self._troubles.end("reading")  # it is there: this process wrote it
 
     async def refresh(self) -> bool:
         """Read the hash and take in what it holds; whether Redis answered.
 
-        All who ask while a read is under way share the next one: what that one began to read may
-        be older than what they ask about.
+        All who ask while a read is under way share the next one.
         """
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
-            return await asyncio.shield(self._reading)
-        if self._next_reading is None:
-            self._next_reading = asyncio.create_task(self._read_after(self._reading))
-        return await asyncio.shield(self._next_reading)
-
-    async def _read_after(self, former: asyncio.Task[bool]) -> bool:
-        await asyncio.wait([former])
-        self._reading, self._next_reading = self._next_reading, None
-        return await self._read()
+        return await self._reading.fresh()
 
     async def _read(self) -> bool:
-        self._reading_since = self._clock.monotonic()
         try:
             await self._read_judged()
         except (RolledBack, RingMissing) as error:
-            self._is_troubled("reading", error)
+            self._troubles.begin("reading", error)
             self._doubt()
         except RedisUnavailable as error:
-            self._is_troubled("reading", error)
+            self._troubles.begin("reading", error)
             return False
         except (DocumentError, InfrastructureError) as error:
-            self._is_troubled("reading", error)
+            self._troubles.begin("reading", error)
         except Exception as error:  # noqa: BLE001 - nobody who waits for the read is to blame
-            self._is_troubled("reading", Defect.of(error))
+            self._troubles.begin("reading", Defect.of(error))
         else:
-            self._is_well("reading")
-        finally:
-            self._read_at = self._clock.monotonic()
+            self._troubles.end("reading")
         return True
 
     async def _read_judged(self) -> None:
@@ -473,8 +435,8 @@ class Follower:
         known = (past or former).held
         if known is None or replica.held.proof != known.proof:
             self._fresh_at = self._clock.monotonic()
-            self._is_well("hearing of a leader")
-        self._is_well("starting on what was kept")
+            self._troubles.end("hearing of a leader")
+        self._troubles.end("starting on what was kept")
         if former.is_disowned:
             left = former.version
             self._notice("ring of a dropped root left", ring=replica.name, version=left)
@@ -482,7 +444,7 @@ class Follower:
             self._unknown.clear()
             self._wanted.set()
             if not replica.misfit(self._kek):
-                self._is_well("using its secrets")
+                self._troubles.end("using its secrets")
             self._look_back(known, replica.held)
         self._to_keep.set()
         self._on_change(replica)
@@ -503,10 +465,8 @@ class Follower:
         held = self.replica.held
         if held and held.ring.key(kid):
             return True
-        now = self._clock.monotonic()
-        just_read = now - self._read_at < _SEEK_SPACING
-        is_reading = self._reading is not None and not self._reading.done()
-        hangs = is_reading and now - self._reading_since > _SEEK_WITHIN
+        just_read = self._reading.ended_ago < _SEEK_SPACING
+        hangs = self._reading.lasts > _SEEK_WITHIN
         if kid in self._unknown or just_read or hangs:
             return False
         is_answered = False
@@ -529,12 +489,12 @@ class Follower:
             try:
                 found = await aside(self._source.renewed)
             except SecretError as error:
-                self._is_troubled("taking up secrets", error)
+                self._troubles.begin("taking up secrets", error)
                 continue
             if found:
                 self._notice("secrets taken up", ring=self.replica.name)
                 await self.change_secrets(found.roots, found.kek)
-            self._is_well("taking up secrets")
+            self._troubles.end("taking up secrets")
         await asyncio.Event().wait()
 
     async def change_secrets(
@@ -554,9 +514,9 @@ class Follower:
         """Tell at once if these secrets are not the ring's: what is held may last for a while."""
         misfit = self.replica.misfit(self._kek)
         if misfit:
-            self._is_troubled("using its secrets", SecretError(misfit))
+            self._troubles.begin("using its secrets", SecretError(misfit))
         else:
-            self._is_well("using its secrets")
+            self._troubles.end("using its secrets")
 
     # --- making ready: private halves, then the confirmation -------------------------------------
 
@@ -571,15 +531,15 @@ class Follower:
             try:
                 await self.prepare()
             except InfrastructureError as error:
-                self._is_troubled("preparing", error)
+                self._troubles.begin("preparing", error)
                 # Soon again: who is not heard of for three polls is not waited for any more.
                 await asyncio.sleep(self._jittered(_BACKOFF_MOST))
                 self._wanted.set()
             except SealBroken as error:
                 # The next poll, or the next version, tries again.
-                self._is_troubled("preparing", error)
+                self._troubles.begin("preparing", error)
             else:
-                self._is_well("preparing")
+                self._troubles.end("preparing")
 
     def _unhurried(self) -> float:
         """Seconds to wait before preparing a version, so that a fleet does not do it all at once.
@@ -654,27 +614,17 @@ class Follower:
         try:
             await self._outlet.put(lambda: self.replica.held)
         except FilesUnusable as error:
-            self._is_troubled(HANDING_ON, error)
+            self._troubles.begin(HANDING_ON, error)
             asyncio.get_running_loop().call_later(_BACKOFF_MOST, self._wanted.set)
             return False
-        self._is_well(HANDING_ON)
+        self._troubles.end(HANDING_ON)
         return True
 
     async def _confirm(self, edition: tuple[int, int]) -> None:
         if edition == self._confirmed:
             return
-        epoch, version = edition
-        record: dict[str, object] = {"role": self._role, "epoch": epoch, "version": version}
-        record["roots"] = list(self._able)[:_TOLD_MOST]
-        record["algorithms"] = list(ALGORITHMS)
-        if self._kek:
-            record["keks"] = self._kek.kids[:_TOLD_MOST]
-        for name, meter in (("verifies", self._verified), ("known", self._known)):
-            if meter:
-                record[name] = round(meter.rate(self._clock.monotonic()), 1)
-        if self._leads_by:
-            record |= {"lead": True, "policy": policy_digest(self._leads_by())}
-        await self._store.confirm(self._instance, json.dumps(record, separators=(",", ":")))
+        row = self._presence.row(edition, self._kek, self._able, self._clock.monotonic())
+        await self._store.confirm(self._presence.id, row)
         self._confirmed = edition
 
     # --- what outlives a loss: the file, the witness ---------------------------------------------
@@ -690,7 +640,7 @@ class Follower:
                 open_testimony(testimony, self.replica.name, self.replica.roots)
         except TimeoutError:
             why = f"the disk does not answer within {_RECALL_WITHIN:g} s; starting without it"
-            self._is_troubled("keeping", StateUnusable(why))
+            self._troubles.begin("keeping", StateUnusable(why))
         except DocumentError as error:
             # Never overwritten: whoever knows better may still need it.
             where = await self._keeper.set_aside()
@@ -698,9 +648,9 @@ class Follower:
                 "kept ring set aside", ring=self.replica.name, file=where, error=str(error)
             )
         except StateUnusable as error:
-            self._is_troubled("keeping", error)
+            self._troubles.begin("keeping", error)
         except Exception as error:  # noqa: BLE001 - a file is no reason not to start
-            self._is_troubled("keeping", Defect.of(error))
+            self._troubles.begin("keeping", Defect.of(error))
         else:
             self._remembered = testimony
 
@@ -713,7 +663,7 @@ class Follower:
                 offered = self.replica.offer(kept.snapshot, kept.proof, self._clock.now())
                 self._take(offered.with_keys(kept.sealed, {}))
             except (DocumentError, InfrastructureError) as error:
-                self._is_troubled("starting on what was kept", error)
+                self._troubles.begin("starting on what was kept", error)
         await asyncio.Event().wait()
 
     async def _keep_when_changed(self) -> None:
@@ -726,9 +676,9 @@ class Follower:
             try:
                 await self._keeper.write(held.testimony)
             except StateUnusable as error:
-                self._is_troubled("keeping", error)
+                self._troubles.begin("keeping", error)
             else:
-                self._is_well("keeping")
+                self._troubles.end("keeping")
 
     def testimonies(self) -> list[Testimony]:
         """All that this process can show of the ring; the newest first."""
@@ -744,7 +694,7 @@ class Follower:
 
     @property
     def _is_in_doubt(self) -> bool:
-        is_lost = isinstance(self._troubles.get("reading"), RolledBack | RingMissing)
+        is_lost = isinstance(self._troubles.of("reading"), RolledBack | RingMissing)
         return is_lost or self._witness.contested is not None
 
     async def _show_when_doubted(self) -> None:
@@ -758,40 +708,26 @@ class Follower:
                 try:
                     await self._witness.speak(self.replica.held.testimony)
                 except InfrastructureError as error:
-                    self._is_troubled("being a witness", error)
+                    self._troubles.begin("being a witness", error)
                 else:
-                    self._is_well("being a witness")
+                    self._troubles.end("being a witness")
                 await asyncio.sleep(self._jittered(pause))
                 pause = min(2 * pause, _DOUBT_MOST)
-
-    # --- telling ---------------------------------------------------------------------------------
 
     @property
     def trouble(self) -> RingkeeperError | None:
         """Why something fails at the moment; None when all is well."""
-        return next(iter(self._troubles.values()), None)
+        return next(iter(self.troubles), None)
 
     @property
     def troubles(self) -> tuple[RingkeeperError, ...]:
         """All that fails at the moment."""
-        return tuple(self._troubles.values())
+        return self._troubles.all
 
     @property
     def is_connected(self) -> bool:
         """Whether Redis answers, as far as the newest attempts tell."""
-        return not any(isinstance(e, RedisUnavailable) for e in self.troubles)
-
-    def _is_troubled(self, doing: str, error: RingkeeperError) -> None:
-        """Tell each kind of it once, however often it happens, until all is well again."""
-        self._troubles[doing] = error
-        if (doing, type(error)) not in self._told:
-            self._told.add((doing, type(error)))
-            self._notice("ring troubled", ring=self.replica.name, doing=doing, error=str(error))
-
-    def _is_well(self, doing: str) -> None:
-        if self._troubles.pop(doing, None):
-            self._told = {each for each in self._told if each[0] != doing}
-            self._notice("ring well again", ring=self.replica.name, doing=doing)
+        return self._troubles.is_connected
 
     def _jittered(self, seconds: float) -> float:
         return seconds * (0.8 + 0.4 * self._random.random())

@@ -1,15 +1,23 @@
-"""How a live keyring tells what happens to it: the standard library's logging."""
+"""How what happens is told: by a live keyring, in the standard library's logging."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _logger = logging.getLogger("ringkeeper")
+
+
+class Notice(Protocol):
+    """Where changes of state are told: a constant event name, and fields."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        """Tell it."""
+        ...
 
 
 def log(event: str, /, **fields: object) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ringkeeper.clock import Clock
-    from ringkeeper.follower import Notice
+    from ringkeeper.notices import Notice
     from ringkeeper.signed import Signed
 
 KEPT: Final = 3600

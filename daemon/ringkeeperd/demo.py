@@ -33,7 +33,7 @@ from rich.table import Table
 from ringkeeper.asyncio import Keyring
 from ringkeeper.errors import InfrastructureError
 from ringkeeper.tasks import first_of
-from ringkeeperd.cli import positive
+from ringkeeperd.command_line.arguments import positive
 from ringkeeperd.demo_spikes import INTERVAL, SECONDS, Spikes, cause_spikes
 from ringkeeperd.embedded import EmbeddedServer
 

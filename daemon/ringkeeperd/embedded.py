@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from ringkeeper.follower import Notice
+    from ringkeeper.notices import Notice
 
 _READY_WITHIN: Final = timedelta(seconds=10)
 _STOP_WITHIN: Final = timedelta(seconds=5)

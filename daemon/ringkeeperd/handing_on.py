@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.clock import Clock
     from ringkeeper.configuration import Configuration, RingConfiguration
-    from ringkeeper.follower import Notice
+    from ringkeeper.notices import Notice
     from ringkeeper.replica import Held
     from ringkeeperd.metrics import Metrics
     from ringkeeperd.on_change import Action

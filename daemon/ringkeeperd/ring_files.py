@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ringkeeper.algorithms import PrivateKey
     from ringkeeper.clock import Clock
-    from ringkeeper.follower import Notice
+    from ringkeeper.notices import Notice
     from ringkeeper.replica import Held
 
 JWKS: Final = "jwks.json"

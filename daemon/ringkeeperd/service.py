@@ -13,6 +13,7 @@ from ringkeeper.clock import SystemClock
 from ringkeeper.connection import instance_id
 from ringkeeper.errors import Defect
 from ringkeeper.follower import HANDING_ON, Follower
+from ringkeeper.presence import Presence
 from ringkeeper.refreshes import RefreshCounts, RefreshTeller
 from ringkeeper.state_file import StateFile
 from ringkeeper.tasks import first_of
@@ -129,8 +130,11 @@ class RingService:
             store=self.store,
             clock=clock,
             random=random.Random(),  # noqa: S311 - for jitter alone
-            instance=instance,
-            role="daemon",
+            presence=Presence(
+                id=instance,
+                role="daemon",
+                leads_by=self._policy if own.root and own.kek else None,
+            ),
             kek=own.kek,
             notice=observer.noticed,
             on_change=self.handing_on.heard,
@@ -140,7 +144,6 @@ class RingService:
             loses=lacks,
             able=own.able,
             outlet=self.handing_on.files,
-            leads_by=self._policy if own.root and own.kek else None,
         )
         if own.root and own.kek:
             self.leader = Leader(

@@ -130,7 +130,7 @@ def counting_reads(led: LedRing) -> Iterator[Callable[[], int]]:
 def rested(ring: Keyring | ringkeeper.asyncio.Keyring) -> bool:
     """Whether the last read is long enough ago for an unknown kid to cause another."""
     watched = following(ring)
-    return SystemClock().monotonic() - watched._read_at > follower._SEEK_SPACING
+    return watched._reading.ended_ago > follower._SEEK_SPACING
 
 
 def troubles(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -398,8 +398,9 @@ def test_with_the_wrong_kek_an_app_verifies_on_but_never_confirms_and_cannot_sig
             ring.sign({})
         assert ring.verify(token)["sub"] == "alice"
         eventually(lambda: isinstance(trouble(ring), SealBroken))
-        tried = following(ring)._read_at
-        eventually(lambda: following(ring)._read_at > tried + 3 * FAST_POLL.total_seconds())
+        reading = following(ring)._reading
+        tried = reading._ended_at
+        eventually(lambda: reading._ended_at > tried + 3 * FAST_POLL.total_seconds())
         assert confirmed(led) == [1]
     assert len(troubles(caplog)) == 1
     assert "give it the right KEK file" in troubles(caplog)[0]
@@ -679,7 +680,7 @@ def test_a_subscription_whose_first_read_failed_is_begun_anew(led: LedRing) -> N
         client.rename(led.layout.keyring, "aside")
         client.set(led.layout.keyring, "of another program")
         client.client_kill_filter(_type="pubsub")
-        eventually(lambda: "reading" in following(ring)._troubles)
+        eventually(lambda: following(ring)._troubles.of("reading"))
         client.delete(led.layout.keyring)
         led.turn(silently=True)
         eventually(lambda: ring.version == 2, within=4)
@@ -1385,7 +1386,7 @@ def test_a_ring_that_is_closed_during_a_look_up_says_so_and_names_no_unknown_kid
 
     asking = threading.Thread(target=verify)
     asking.start()
-    eventually(lambda: (reading := following(ring)._reading) and not reading.done())
+    eventually(lambda: following(ring)._reading.lasts)
     ring.close()
     asking.join(5)
     assert [type(error) for error in raised] == [RingClosed]

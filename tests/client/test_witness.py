@@ -25,6 +25,8 @@ from ringkeeper.errors import (
     StaleRing,
 )
 from ringkeeper.follower import Follower
+from ringkeeper.notices import Notice
+from ringkeeper.presence import Presence
 from ringkeeper.replica import Held
 from ringkeeper.sealing import Kek
 from ringkeeper.state_file import StateFile
@@ -60,7 +62,14 @@ def following(ring: Keyring) -> Follower:
 
 
 @asynccontextmanager
-async def following_alone(led: LedRing, **options: Any) -> AsyncIterator[Follower]:
+async def following_alone(
+    led: LedRing,
+    *,
+    instance: str,
+    role: str,
+    notice: Notice = lambda event, /, **fields: None,
+    **options: Any,
+) -> AsyncIterator[Follower]:
     """A follower without a keyring around it; `options` are the constructor's."""
     store = RedisStore(connection_for(led.server.url), led.name)
     alone = Follower(
@@ -69,7 +78,8 @@ async def following_alone(led: LedRing, **options: Any) -> AsyncIterator[Followe
         store=store,
         clock=SystemClock(),
         random=Random(),
-        notice=lambda event, /, **fields: None,
+        presence=Presence(id=instance, role=role),
+        notice=notice,
         **options,
     )
     running = asyncio.create_task(alone.run())
@@ -478,8 +488,8 @@ def test_a_document_of_another_ring_makes_nobody_forget_what_it_kept(
 async def test_a_sealed_key_that_does_not_open_is_not_kept_to_be_given_back(led: LedRing) -> None:
     with led.server.client() as client:
         client.hset(led.layout.sealed, led.standby.kid, led.sealed[led.signer.kid])
-    daemon = {"instance": "daemon", "role": "daemon", "kek": led.kek, "loses": lacks}
-    async with following_alone(led, **daemon) as following:
+    daemon: dict[str, Any] = {"instance": "daemon", "role": "daemon", "kek": led.kek}
+    async with following_alone(led, **daemon, loses=lacks) as following:
         await eventually_async(lambda: isinstance(following.trouble, SealBroken))
         held = following.replica.loaded()
         assert led.signer.kid in held.sealed
@@ -490,7 +500,7 @@ async def test_who_lacks_the_kek_that_a_ring_was_sealed_with_anew_confirms_it_no
     led: LedRing,
 ) -> None:
     """It goes on signing with what it opened before; but it could not start anew."""
-    app = {"instance": "app", "role": "sign", "kek": led.kek}
+    app: dict[str, Any] = {"instance": "app", "role": "sign", "kek": led.kek}
     async with following_alone(led, **app) as following:
         await eventually_async(lambda: confirmed_by(led) == [1])
         led.reseal(Kek.generate())
@@ -513,7 +523,7 @@ async def test_a_version_that_comes_during_a_fetch_is_not_confirmed_by_it(
         return found
 
     monkeypatch.setattr(RedisStore, "sealed", slow)
-    app = {"instance": "app", "role": "sign", "kek": led.kek}
+    app: dict[str, Any] = {"instance": "app", "role": "sign", "kek": led.kek}
     async with following_alone(led, **app) as following:
         await began.wait()
         led.turn(kek=Kek.generate())
@@ -527,12 +537,13 @@ async def test_secrets_of_another_ring_are_told_at_once_and_cost_nothing_when_th
     led: LedRing,
 ) -> None:
     told: list[str] = []
-    app = {"instance": "app", "role": "sign", "kek": led.kek}
+    app: dict[str, Any] = {"instance": "app", "role": "sign", "kek": led.kek}
+    app["notice"] = lambda event, /, **fields: told.append(f"{event}: {fields}")
     async with following_alone(led, **app) as following:
         await eventually_async(following.ready.is_set)
         led.reseal(led.kek)
         await eventually_async(lambda: following.replica.version == 2)
-        following._notice = lambda event, /, **fields: told.append(f"{event}: {fields}")
+        told.clear()
         await following.change_secrets(TrustRoot.generate().public, led.kek)
         assert any("and pinned here is" in line for line in told)
         await following.change_secrets(led.root.public, led.kek)

@@ -195,7 +195,7 @@ CONTROLS: Final = (
         "poll",
         (
             _FOLLOWER,
-            'if await self.refresh():\n                self._is_well("hearing")',
+            'if await self.refresh():\n                self._troubles.end("hearing")',
             "if True:\n                pass",
         ),
     ),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ringkeeperd import completion, grammar, man_page
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 
-GRAMMAR = grammar.read(_parser(is_demo=True))
+GRAMMAR = grammar.read(parser(is_demo=True))
 BASH = completion.script("bash", GRAMMAR)
 ASK = """
 source /dev/stdin

@@ -27,6 +27,7 @@ from ringkeeper.configuration import load
 from ringkeeper.errors import ConfigurationError, RedisUnavailable, RingMissing
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
+from ringkeeper.presence import Presence
 from ringkeeper.ring import KeyKind
 from ringkeeper.sealing import Kek
 from ringkeeper.tasks import first_of
@@ -305,7 +306,7 @@ class Watched:
         await found(name="r", ring_id="id", store=self.store, clock=self.clock, owner="f", **common)
         self.follower = Follower(
             name="r", roots=root.public, store=self.store, clock=self.clock, random=self.random,
-            instance="i", role="daemon", kek=kek, notice=lambda event, /, **fields: None,
+            presence=Presence(id="i", role="daemon"), kek=kek, notice=lambda event, /, **fields: None,
         )  # fmt: skip
         self.leader = Leader(
             store=self.store, follower=self.follower, clock=self.clock,
@@ -376,7 +377,7 @@ def test_a_ring_that_this_process_published_is_not_missing(watched: Watched) -> 
     async def story() -> None:
         await asyncio.sleep(60)
         follower, held = watched.follower, watched.follower.replica.loaded()
-        follower._is_troubled("reading", RingMissing("redis holds no such ring"))
+        follower._troubles.begin("reading", RingMissing("redis holds no such ring"))
         assert follower.trouble
         follower.take(held.snapshot, held.proof, {})
         assert follower.trouble is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ringkeeper.configuration import parse
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 from tests.deploy.compose import Project, read
 from tests.deploy.containers import Network
 from tests.deploy.engines import Docker
@@ -102,7 +102,7 @@ def test_ours_are_closed_and_told_what_they_understand(document: dict, name: str
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     if "entrypoint" not in service:
-        _parser(is_demo=False).parse_args(service["command"])
+        parser(is_demo=False).parse_args(service["command"])
     environment = {key: str(value) for key, value in service["environment"].items()}
     configuration = parse({}, environment, base=Path("/var/lib/ringkeeper"))
     mounted = {volume.split(":")[1] for volume in service["volumes"]}

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ringkeeper.configuration import parse
-from ringkeeperd.cli import _USAGE, _parser
+from ringkeeperd.cli import _USAGE
+from ringkeeperd.command_line.tree import parser
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/systemd"
@@ -33,7 +34,7 @@ def test_the_unit_starts_what_exists_and_reloads_by_sighup() -> None:
     (command,) = values("ExecStart")
     program, *arguments = shlex.split(command)
     assert Path(program).name == "ringkeeper"
-    assert str(_parser(is_demo=False).parse_args(arguments).config) == "/etc/ringkeeper/config.yaml"
+    assert str(parser(is_demo=False).parse_args(arguments).config) == "/etc/ringkeeper/config.yaml"
     assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
 
 

@@ -25,7 +25,7 @@ from ringkeeper.policy import Policy
 from ringkeeper.settings import BY_KEY
 from ringkeeper.wire import EVENT, PROOF, REQUEST, SNAPSHOT
 from ringkeeperd.backup_file import BACKUP
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 from tests.docs.pages import ROOT, fenced
 from tests.plugins.daemons import clean_environment, eventually
 from tests.plugins.servers import free_port
@@ -217,7 +217,7 @@ def test_every_command_shown_is_one_that_exists(name: str) -> None:
                 case ["ringkeeper", *arguments]:
                     if arguments in (["revoke", "KID"], ["revoke"]):  # named in passing
                         arguments = ["revoke", "KID", "--reason", "WHY"]
-                    _parser(is_demo=arguments[0] == "demo").parse_args(arguments)
+                    parser(is_demo=arguments[0] == "demo").parse_args(arguments)
                 case ["make", *arguments]:
                     named = [a for a in arguments if "=" not in a and a.isidentifier()]
                     assert set(named) <= set(targets), command

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ringkeeper.configuration import Configuration, parse
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 from ringkeeperd.web import Pages
 from tests.deploy.manifests import (
     K8S,
@@ -161,7 +161,7 @@ def test_configurations_and_commands_are_this_release_s() -> None:
         for container in containers_of(pod):
             program, *arguments = container["command"]
             if program == "ringkeeper":
-                parsed = _parser(is_demo=False).parse_args(arguments)
+                parsed = parser(is_demo=False).parse_args(arguments)
                 assert str(parsed.config) == "/etc/ringkeeper/config.yaml"
                 assert parsed.run.__name__ == ("init" if container["name"] == "init" else "run")
 

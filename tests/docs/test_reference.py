@@ -12,7 +12,7 @@ from docs import reference
 import ringkeeper
 import ringkeeper.testing
 from ringkeeper.errors import RingkeeperError, TokenError
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 from tests.docs.pages import ROOT
 from tests.docs.test_docs import PAGES, blocks
 from tests.plugins.daemons import command
@@ -20,7 +20,7 @@ from tests.plugins.daemons import command
 CLI = (ROOT / "docs/cli.md").read_text()
 ERRORS = (ROOT / "docs/errors.md").read_text()
 API = (ROOT / "docs/api.md").read_text()
-COMMANDS = dict(reference.subcommands(_parser(is_demo=True)))
+COMMANDS = dict(reference.subcommands(parser(is_demo=True)))
 README = (ROOT / "README.md").read_text()
 _VALUES = {"kid": "KID", "token": "a.b.c", "file": "none.pem", "--reason": "why"}
 
@@ -34,8 +34,8 @@ def test_every_command_and_option_has_its_place() -> None:
     )
     assert set(sections) == set(COMMANDS)
     assert {"run", "revoke", "static import", "token verify"} < set(sections)
-    for name, parser in COMMANDS.items():
-        for action in parser._actions:
+    for name, each in COMMANDS.items():
+        for action in each._actions:
             for option in action.option_strings:
                 where = CLI if option in ("-h", "--help") else sections[name]
                 assert option in where or option == "-h", (name, option)

@@ -80,7 +80,7 @@ from ringkeeper.wire import (
     sign_snapshot,
 )
 from ringkeeperd import intake
-from ringkeeperd.cli import _parser
+from ringkeeperd.command_line.tree import parser
 from ringkeeperd.leader_store import _instance
 from ringkeeperd.limits import BURST, Runner
 from ringkeeperd.metrics import Metrics
@@ -652,7 +652,7 @@ def _duration_seeds() -> list[bytes]:
 
 @cache
 def _arguments_parser() -> Any:
-    return _parser(is_demo=False)
+    return parser(is_demo=False)
 
 
 def _arguments(data: bytes) -> None:

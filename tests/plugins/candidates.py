@@ -11,6 +11,7 @@ import pytest
 
 from ringkeeper.clock import SystemClock
 from ringkeeper.follower import Follower
+from ringkeeper.presence import Presence
 from ringkeeper.tasks import first_of
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import Command, Event, Request, open_event, sign_request
@@ -87,8 +88,7 @@ class Candidate:
             store=self.store,
             clock=clock,
             random=random.Random(),
-            instance=name,
-            role="daemon",
+            presence=Presence(id=name, role="daemon"),
             kek=led.kek,
             notice=_silent,
         )

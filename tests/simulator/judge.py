@@ -207,7 +207,7 @@ class Judge:
         is_patient = now - wanted >= world.policy.confirmation_timeout - world.lease_ttl
         edition = (active.published_epoch, active.published_version)
         for process in world.living():
-            last, since = self.audible.get(process.follower._instance, (world.time, world.time))
+            last, since = self.audible.get(process.follower._presence.id, (world.time, world.time))
             is_heard = world.time - last < 18 and world.time - since > 30
             is_there = world.time - process.well_since > 30 and world.reached[process.name] is redis
             is_behind = process.follower._usable < edition

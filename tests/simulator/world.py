@@ -24,6 +24,7 @@ from ringkeeper import compact, replica, testimony
 from ringkeeper.algorithms import PrivateKey, PublicKey
 from ringkeeper.follower import Follower
 from ringkeeper.policy import Policy
+from ringkeeper.presence import Presence
 from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeper.sealing import Kek
 from ringkeeper.tasks import first_of
@@ -239,8 +240,10 @@ class World:
             store=store,
             clock=clock,
             random=self.random,
-            instance=f"{name}-{self.random.randrange(10**6)}",
-            role="daemon" if leads else "verify" if name == "app2" else "sign",
+            presence=Presence(
+                id=f"{name}-{self.random.randrange(10**6)}",
+                role="daemon" if leads else "verify" if name == "app2" else "sign",
+            ),
             kek=opener,
             notice=lambda event, /, **fields: None,
             on_change=lambda _: self._took(name),

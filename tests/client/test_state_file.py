@@ -8,6 +8,7 @@ import pytest
 
 from ringkeeper.errors import MalformedDocument, StateUnusable
 from ringkeeper.state_file import StateFile
+from ringkeeper.testimony import MAX_TESTIMONY
 from ringkeeper.testimony import Testimony as Shown
 from ringkeeper.trust import TrustRoot
 from ringkeeper.wire import sign_snapshot
@@ -103,3 +104,10 @@ async def test_no_event_loop_waits_for_a_disk(tmp_path: Path) -> None:
     await file.set_aside()
     assert threads
     assert threading.get_ident() not in threads
+
+
+def test_what_is_longer_than_any_ring_is_not_read() -> None:
+    text = shown().encode()
+    assert Shown.decode(text) == shown()
+    with pytest.raises(MalformedDocument, match="more than a ring has"):
+        Shown.decode(text + " " * MAX_TESTIMONY)

@@ -33,7 +33,7 @@ from ringkeeper.errors import (
 )
 from ringkeeper.replica import Verifying, _loaded
 from ringkeeper.signed_token import SignedToken
-from ringkeeper.token_cache import BYTES_AN_ENTRY, TokenCache
+from ringkeeper.token_cache import BYTES_AN_ENTRY, MOST_ENTRIES, TokenCache, checked_size
 from tests.crowd import check, crowd
 
 CLAIMS: dict[str, Any] = {
@@ -736,3 +736,25 @@ def test_a_crowd_of_threads_breaks_nothing(room: int) -> None:
     came = crowd(room, 3000)
     assert came.wrong == []
     assert came.statistics.hits > 50
+
+
+@pytest.mark.parametrize("size", [0, 1, 10_000.0, MOST_ENTRIES])
+def test_a_size_is_a_whole_number(size: float) -> None:
+    assert checked_size(size) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        (True, "is not a number"),
+        ("10000", "is not a number"),
+        (None, "is not a number"),
+        (-1, "is no whole number up to"),
+        (0.5, "is no whole number up to"),
+        (float("nan"), "is no whole number up to"),
+        (MOST_ENTRIES + 1, "is no whole number up to"),
+    ],
+)
+def test_what_is_no_size_is_refused(size: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        checked_size(size)

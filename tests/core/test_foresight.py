@@ -16,7 +16,7 @@ from ringkeeper.ring import KeyKind, KeyState, Ring
 from ringkeeperd import foresight
 from ringkeeperd.foresight import Foresight, Moment, foresee, placeholder
 from ringkeeperd.operations import call_off, revocation_wants, revoke, rollback, rotate
-from ringkeeperd.planning import Wish, differences, foreseen, knowledge_of, signers_to_come
+from ringkeeperd.planning import Plan, Wish, differences, foreseen, knowledge_of, signers_to_come
 from ringkeeperd.rotation import Adopt, Confirmations, Instance, WaitUntil, next_step
 from ringkeeperd.transitions import KeyWanted
 from tests.core.builders import (
@@ -468,6 +468,14 @@ def test_who_does_not_know_an_algorithm_is_told_from_who_does_not_tell() -> None
         (app("c"), app("b", "RS256"), app("a", "RS256"), app("d", "RS256", "ES256")), "ES256"
     )
     assert (known.lacking, known.untold) == (("a", "b"), ("c",))
+
+
+def test_a_plan_shows_what_is_and_beside_it_what_would_be() -> None:
+    ring = new_ring()
+    before, after = (foresee(ring, ring.policy, NOW, until=NOW + n * HOUR) for n in (1, 2))
+    assert Plan(ring, before, None).futures == (("", before),)
+    thought = Plan(ring, before, after, title="--interval 24")
+    assert thought.futures == (("as it is", before), ("--interval 24", after))
 
 
 def test_confirmations_that_nobody_gave_are_those_of_nobody() -> None:

@@ -58,6 +58,8 @@ def test_a_request_names_its_user_also_where_there_is_no_passwd_entry(
         (("rotate", "--ring", ""), "is blank; name a ring, or leave out --ring"),
         (("plan", "--ring", " "), "is blank; name a ring, or leave out --ring"),
         (("init", "--import", "x", "--into", ""), "is blank; name a ring, or leave out --into"),
+        (("token", "verify", "x", "--audience", ""), "is empty, as no token's is; leave it out"),
+        (("token", "verify", "x", "--issuer", ""), "is empty, as no token's is; leave it out"),
         (("revoke", "d-" + "x" * 63, "--reason", "x"), "that is no kid"),
         (("revoke", "d-\x1b[2J", "--reason", "x"), "that is no kid"),
         (("revoke", "", "--reason", "x"), "that is no kid"),

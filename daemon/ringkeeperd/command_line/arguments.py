@@ -98,3 +98,10 @@ def reason(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("is blank; say why, for whoever reads the audit")
     return text
+
+
+def party(text: str) -> str:
+    """An audience, or an issuer."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, as no token's is; leave it out to ask for none")
+    return text

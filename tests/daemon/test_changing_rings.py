@@ -95,6 +95,6 @@ def test_the_embedded_server_s_daemon_makes_the_ring_itself(
     daemon = site.daemon()
     edit(daemon, **own(daemon), keyrings={"late": None})
     eventually(lambda: leads(daemon, "late"))
-    assert [told["ring"] for told in daemon.events("ring made")] == ["access-token", "late"]
+    assert [told["ring"] for told in daemon.told("ring made", 2)] == ["access-token", "late"]
     assert daemon.metric("bootstraps_total", ring="late") == 1
     daemon.stop()

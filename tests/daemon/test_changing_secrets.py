@@ -412,7 +412,7 @@ def test_a_lost_root_is_replaced_while_apps_go_on(
         eventually(lambda: site.run("rewrap", "--check").returncode == 0, within=20)
         site.done("rewrap", "--drop-former")
         assert read_pinned_roots(public).kids == (fresh,)
-    (told,) = daemon.events("ring rewrapped")
+    (told,) = daemon.told("ring rewrapped")
     assert told["reason"] == f"the private half of {former} is gone"
 
 

@@ -75,7 +75,7 @@ def test_a_running_daemon_is_ready_and_says_what_bites(
         return json.loads(body)["warnings"]
 
     assert eventually(warnings) == ["redis: eviction"]
-    (told,) = daemon.events("redis endangers rings")
+    (told,) = daemon.told("redis endangers rings")
     assert "noeviction" in told["remedy"]
 
 

@@ -64,7 +64,7 @@ def test_a_variable_works_and_is_warned_of_once_in_each_place(
     monkeypatch.setenv("THE_KEK", jwk)
     daemon = site.daemon(init=True, kek="env:THE_KEK")
     site.leader()
-    (warned,) = daemon.events("kek in the environment")
+    (warned,) = daemon.told("kek in the environment")
     assert (warned["level"], warned["variable"]) == ("warning", "THE_KEK")
     assert "yet: kek: env:THE_KEK: an environment leaks into" in site.done("check")
     with Keyring.from_config(site.folder / "config.yaml") as ring:

@@ -142,7 +142,7 @@ def test_every_change_of_state_is_told_once_in_log_and_audit(site: Site, valkey:
     assert names == ["key revoked", "key activated", "key published"]
     assert all(event.fields["reason"] == "leaked" for event in events if event.version == 2)
     for name in names:
-        assert len(daemon.events(name)) == 1
+        assert daemon.told(name)
     assert daemon.metric("rotations_total", reason="revocation") == 1
 
 
@@ -287,7 +287,7 @@ def test_two_operators_at_once_turn_one_key(site: Site, options: tuple[str, ...]
         with ThreadPoolExecutor(3) as pool:
             came = list(pool.map(lambda _: site.run("rotate", *options), range(3)))
         signer = site.status()["signer"]
-        assert len(daemon.events("key activated")) == turns
+        assert daemon.told("key activated", turns)
         assert any(signer in each.stdout for each in came), came
         second = ("nothing was done for you", "a rotation is due already")
         for each in came:
@@ -312,7 +312,7 @@ def test_a_rotation_may_be_hastened_to_what_caches_obey(site: Site) -> None:
     until = datetime.fromisoformat(standby["ready_at"])
     (warning,) = [line for line in said.splitlines() if line.startswith("warning: ")]
     assert f"may refuse its tokens until {until:%Y-%m-%d %H:%M:%S} UTC" in warning
-    told = [each.get("shortened_from") for each in daemon.events("rotation asked for")]
+    told = [each.get("shortened_from") for each in daemon.told("rotation asked for", 3)]
     assert told == [None, None, standby["ready_at"]]
 
 
@@ -335,7 +335,7 @@ def test_one_request_is_told_once(site: Site) -> None:
     daemon = site.daemon(init=True)
     site.done("revoke", site.status()["signer"], "--reason", "so that the standby is young")
     site.done("rotate", "--now", "--reason", "a test", "--no-wait")
-    (told,) = daemon.events("rotation asked for")
+    (told,) = daemon.told("rotation asked for")
     standby = next(key["kid"] for key in site.status()["keys"] if key["state"] == "published")
     assert told["kid"] == standby
 

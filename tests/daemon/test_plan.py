@@ -194,7 +194,7 @@ def test_a_turn_is_asked_for_foreseen_to_be_called_off_and_called_off(site: Site
     after = site.status()
     assert after["version"] == asked["version"] + 1
     assert after["keys"] == before["keys"]
-    (event,) = daemon.events("rotation called off")
+    (event,) = daemon.told("rotation called off")
     assert event["kid"] == before["signer"]
     assert (event["reason"], event["version"]) == (why, after["version"])
     assert "ringkeeper rollback turns back from it" in site.refused("rotate", "--call-off")

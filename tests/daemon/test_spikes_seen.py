@@ -60,7 +60,7 @@ def test_a_revocation_is_seen_attributed_and_told_within_twenty_seconds(
         ]
         eventually(lambda: prometheus.asked("ringkeeper_session_refresh_baseline"), within=30)
         # A new leader first lets apps tell what they counted while nobody led.
-        (led,) = daemon.events("leading")
+        (led,) = daemon.told("leading")
         settled_at = datetime.fromisoformat(led["timestamp"]) + timedelta(seconds=_SETTLING + 3)
         eventually(lambda: SystemClock().now() > settled_at, within=30)
         signer = ring.snapshot.signer

@@ -244,7 +244,7 @@ def test_a_retirement_is_taken_back_and_the_former_key_signs_again(
         after = eventually(lambda: (made := ring.sign({})) and kid_in(made) == former and made)
         for token in (between, after):
             assert ring.verify(token)
-    assert site.daemons[0].events("key returned")
+    assert site.daemons[0].told("key returned")
 
 
 def test_a_retired_key_is_imported_again_and_is_the_one_that_it_was(led: Site) -> None:

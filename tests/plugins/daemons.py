@@ -206,6 +206,17 @@ class Daemon:
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
+    def told(self, name: str, times: int = 1) -> list[dict[str, Any]]:
+        """Its log lines of that event, once there are so many; there must be no more.
+
+        What a command has seen done in Redis the leader tells a moment later.
+        """
+        found: list[dict[str, Any]] = eventually(
+            lambda: len(lines := self.events(name)) >= times and lines
+        )
+        assert len(found) == times, found
+        return found
+
     def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         request = urllib.request.Request(
             f"http://{self.place.address}:{self.port}{path}", headers=headers

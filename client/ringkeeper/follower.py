@@ -35,9 +35,9 @@ from ringkeeper.errors import (
     SealBroken,
     SecretError,
     StaleRing,
-    StateUnusable,
     WrongRing,
 )
+from ringkeeper.kept import Kept
 from ringkeeper.policy import CAPACITY
 from ringkeeper.private_halves import fetch
 from ringkeeper.progress import Progress
@@ -45,7 +45,6 @@ from ringkeeper.replica import Replica
 from ringkeeper.shared_read import SharedRead
 from ringkeeper.store import Pong, Published, Released, Sealed, Subscribed, Witnessed
 from ringkeeper.tasks import aside, first_of
-from ringkeeper.testimony import Testimony, open_testimony
 from ringkeeper.troubles import Troubles
 from ringkeeper.witness import Loses, Witness
 
@@ -55,12 +54,14 @@ if TYPE_CHECKING:
     from random import Random
 
     from ringkeeper.clock import Clock
+    from ringkeeper.kept import Keeper
     from ringkeeper.notices import Notice
     from ringkeeper.presence import Presence
     from ringkeeper.replica import Held
     from ringkeeper.sealing import Kek
     from ringkeeper.secret_files import Holdings
     from ringkeeper.store import Heard, Store, Stored, Subscription
+    from ringkeeper.testimony import Testimony
     from ringkeeper.trust import PinnedRoots
 
 PING_EVERY: Final = 10.0
@@ -83,30 +84,12 @@ _DOUBT_MOST: Final = 10.0
 """Seconds between two attempts of a witness: where nobody leads, a whole fleet goes on trying."""
 _RECALL_AFTER: Final = 1.0
 """Seconds that Redis has to answer before a start falls back on what was kept."""
-_RECALL_WITHIN: Final = 5.0
-"""Seconds that a disk has to answer: one that hangs must not keep an app from starting."""
 _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at where the secrets come from."""
 HANDING_ON: Final = "handing on"
 """What is being done where that needs no Redis."""
 _PROOFS_MISSED: Final = 3
 """So many proofs missed in a row: perhaps this Redis is not the one that is led any more."""
-
-
-class Keeper(Protocol):
-    """Where a ring is kept for the next start; see `state_file`."""
-
-    async def read(self) -> Testimony | None:
-        """What was kept; raises MalformedDocument, StateUnusable."""
-        ...
-
-    async def write(self, testimony: Testimony) -> None:
-        """Keep it; raises StateUnusable."""
-        ...
-
-    async def set_aside(self) -> str:
-        """Move what cannot be used out of the way; where it is now."""
-        ...
 
 
 class SecretSource(Protocol):
@@ -188,10 +171,9 @@ class Follower:
         self._on_change = on_change or (lambda _: None)
         self._on_release = on_release or (lambda: None)
         self._on_doubt = on_doubt or (lambda: None)
-        self._keeper = keeper
         self._loses = loses
         self._witness = Witness(name, roots, store, loses)
-        self._remembered: Testimony | None = None
+        self._kept = Kept(name, keeper, notice, self._troubles)
         self._to_keep = asyncio.Event()
         self._to_show = asyncio.Event()
         self._usable = (0, 0)
@@ -393,7 +375,7 @@ class Follower:
                 "otherwise this is a loss of data: keep the daemons running"
             )
         now = self._clock.now()
-        replica = self.replica if self.replica.held else self._kept(now)
+        replica = self.replica if self.replica.held else self._known_before(now)
         try:
             self._take(replica.offer(stored.snapshot, stored.proof, now), replica)
         except RolledBack:
@@ -406,26 +388,26 @@ class Follower:
         Only for a ring that could be taken in without it: else any document of another ring would
         do. A daemon's file is never moved: what it holds may be what was lost.
         """
-        kept = self._remembered
-        if self.replica.held or kept is None or self._keeper is None or self._loses:
+        if self.replica.held or self._kept.testimony is None or self._loses:
             return False
         try:
             self.replica.offer(stored.snapshot, stored.proof, self._clock.now())
         except (DocumentError, InfrastructureError):
             return False
-        self._remembered = None
-        where = await self._keeper.set_aside()
-        self._notice("kept ring set aside", ring=self.replica.name, file=where, error="replaced")
+        await self._kept.set_aside("replaced")
         return True
 
-    def _kept(self, now: datetime) -> Replica:
+    def _known_before(self, now: datetime) -> Replica:
         """What was kept, to begin with where that is young enough: Redis may hold less."""
-        kept = self._remembered
-        if kept:
-            with suppress(DocumentError, InfrastructureError):
-                offered = self.replica.offer(kept.snapshot, kept.proof, now)
-                return offered.with_keys(kept.sealed, {})
+        with suppress(DocumentError, InfrastructureError):
+            return self._recalled(now) or self.replica
         return self.replica
+
+    def _recalled(self, now: datetime) -> Replica | None:
+        """The replica with what was kept; raises as `Replica.offer` where that is of no use."""
+        if (kept := self._kept.testimony) is None:
+            return None
+        return self.replica.offer(kept.snapshot, kept.proof, now).with_keys(kept.sealed, {})
 
     def _take(self, replica: Replica, past: Replica | None = None) -> None:
         """Hold `replica` from now on; `past` is what was known before, if not held."""
@@ -631,37 +613,14 @@ class Follower:
 
     async def recall(self) -> None:
         """Read what was kept by this process' former self; once."""
-        if self._keeper is None or self._remembered:
-            return
-        try:
-            async with asyncio.timeout(_RECALL_WITHIN):
-                testimony = await self._keeper.read()
-            if testimony:
-                open_testimony(testimony, self.replica.name, self.replica.roots)
-        except TimeoutError:
-            why = f"the disk does not answer within {_RECALL_WITHIN:g} s; starting without it"
-            self._troubles.begin("keeping", StateUnusable(why))
-        except DocumentError as error:
-            # Never overwritten: whoever knows better may still need it.
-            where = await self._keeper.set_aside()
-            self._notice(
-                "kept ring set aside", ring=self.replica.name, file=where, error=str(error)
-            )
-        except StateUnusable as error:
-            self._troubles.begin("keeping", error)
-        except Exception as error:  # noqa: BLE001 - a file is no reason not to start
-            self._troubles.begin("keeping", Defect.of(error))
-        else:
-            self._remembered = testimony
+        await self._kept.recall(self.replica.roots)
 
     async def _fall_back(self) -> None:
         """Start on what was kept, if Redis does not answer and the proof is young enough."""
         await asyncio.sleep(_RECALL_AFTER)
-        kept = self._remembered
-        if kept and self.replica.held is None:
+        if self.replica.held is None:
             try:
-                offered = self.replica.offer(kept.snapshot, kept.proof, self._clock.now())
-                self._take(offered.with_keys(kept.sealed, {}))
+                self._take(self._recalled(self._clock.now()) or self.replica)
             except (DocumentError, InfrastructureError) as error:
                 self._troubles.begin("starting on what was kept", error)
         await asyncio.Event().wait()
@@ -670,20 +629,13 @@ class Follower:
         while True:
             await self._to_keep.wait()
             self._to_keep.clear()
-            held = self.replica.held
-            if self._keeper is None or held is None:
-                continue
-            try:
-                await self._keeper.write(held.testimony)
-            except StateUnusable as error:
-                self._troubles.begin("keeping", error)
-            else:
-                self._troubles.end("keeping")
+            if held := self.replica.held:
+                await self._kept.write(held.testimony)
 
     def testimonies(self) -> list[Testimony]:
         """All that this process can show of the ring; the newest first."""
         held = self.replica.held
-        known = [held.testimony if held else None, self._witness.contested, self._remembered]
+        known = [held.testimony if held else None, self._witness.contested, self._kept.testimony]
         return [testimony for testimony in known if testimony]
 
     def _doubt(self) -> None:

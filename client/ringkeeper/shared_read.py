@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class SharedRead:
     """A read that is under way once at most, however many wait for it.
 
-    All who ask while one is under way share the next: what that one began to read may be older
-    than what they ask about.
+    All who ask before it begins share it, and all who ask while it is under way share the next:
+    what that one began to read may be older than what they ask about.
     """
 
     def __init__(self, read: Callable[[], Coroutine[None, None, bool]], clock: Clock) -> None:
@@ -24,17 +24,24 @@ class SharedRead:
         self._read = read
         self._clock = clock
         self._present: asyncio.Task[bool] | None = None
+        """The newest one that has begun, or is about to."""
         self._next: asyncio.Task[bool] | None = None
-        self._began_at = self._ended_at = -math.inf
+        """The one that begins when that has ended."""
+        self._began_at: float | None = None
+        """When the present one began; None as long as it has not."""
+        self._ended_at = -math.inf
 
     async def fresh(self) -> bool:
         """Wait for one that begins from now on; whether there was an answer."""
+        if self._next and not self._next.done():
+            return await asyncio.shield(self._next)
         if self._present is None or self._present.done():
+            self._began_at = None
             self._present = asyncio.create_task(self._timed())
-            return await asyncio.shield(self._present)
-        if self._next is None:
+        elif self._began_at is not None:
             self._next = asyncio.create_task(self._after(self._present))
-        return await asyncio.shield(self._next)
+            return await asyncio.shield(self._next)
+        return await asyncio.shield(self._present)
 
     @property
     def ended_ago(self) -> float:
@@ -44,8 +51,9 @@ class SharedRead:
     @property
     def lasts(self) -> float:
         """Seconds for which one has been under way; 0 where none is."""
-        is_under_way = self._present is not None and not self._present.done()
-        return self._clock.monotonic() - self._began_at if is_under_way else 0.0
+        if self._present is None or self._present.done() or self._began_at is None:
+            return 0.0
+        return self._clock.monotonic() - self._began_at
 
     async def _after(self, former: asyncio.Task[bool]) -> bool:
         await asyncio.wait([former])

@@ -70,9 +70,9 @@ def to_beat(every: float) -> float:
 async def stopped(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel `tasks` and wait until they have ended, however often the caller is cancelled itself.
 
-    More than once: redis-py, woken after a pause of the process, was seen to take a cancellation
-    for a time-out of its own. A task group would wait for it for ever. But not at once: whoever
-    was cancelled may be saying goodbye.
+    More than once: what is built on others' code may lose a cancellation (`topology.speaking`), and
+    a task group would wait for it for ever. But not at once: whoever was cancelled may be saying
+    goodbye.
     """
     loop = asyncio.get_running_loop()
     cancelled: asyncio.CancelledError | None = None

@@ -363,12 +363,21 @@ _MOST_KNOWN: Final = 64
 def speaking(where: str, doing: str) -> Iterator[None]:
     """Turn redis-py's errors into one line that says what failed and what to do.
 
+    Whoever is cancelled meanwhile is: redis-py waits for what it sends with `asyncio.wait_for`,
+    which forgets a cancellation that comes as that ends (Python 3.11), and elsewhere takes one for
+    a time-out of its own.
+
     Raises:
         RedisUnavailable: Redis did not answer, refused us, or is not what it should be.
     """
+    before = _cancellations()
     try:
         yield
+        if _cancellations() > before:
+            raise asyncio.CancelledError
     except (exceptions.RedisError, OSError, TimeoutError) as error:
+        if _cancellations() > before:
+            raise asyncio.CancelledError from None
         why = _first_line(error) or type(error).__name__
         if isinstance(error, exceptions.MovedError):  # redis-py takes Redis' first word away
             why = f"MOVED {why}"
@@ -377,6 +386,14 @@ def speaking(where: str, doing: str) -> Iterator[None]:
         is_answer = isinstance(error, exceptions.ResponseError)
         # No local of this frame: it would hold its own traceback, and that all the frames.
         raise RedisUnavailable(f"{where}: {doing}: {why}; {remedy}", is_answer=is_answer) from None
+
+
+def _cancellations() -> int:
+    """How often the present task was asked to end, if one runs."""
+    with suppress(RuntimeError):
+        task = asyncio.current_task()
+        return task.cancelling() if task else 0
+    return 0
 
 
 def _forget_frames(error: BaseException | None) -> None:
@@ -399,6 +416,7 @@ _PERHAPS_TLS: Final = (
 # What Redis' own words begin with or hold, and what to do about it.
 _REMEDIES: Final = (
     *REMEDIES,
+    ("Permission denied", "let this user open it, or do this as the user whose server that is"),
     (_EMBEDDED, "the embedded server is not running: start the daemon, ringkeeper run"),
     ("without any password configured", _NO_LOGIN),
     ("username-password", _LOGIN),

@@ -27,7 +27,7 @@ import redis
 
 import ringkeeper.asyncio
 import ringkeeper.testing
-from ringkeeper import Keyring, follower, policy, private_halves
+from ringkeeper import Keyring, follower, policy, private_halves, tasks
 from ringkeeper.algorithms import PrivateKey
 from ringkeeper.clock import SystemClock
 from ringkeeper.connection import Connection
@@ -1180,6 +1180,46 @@ async def test_an_event_loop_does_not_wait_for_a_ring_of_threads(
             assert loop.stood_still < 0.5
         finally:
             led.server.resume()
+
+
+def of_a_key_that_is_news(led: LedRing) -> str:
+    """A token of a key of which nobody was told."""
+    led.turn(silently=True)
+    led.turn(silently=True)  # the first one's standby was known
+    with connect(led) as issuer:
+        return issuer.sign({"sub": "alice"})
+
+
+def test_a_token_of_a_key_that_is_news_is_taken_from_all_who_bring_it_at_once(led: LedRing) -> None:
+    with connect(led, kek=None) as ring:
+        token = of_a_key_that_is_news(led)
+        eventually(lambda: rested(ring))
+        together = threading.Barrier(12)
+
+        def brought() -> Any:
+            together.wait()
+            return ring.verify(token)["sub"]
+
+        with ThreadPoolExecutor(12) as pool:
+            taken = [pool.submit(brought) for _ in range(12)]
+        assert [task.result() for task in taken] == ["alice"] * 12
+
+
+async def test_a_token_of_a_key_that_is_news_is_taken_in_every_task_of_a_loop(led: LedRing) -> None:
+    async with await connect_async(led, kek=None) as ring:
+        token = await asyncio.to_thread(of_a_key_that_is_news, led)
+        await eventually_async(lambda: rested(ring))
+        taken = await asyncio.gather(*(ring.verify(token) for _ in range(12)))
+        assert [claims["sub"] for claims in taken] == ["alice"] * 12
+
+
+def test_a_keyring_that_is_closed_as_soon_as_it_is_open_goes_at_once(led: LedRing) -> None:
+    """It is just confirming what it holds, then: redis-py may forget that it was cancelled."""
+    for _ in range(20):
+        ring = connect(led)
+        began = time.monotonic()
+        ring.close()
+        assert time.monotonic() - began < tasks._CANCEL_AGAIN - 0.3
 
 
 async def test_what_is_new_is_found_for_an_event_loop_too(led: LedRing) -> None:

@@ -80,3 +80,48 @@ def test_what_a_pipeline_was_refused_is_told_in_words(refused: str, told: str) -
     with pytest.raises(RedisUnavailable) as caught, speaking("redis", "asking"):
         raise refusal
     assert str(caught.value).startswith(f"redis: asking: {told}; ")
+
+
+@pytest.mark.parametrize("lost", [None, exceptions.TimeoutError("Timeout reading from socket")])
+async def test_a_cancellation_that_redis_py_loses_counts_all_the_same(
+    lost: Exception | None,
+) -> None:
+    """As Python 3.11's `wait_for` forgets one that comes as it ends; or as if it were a time-out."""
+
+    async def spoken() -> None:
+        with speaking("redis", "confirming"):
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                if lost:
+                    raise lost from None
+        raise AssertionError("it goes on")
+
+    task = asyncio.create_task(spoken())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await spoken()
+
+
+async def test_whoever_says_goodbye_is_let_speak() -> None:
+    """It was cancelled before, and is not again."""
+    said: list[str] = []
+
+    async def leaving() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            with speaking("redis", "leaving"):
+                await asyncio.sleep(0)
+            said.append("goodbye")
+
+    task = asyncio.create_task(leaving())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert said == ["goodbye"]

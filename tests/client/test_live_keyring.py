@@ -1193,7 +1193,7 @@ def of_a_key_that_is_news(led: LedRing) -> str:
 def test_a_token_of_a_key_that_is_news_is_taken_from_all_who_bring_it_at_once(led: LedRing) -> None:
     with connect(led, kek=None) as ring:
         token = of_a_key_that_is_news(led)
-        eventually(lambda: rested(ring))
+        eventually(lambda: following(ring)._reading.ended_ago > follower._SEEK_WITHIN)
         together = threading.Barrier(12)
 
         def brought() -> Any:
@@ -1208,7 +1208,7 @@ def test_a_token_of_a_key_that_is_news_is_taken_from_all_who_bring_it_at_once(le
 async def test_a_token_of_a_key_that_is_news_is_taken_in_every_task_of_a_loop(led: LedRing) -> None:
     async with await connect_async(led, kek=None) as ring:
         token = await asyncio.to_thread(of_a_key_that_is_news, led)
-        await eventually_async(lambda: rested(ring))
+        await eventually_async(lambda: following(ring)._reading.ended_ago > follower._SEEK_WITHIN)
         taken = await asyncio.gather(*(ring.verify(token) for _ in range(12)))
         assert [claims["sub"] for claims in taken] == ["alice"] * 12
 

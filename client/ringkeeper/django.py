@@ -93,9 +93,16 @@ def use(keyring: Keyring) -> None:
 
 
 def gate() -> Gate:
-    """What lets requests in, with the audience and the issuer of the settings."""
+    """What lets requests in, with the audience and the issuer of the settings.
+
+    Raises:
+        ImproperlyConfigured: no token can be for them.
+    """
     told = _told()
-    return Gate(ring, audience=told.get("audience"), issuer=told.get("issuer"))
+    try:
+        return Gate(ring, audience=told.get("audience"), issuer=told.get("issuer"))
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"settings.RINGKEEPER: {error}") from None
 
 
 def token_required(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,6 +164,7 @@ def _told() -> dict[str, Any]:
 
 
 def _connected() -> Keyring:
+    gate()  # its mistakes are told here, too, and not from the first request
     how = {name: value for name, value in _told().items() if name not in _CHECKS}
     try:
         if "config" in how:

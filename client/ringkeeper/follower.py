@@ -371,8 +371,8 @@ class Follower:
     def _judge(self, stored: Stored) -> None:
         if not stored.snapshot:
             raise RingMissing(
-                f"redis holds no ring {self.replica.name!r}; if it is new, run ringkeeper init, "
-                "otherwise this is a loss of data: keep the daemons running"
+                f"redis holds no ring {self.replica.name!r}; is that its name? if it is new, run "
+                "ringkeeper init, otherwise this is a loss of data: keep the daemons running"
             )
         now = self._clock.now()
         replica = self.replica if self.replica.held else self._known_before(now)

@@ -244,7 +244,7 @@ def judge(  # noqa: PLR0913, PLR0917 - called for each request: by position, whi
     Raises:
         TokenError: one of its kinds; `reason` says why the user must refresh.
         StaleRing: only where `max_verify_staleness` is set and exceeded.
-        TypeError, ValueError: of `check_asked`.
+        TypeError, ValueError: `check_asked` says of what.
     """
     if held.is_verifying_limited:
         _check_verifying(held, now)
@@ -325,7 +325,6 @@ def jwk_of(held: Held, kid: str, now: float) -> dict[str, Any]:
     Raises:
         UnknownKid, RevokedKid: there is none.
         StaleRing: only where `max_verify_staleness` is set and exceeded.
-        TypeError, ValueError: of `check_asked`.
     """
     if held.is_verifying_limited:
         _check_verifying(held, now)
@@ -401,38 +400,43 @@ def _instant(claims: Mapping[str, Any], name: str, error: type[RingkeeperError])
 
 
 def check_asked(audience: object, issuer: object) -> None:
-    """Refuse to ask for what no token can have: that is a mistake of the program's.
+    """Refuse to ask for what no token can be for: that is a mistake of the program's.
 
     Raises:
         TypeError: an issuer that is no string, an audience that is neither one nor several.
-        ValueError: an audience of none, or an empty name.
+        ValueError: an empty name, or no audience among several.
     """
-    issuer = "any" if issuer is None else issuer
-    audience = "any" if audience is None else audience
-    several = [audience] if isinstance(audience, str) else audience
-    if not isinstance(issuer, str):
+    if not (issuer is None or isinstance(issuer, str)):
         raise TypeError("an issuer is a string, as iss is: 'https://auth.example.com'")
+    if issuer is not None and not issuer:
+        raise ValueError("the issuer is empty; where tokens need not name one, leave it out")
+    if audience is None:
+        return
+    several = [audience] if isinstance(audience, str) else audience
     if not (isinstance(several, Collection) and all(isinstance(each, str) for each in several)):
         raise TypeError("an audience is a string, or several: 'api', or ['api', 'web']")
-    if not (issuer and several and all(several)):
-        raise ValueError("no token has an empty issuer or audience; None asks for no certain one")
+    if not any(several):
+        raise ValueError("the audience is empty; where tokens need not name one, leave it out")
 
 
 def _check_parties(
     claims: Mapping[str, Any], audience: str | Collection[str] | None, issuer: str | None
 ) -> None:
     for asked in (audience, issuer):
-        if not (asked is None or (asked and isinstance(asked, str))):  # several, or a mistake
+        if not (asked is None or (isinstance(asked, str) and asked)):  # several, or a mistake
             check_asked(audience, issuer)
     if issuer is not None and claims.get("iss") != issuer:
-        raise ClaimMismatch(f"the token's issuer is not {issuer!r}")
+        none = "" if "iss" in claims else " (it names none)"
+        raise ClaimMismatch(f"the token's issuer is not {issuer!r}{none}")
     if audience is None:
         return
     wanted = {audience} if isinstance(audience, str) else set(audience)
-    named = claims.get("aud", [])
-    named = [named] if isinstance(named, str) else named
-    if not isinstance(named, list) or not any(isinstance(a, str) and a in wanted for a in named):
-        raise ClaimMismatch(f"the token is not for {', '.join(sorted(wanted))}")
+    given = claims.get("aud", [])
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list) or not any(isinstance(a, str) and a in wanted for a in given):
+        names = " or ".join(map(repr, sorted(wanted)))
+        none = "" if "aud" in claims else " (it names no audience)"
+        raise ClaimMismatch(f"the token is not for {names}{none}")
 
 
 def _check_kind(held: Held, key: Key, use_dynamic: bool | None) -> None:  # noqa: FBT001

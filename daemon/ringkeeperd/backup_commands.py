@@ -75,7 +75,7 @@ class _Telling:
         """The file is good."""
         self._there = {saved.ring.name for saved in backup.rings}
         print(f"{self._parsed.file}: made {made(backup, SystemClock().now())}")
-        print("what was revoked since, and no daemon and no app knows any more, revoke again")
+        print("whatever was revoked since, and nobody here knows of any more, revoke again")
         _told(found)
 
     def tell(self, outcome: Outcome) -> None:

@@ -120,7 +120,7 @@ def call_off(ring: Ring, *, now: datetime, epoch: int) -> Ring:
                 f"(ringkeeper set {setting})"
             )
         elif standby and ring.former:
-            when += f"; {active.kid} signs by now, and ringkeeper rollback turns back from it"
+            when += f"; {active.kid} is active by now, and ringkeeper rollback turns back from it"
         raise RequestRefused(f"no rotation is asked for that could be called off: {when}")
     changed: dict[str, Key] = {}
     if active.due_reason is not RotationReason.SCHEDULED:

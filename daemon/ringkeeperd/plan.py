@@ -100,7 +100,7 @@ def made(  # noqa: PLR0913 - all but what is looked at by name
         differences=(*differences(before, after, outstanding), *told) if after else (),
         commands=_commands(settings, wish) if after else (),
         warnings=(*_warnings(knowledge, policy), *_risks(ring, after)),
-        remarks=(*remarks, *_idle(settings, after), *_remarks(seen, after or before)),
+        remarks=(*remarks, *_idle(settings, after), *_remarks(seen, after or before, wish)),
         knowledge=knowledge,
         outstanding=outstanding,
     )
@@ -267,7 +267,7 @@ def _idle(settings: Mapping[str, str], after: Foresight | None) -> tuple[str, ..
     return (f"{_title(settings, Wish())}: nothing would differ, the ring is led so already",)
 
 
-def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:
+def _remarks(seen: Seen, future: Foresight, wish: Wish) -> tuple[str, ...]:
     lines = [ASSUMED]
     if not seen.leader:
         lines.append("nobody leads now: nothing of this happens before a daemon does")
@@ -279,7 +279,8 @@ def _remarks(seen: Seen, future: Foresight) -> tuple[str, ...]:
             f"not confirmed yet by {some(seen.awaited_behind)}: until then no key makes way early"
         )
     first = future.next_activation
-    if seen.leader and first and first.at == future.now:
+    waits = not wish.revoke  # a revocation does not
+    if seen.leader and first and first.at == future.now and waits:
         heard = format_duration(seen.ring.policy.liveness_window)
         lines.append(f"a leader that has just begun listens for {heard} first")
     lines += [f"from {delay.at:%Y-%m-%d %H:%M:%S} on: {delay.why}" for delay in future.delays]

@@ -84,14 +84,9 @@ def import_keys(parsed: argparse.Namespace, configuration: Configuration) -> int
     kind = KeyKind.FOREIGN if parsed.verify_only else KeyKind.STATIC
     if parsed.app and not any(key.kind for key in found):
         raise Misused(f"--app: {parsed.file} {NO_APPS}; leave it out")
-    if kind is KeyKind.FOREIGN and not all(key.is_named for key in found):
-        raise RequestRefused(
-            f"{parsed.file}: has no kid, and by that its issuer's tokens name it; say which one "
-            "they have: --kid KID"
-        )
     if kind is KeyKind.STATIC:
         _check_private(parsed.file, found)
-        _check_named(parsed.file, found)
+    _check_named(parsed.file, found, kind)
 
     async def bring(asker: Asker) -> int:
         ring = (await asker.operator.look()).ring
@@ -123,7 +118,7 @@ def _check_private(path: Path, found: tuple[FoundKey, ...]) -> None:
         )
 
 
-def _check_named(path: Path, found: tuple[FoundKey, ...]) -> None:
+def _check_named(path: Path, found: tuple[FoundKey, ...], kind: KeyKind) -> None:
     """Refuse to make a name up: for a day, which is how long a key stays, it has no other."""
     unnamed = [key for key in found if not key.is_named]
     if not unnamed:
@@ -131,11 +126,13 @@ def _check_named(path: Path, found: tuple[FoundKey, ...]) -> None:
     if len(found) > 1:
         raise RequestRefused(
             f"{path}: {len(unnamed)} of its {len(found)} keys have no kid, and by that tokens name "
-            "their key; give each of them one there, or import them one by one with --kid KID"
+            "their key; give each of them one there, or put it into a file of its own, and import "
+            "that with --kid KID"
         )
+    none = f"; or, if there are none yet, take its thumbprint: --kid {found[0].kid}"
     raise RequestRefused(
         f"{path}: has no kid, and by that tokens name their key; say which one they have: --kid "
-        f"KID; or, if there are none yet, take its thumbprint: --kid {found[0].kid}"
+        f"KID{none if kind is KeyKind.STATIC else ''}"
     )
 
 
@@ -328,6 +325,7 @@ def retire_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
     """Let a static or foreign key go."""
 
     async def let_go(asker: Asker) -> int:
+        former = (await asker.operator.look()).ring.active(KeyKind.STATIC)
         answer = await asker.ask(Command.RETIRE, kid=parsed.kid)
         ring = await asker.tell_confirmed(answer.version)
         key = ring.key(parsed.kid)
@@ -335,9 +333,10 @@ def retire_key(parsed: argparse.Namespace, configuration: Configuration) -> int:
         has_signed = key is not None and key.activated_at is not None
         does = "signs no more, and verifies what it signed" if has_signed else "verifies"
         say(f"{parsed.kid} {does}{until}")
-        if has_signed and (signer := ring.active(KeyKind.STATIC)):
+        if former and former.kid == parsed.kid and (signer := ring.active(KeyKind.STATIC)):
             say(f"{signer.kid} {_signs(ring)} now")
-        say(f"ringkeeper static reinstate {parsed.kid} takes that back until then")
+        back = "takes that back" if has_signed else "publishes it anew"
+        say(f"ringkeeper static reinstate {parsed.kid} {back} until then")
         return 0
 
     return ask(parsed, configuration, let_go)

@@ -128,14 +128,15 @@ def _heading(seen: Seen, now: datetime) -> Text:
         ring.signer.kid if ring.signer else "nothing", "bold green" if ring.signer else "red"
     )
     if not ring.policy.use_dynamic:
-        text.append("  (static mode)", "dim")
+        is_in = ring.signer is not None and ring.signer.kind is not KeyKind.STATIC
+        text.append("  (stands in, until a static key can)" if is_in else "  (static mode)", "dim")
     text.append("\nnext    ")
     at = activation_at(ring)
     text.append(turn(_outlook(seen, now)))
     if at and at > now:
         text.append(f" ({at:%Y-%m-%d %H:%M:%S} UTC)", "dim")
-    if ring.signer and ring.signer.kind is KeyKind.STATIC:
-        text.append("  of the dynamic keys, which sign nothing in this mode", "dim")
+    if at and ring.signer and ring.signer.kind is KeyKind.STATIC:
+        text.append("  of the dynamic keys, which sign only for apps that choose so", "dim")
     if why := turn_told(ring):
         text.append(f"  {why}", "dim")
     text.append(_awaits(seen))

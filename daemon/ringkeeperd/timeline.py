@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ringkeeper.ring import KeyState
 from ringkeeperd.page.axis import Span, ticks
-from ringkeeperd.words import age, harmless, ordered
+from ringkeeperd.words import CHOSEN, age, harmless, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +44,7 @@ class Look(NamedTuple):
 
 
 SIGNS: Final = Look("█", "#", "bold green", "signs")
-IDLE: Final = Look("▒", "=", "green", "active, signs nothing in this mode")
+IDLE: Final = Look("▒", "=", "green", f"active, {CHOSEN}")
 PUBLISHED: Final = Look("·", ".", "cyan", "published: known, signs nothing yet")
 RETIRED: Final = Look("─", "-", "dim", "retired: only verifies")
 DRAINING: Final = Look("┄", "~", "yellow", "draining: fewer and fewer of its tokens count")

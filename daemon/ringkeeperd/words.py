@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _FINENESS: Final = ((2 * 86400, 3600), (3600, 60))
 """From so many seconds on a duration is told in whole hours, and in whole minutes."""
+CHOSEN: Final = "signs only for apps that choose so"
+"""What the active key of the other kind does: an app may have a mode of its own."""
 _ORDER: Final = (KeyState.ACTIVE, KeyState.PUBLISHED, KeyState.RETIRED, KeyState.REVOKED)
 
 
@@ -108,27 +110,32 @@ def next_change(key: Key, outlook: Outlook) -> str:
     match key.state:
         case KeyState.ACTIVE:
             change = f"retires {turn(outlook)}" if key.due_at else "stays: static"
-            return change if key == ring.signer else f"{change}; signs nothing in this mode"
+            return change if key == ring.signer else f"{change}; {CHOSEN}"
         case KeyState.PUBLISHED if key.kind is KeyKind.FOREIGN:
             return "stays: verifies, and signs nothing"
         case KeyState.PUBLISHED if key.kind is KeyKind.STATIC and (told := _follows(key, ring)):
             return told
         case KeyState.PUBLISHED if key.kind is KeyKind.STATIC:
             when = _when(key.ready_at, now, "when confirmed")
-            idle = f"active {when}; signs nothing in this mode"
+            idle = f"active {when}; {CHOSEN}"
             return idle if ring.policy.use_dynamic else f"signs {when}"
         case KeyState.PUBLISHED if key != ring.standby and not ring.policy.suits(key):
             return "retires unused: other keys are wanted"
         case KeyState.PUBLISHED if ring.signer and ring.signer.kind is KeyKind.STATIC:
-            when = turn(outlook) if key == ring.standby else "a turn later"
-            return f"active {when}; signs nothing in this mode"
+            return f"active {_in_turn(key, outlook)}; {CHOSEN}"
         case KeyState.PUBLISHED:
-            when = f"signs {turn(outlook)}" if key == ring.standby else "signs a turn later"
-            return f"{when}, ready in {age(key.ready_at - now)}" if key.ready_at > now else when
+            return f"signs {_in_turn(key, outlook)}"
         case KeyState.RETIRED if key.drained_until:
             return f"drained: revoked {_when(key.drained_until, now, 'now')}"
         case KeyState.RETIRED | KeyState.REVOKED:
             return f"goes {_when(key.remove_at, now, 'now')}"
+
+
+def _in_turn(key: Key, outlook: Outlook) -> str:
+    """When the standby takes its turn, or who comes after it."""
+    when = turn(outlook) if key == outlook.ring.standby else "a turn later"
+    ready_in = key.ready_at - outlook.now
+    return f"{when}, ready in {age(ready_in)}" if ready_in > timedelta(0) else when
 
 
 def _follows(key: Key, ring: Ring) -> str:

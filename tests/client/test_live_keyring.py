@@ -524,7 +524,7 @@ def test_connecting_to_an_empty_redis_says_that_there_is_no_ring(
     led = make_ring(valkey)
     with valkey.client() as client:
         client.flushall()
-    with pytest.raises(RingMissing, match="no ring 'access-token'; if it is new, run"):
+    with pytest.raises(RingMissing, match="no ring 'access-token'; is that its name"):
         connect(led, timeout=0.5)
 
 

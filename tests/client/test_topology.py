@@ -125,3 +125,14 @@ async def test_whoever_says_goodbye_is_let_speak() -> None:
     await asyncio.wait([task])
     assert task.cancelled()
     assert said == ["goodbye"]
+
+
+def test_a_server_of_another_user_s_is_not_told_as_one_that_does_not_run() -> None:
+    denied = "Error 13 connecting to /srv/var/valkey.sock. Permission denied."
+    with pytest.raises(RedisUnavailable) as caught, speaking("redis", "asking for its time"):
+        raise exceptions.ConnectionError(denied)
+    assert "Permission denied; let this user open it, or do this as" in str(caught.value)
+    gone = "Error 2 connecting to /srv/var/valkey.sock. No such file or directory."
+    with pytest.raises(RedisUnavailable) as caught, speaking("redis", "asking for its time"):
+        raise exceptions.ConnectionError(gone)
+    assert "the embedded server is not running: start the daemon" in str(caught.value)

@@ -349,7 +349,7 @@ def test_a_rollback_is_called_off_until_it_takes_place() -> None:
     ("ring", "why"),
     [
         (new_ring(), r"the next one is the schedule's \(ringkeeper plan\)$"),
-        (turned(), "signs by now, and ringkeeper rollback turns back from it"),
+        (turned(), "is active by now, and ringkeeper rollback turns back from it"),
         (
             settle(new_ring(), NOW, policy(algorithm="ES256"))[0],
             "makes way for a key of algorithm ES256; set that back to undo it",

@@ -12,6 +12,7 @@ import pytest
 
 import ringkeeperd
 from ringkeeperd import cli
+from ringkeeperd.command_line.tree import parser
 from ringkeeperd.operator import caller
 from tests.plugins.daemons import Site, clean_environment
 
@@ -57,8 +58,12 @@ def test_a_request_names_its_user_also_where_there_is_no_passwd_entry(
         (("revoke", "d-x", "--reason", ""), "is blank; say why"),
         (("rotate", "--ring", ""), "is blank; name a ring, or leave out --ring"),
         (("plan", "--ring", " "), "is blank; name a ring, or leave out --ring"),
+        (("plan", "--turns", "101"), "is no number from 1 to 100"),
+        (("rotate", "--wait", "--no-wait"), "not allowed with argument"),
+        (("static", "import", "x", "--kid", "a b"), "argument --kid: "),
         (("init", "--import", "x", "--into", ""), "is blank; name a ring, or leave out --into"),
         (("token", "verify", "x", "--audience", ""), "is empty, as no token's is; leave it out"),
+        (("status", "--config", ""), "is empty; name a file, or leave it out"),
         (("token", "verify", "x", "--issuer", ""), "is empty, as no token's is; leave it out"),
         (("revoke", "d-" + "x" * 63, "--reason", "x"), "that is no kid"),
         (("revoke", "d-\x1b[2J", "--reason", "x"), "that is no kid"),
@@ -147,3 +152,30 @@ def unheard(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
         )  # fmt: skip
     finally:
         os.close(writing)
+
+
+def test_a_leader_has_a_quarter_of_a_minute_to_answer() -> None:
+    reader = parser(is_demo=False)
+    for words in (["rotate"], ["revoke", "d-x", "--reason", "x"], ["static", "retire", "s-x"]):
+        assert reader.parse_args(words).answer_within == 15
+    assert reader.parse_args(["plan", "--turns", "100"]).turns == 100
+
+
+def test_a_fresh_interpreter_says_nothing_more_at_its_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What most tests fork leaves out how Python takes itself apart: what was left open is told."""
+    monkeypatch.setenv("RINGKEEPER_TESTS_COLD", "1")
+    daemon = site.daemon(init=True)
+    for words in (
+        ["status"],
+        ["plan"],
+        ["rotate", "--now", "--reason", "a test", "--no-wait"],
+        ["watch", "--last", "5", "--no-follow"],
+        ["token", "sign"],
+        ["doctor"],
+    ):
+        done = site.run(*words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    daemon.stop()
+    assert all(line.startswith("{") for line in daemon.log.splitlines()), daemon.log

@@ -149,6 +149,11 @@ def test_no_name_is_made_up_for_a_key_without_one(led: Site, valkey: Server) -> 
     put(led.folder / "several.json", in_json({"keys": several}))
     told = led.refused("static", "import", "several.json")
     assert "several.json: 2 of its 3 keys have no kid" in told
+    assert "or put it into a file of its own, and import that with --kid KID" in told
+    told = led.refused("static", "import", "several.json", "--verify-only")
+    assert "several.json: 2 of its 3 keys have no kid" in told
+    told = led.refused("static", "import", "key.pem", "--verify-only")
+    assert told.endswith("say which one they have: --kid KID")
     assert dump(valkey) == before
     led.done("static", "import", "key.pem", "--kid", own)  # as it says
     before = dump(valkey)
@@ -313,6 +318,7 @@ def test_it_is_told_who_is_the_static_key_after_a_revocation_and_what_a_retired_
     told = led.done("static", "retire", second)
     assert f"{second} verifies until " in told
     assert "signs no more" not in told, "it never did"
+    assert f"ringkeeper static reinstate {second} publishes it anew until then" in told
     assert f"{first} signs" not in told, "it goes on"
     led.done("static", "reinstate", second)
     third = led.done("static", "create").splitlines()[1].split()[0]

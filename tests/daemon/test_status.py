@@ -53,7 +53,7 @@ def test_who_is_behind_and_who_is_waited_for_is_said_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("use_dynamic", "told"), [(True, "signs nothing in this mode"), (False, "signs in 4h")]
+    ("use_dynamic", "told"), [(True, "signs only for apps that choose so"), (False, "signs in 4h")]
 )
 def test_a_static_key_that_is_new_signs_only_where_static_ones_do(
     use_dynamic: bool, told: str
@@ -65,15 +65,46 @@ def test_a_static_key_that_is_new_signs_only_where_static_ones_do(
     assert line(seen(ring), fresh.kid).endswith(told)
 
 
+def test_where_a_dynamic_key_stands_in_for_a_static_one_it_signs_and_so_will_the_next() -> None:
+    ring = new_ring(policy(use_dynamic=False))
+    (static,) = ring.in_state(KeyState.ACTIVE, KeyKind.STATIC)
+    ring = revoke_key(ring, static.kid, NOW)
+    active, standby = ring.active(), ring.standby
+    assert active and standby and ring.signer == active
+    assert (
+        line(seen(ring), "signs   ") == f"signs   {active.kid}  (stands in, until a static key can)"
+    )
+    rows = [each for each in lines_of(seen(ring)) if each.startswith(("d-", "next  "))]
+    assert len(rows) == 3
+    assert not any("only for apps" in row for row in rows)
+    assert any(re.search("signs in ", row) for row in rows if row.startswith(standby.kid))
+
+
+def test_in_static_mode_the_standby_is_shown_with_its_turn_and_when_it_is_ready() -> None:
+    ring = new_ring(policy(use_dynamic=False))
+    signer = ring.signer
+    assert ring.standby and signer
+    ring = replace(
+        ring,
+        keys=tuple(
+            replace(key, ready_at=NOW + HOUR) if key == ring.standby else key for key in ring.keys
+        ),
+    )
+    assert ring.standby
+    told = line(seen(ring), ring.standby.kid)
+    assert re.search(r"active in .*, ready in 1h; signs only for apps that choose so$", told), told
+    assert line(seen(ring), "signs   ") == f"signs   {signer.kid}  (static mode)"
+
+
 def test_a_key_that_stands_by_is_not_shown_as_if_it_signed() -> None:
     for use_dynamic in (True, False):
         ring = new_ring(policy(use_dynamic=use_dynamic))
         assert ring.signer
         (idle,) = {k.kid for k in ring.in_state(KeyState.ACTIVE)} - {ring.signer.kid}
-        assert line(seen(ring), idle).endswith("signs nothing in this mode")
+        assert line(seen(ring), idle).endswith("; signs only for apps that choose so")
         assert ring.standby
         for shown in (line(seen(ring), ring.standby.kid), line(seen(ring), "next  ")):
-            assert ("in this mode" in shown) is not use_dynamic, shown
+            assert ("sign only for apps" in shown.replace("signs", "sign")) is not use_dynamic
         told = {key["kid"]: key["signs"] for key in as_json(seen(ring), NOW)["keys"]}
         assert [kid for kid, signs in told.items() if signs] == [ring.signer.kid]
 

@@ -244,6 +244,8 @@ def test_a_ring_that_cannot_be_had_keeps_no_request_of_django_s_waiting(
         ({"confg": "config.yaml"}, "settings.RINGKEEPER: .*confg"),
         ({"config": "nowhere.yaml"}, r"settings\.RINGKEEPER: .*nowhere\.yaml"),
         ("config.yaml", "RINGKEEPER is a dict"),
+        ({"config": "config.yaml", "audience": ""}, "settings.RINGKEEPER: the audience is empty"),
+        ({"config": "config.yaml", "issuer": ["a"]}, "settings.RINGKEEPER: an issuer is a string"),
     ],
 )
 def test_what_django_is_told_amiss_is_said_so(

@@ -16,6 +16,13 @@ _MOST_EVENTS: Final = 20_000
 _MOST_TURNS: Final = 100
 
 
+def file(text: str) -> Path:
+    """A file's name that may be left out, but is not empty: an unset variable is no choice."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a file, or leave it out")
+    return Path(text)
+
+
 def positive(text: str) -> float:
     """A number above 0, for argparse."""
     try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ringkeeper
 from ringkeeperd import commands
-from ringkeeperd.command_line import keeping, looking, static, tokens, turning
+from ringkeeperd.command_line import arguments, keeping, looking, static, tokens, turning
 from ringkeeperd.command_line.options import Named
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Commands:
         made = self.add_bare(name, text)
         made.add_argument(
             "--config",
-            type=Path,
+            type=arguments.file,
             metavar="FILE",
             help="the configuration (default: $RINGKEEPER_CONFIG, ./config.yaml, or "
             "/etc/ringkeeper/config.yaml; environment variables override it)",

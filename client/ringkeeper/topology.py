@@ -418,6 +418,7 @@ _REMEDIES: Final = (
     *REMEDIES,
     ("Permission denied", "let this user open it, or do this as the user whose server that is"),
     (_EMBEDDED, "the embedded server is not running: start the daemon, ringkeeper run"),
+    ("Name or service not known", "is the host in redis.url right?"),
     ("without any password configured", _NO_LOGIN),
     ("username-password", _LOGIN),
     ("WRONGPASS", _LOGIN),

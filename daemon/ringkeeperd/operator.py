@@ -384,15 +384,15 @@ def outlook(seen: Seen, now: datetime) -> tuple[str, ...]:
     if standby is None or at is None:
         return ("there is no standby yet: the leader publishes one first",)
     heard = format_duration(ring.policy.liveness_window)
+    next_ = f"{standby.kid} {'signs' if ring.policy.use_dynamic else 'becomes active'}"
     lines = [
-        f"{standby.kid} signs once every live instance has confirmed it"
+        f"{next_} once every live instance has confirmed it"
         if seen.awaited
-        else f"{standby.kid} signs next: at once, unless the leader has just begun and listens for "
-        f"{heard}"
+        else f"{next_} next: at once, unless the leader has just begun and listens for {heard}"
     ]
     if at > now:
         earliest = f"{at:%Y-%m-%d %H:%M:%S} UTC at the earliest"
-        lines = [f"{standby.kid} signs at {earliest}: it has to be public for long enough"]
+        lines = [f"{next_} at {earliest}: it has to be public for long enough"]
     if seen.awaited:
         patience = format_duration(ring.policy.confirmation_timeout)
         lines.append(f"not confirmed yet by {some(seen.awaited)}; waited for {patience} at most")

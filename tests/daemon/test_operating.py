@@ -61,6 +61,17 @@ def test_two_terminals(make_site: Callable[[str], Site], valkey: Server) -> None
     assert "was revoked" in site.refused("token", "verify", leaked)
 
 
+def test_a_token_is_verified_for_any_of_several_audiences(site: Site) -> None:
+    site.daemon(init=True)
+    token = site.done("token", "sign", "--claims", '{"aud":["web"],"iss":"https://a"}')
+    several = ("--audience", "api", "--audience", "web")
+    assert json.loads(site.done("token", "verify", token, *several))["aud"] == ["web"]
+    told = site.refused("token", "verify", token, *several[:3], "cli", "--issuer", "https://a")
+    assert "the token is not for 'api' or 'cli'" in told
+    told = site.refused("token", "verify", token, *several, "--issuer", "https://b")
+    assert "the token's issuer is not 'https://b'" in told
+
+
 def test_what_cannot_be_done_is_refused_and_changes_nothing(site: Site) -> None:
     daemon = site.daemon(init=True)
     signer = site.status()["signer"]

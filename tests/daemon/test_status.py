@@ -165,7 +165,9 @@ def test_a_rotation_says_the_earliest_time_while_there_is_one_and_what_it_waits_
         "not confirmed yet by app-0, app-1, app-2, app-3, app-4 and 2 more; waited for 10m at most"
     )
     static = replace(young, policy=policy(use_dynamic=False))
-    assert "the static key goes on signing" in outlook(seen(static), NOW)[-1]
+    told, last = outlook(seen(static), NOW)
+    assert "becomes active at 2026-01-01 02:00:00 UTC at the earliest" in told
+    assert "the static key goes on signing" in last
 
 
 def test_a_standby_that_is_young_is_shown_with_when_it_is_ready() -> None:

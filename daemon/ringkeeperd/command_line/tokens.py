@@ -31,5 +31,10 @@ def add_tokens(to: Commands) -> None:
         "verify", commands.token_verify, "Print the claims of a good token; exit 1 if bad."
     )
     verifying.add_argument("token", metavar="TOKEN", help="the token, or - to read it from stdin")
-    verifying.add_argument("--audience", type=arguments.party, help="must be named in aud")
+    verifying.add_argument(
+        "--audience",
+        type=arguments.party,
+        action="append",
+        help="must be named in aud; given several times, one of them",
+    )
     verifying.add_argument("--issuer", type=arguments.party, help="must be iss")

@@ -136,3 +136,10 @@ def test_a_server_of_another_user_s_is_not_told_as_one_that_does_not_run() -> No
     with pytest.raises(RedisUnavailable) as caught, speaking("redis", "asking for its time"):
         raise exceptions.ConnectionError(gone)
     assert "the embedded server is not running: start the daemon" in str(caught.value)
+
+
+def test_a_host_that_nobody_knows_is_perhaps_misspelt() -> None:
+    unknown = "Error -2 connecting to rediss:6379. Name or service not known."
+    with pytest.raises(RedisUnavailable) as caught, speaking("redis", "reading the keyring"):
+        raise exceptions.ConnectionError(unknown)
+    assert str(caught.value).endswith("; is the host in redis.url right?")

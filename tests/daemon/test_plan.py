@@ -155,6 +155,16 @@ def test_it_changes_nothing_and_needs_no_leader_and_no_secret(site: Site, valkey
     assert not (site.folder / "-").exists()
 
 
+def test_a_revocation_waits_for_no_leader_that_listens() -> None:
+    ring = new_ring()
+    active = ring.active()
+    assert active
+    listens = "a leader that has just begun listens for"
+    for wish, waits in ((Wish(rotate=True), True), (Wish(revoke=active.kid), False)):
+        plan = plan_of(ring, NOW + 5 * HOUR, wish=wish)
+        assert any(line.startswith(listens) for line in plan.remarks) is waits
+
+
 def test_a_rollback_is_foreseen_and_then_done(site: Site, valkey: Server) -> None:
     site.daemon(init=True, jwks_max_age="1s", publication_interval="1s")
     assert "none to go back to" in site.refused("plan", "--rollback")

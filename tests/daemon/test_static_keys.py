@@ -244,12 +244,16 @@ def test_a_retirement_is_taken_back_and_the_former_key_signs_again(
         assert kid_in(between) == present
         told = site.done("static", "reinstate", former)
         assert f"{present} goes on as the static key; {former} may follow it" in told
+        told = site.done("static", "retire", former)
+        assert f"{former} signs no more" in told
+        assert "signs now" not in told, "who signs goes on"
+        site.done("static", "reinstate", former)
         when_it_may(site, "static", "retire", present)
         assert static_kid(site) == former
         after = eventually(lambda: (made := ring.sign({})) and kid_in(made) == former and made)
         for token in (between, after):
             assert ring.verify(token)
-    assert site.daemons[0].told("key returned")
+    assert site.daemons[0].told("key returned", 2)
 
 
 def test_a_retired_key_is_imported_again_and_is_the_one_that_it_was(led: Site) -> None:

@@ -1213,6 +1213,31 @@ async def test_a_token_of_a_key_that_is_news_is_taken_in_every_task_of_a_loop(le
         assert [claims["sub"] for claims in taken] == ["alice"] * 12
 
 
+async def test_a_token_of_a_key_that_is_news_is_taken_while_an_older_read_is_under_way(
+    led: LedRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await connect_async(led, kek=None) as ring:
+        store, goes_on, began = following(ring)._store, asyncio.Event(), asyncio.Event()
+        read = store.read
+
+        async def slow() -> Any:
+            found = await read()
+            began.set()
+            await goes_on.wait()
+            return found
+
+        monkeypatch.setattr(store, "read", slow)
+        await eventually_async(lambda: rested(ring))
+        reading = asyncio.create_task(following(ring).refresh())
+        await began.wait()
+        token = await asyncio.to_thread(of_a_key_that_is_news, led)
+        verifying = asyncio.create_task(ring.verify(token))
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        assert (await verifying)["sub"] == "alice"
+        assert await reading
+
+
 def test_a_keyring_that_is_closed_as_soon_as_it_is_open_goes_at_once(led: LedRing) -> None:
     """It is just confirming what it holds, then: redis-py may forget that it was cancelled."""
     for _ in range(20):
